@@ -1,0 +1,117 @@
+//! `evaluate`: how well a model answers.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Dtype;
+use crate::{Arity, Artifact, Kind, ParamError, Port};
+
+/// The tasks that `tasks:` can name.
+pub const TASKS: &[(&str, &str)] = &[(
+    "mcqa",
+    "four-choice questions: `question`, `choices` (four texts), `answer` (a letter, or an index from 0)",
+)];
+
+/// What is scored as the answer to a four-choice question.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Candidates {
+    /// The prompt lists the choices as lines "A. …" to "D. …"; " A" to " D" are scored.
+    #[default]
+    Letters,
+    /// The prompt does not list the choices; a space and the text of each choice is scored.
+    Text,
+}
+
+/// Whether a beginning-of-sequence token stands before the prompt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bos {
+    /// As the tokenizer does by itself.
+    Tokenizer,
+    /// Always.
+    Always,
+    /// Never: the published four-choice study's rule.
+    #[default]
+    Never,
+}
+
+fn default_tasks() -> Vec<String> {
+    vec!["mcqa".to_owned()]
+}
+fn default_batch_tokens() -> u32 {
+    4096
+}
+
+/// Scores a model on tasks and keeps every question's scores.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Evaluate {
+    /// Names of tasks.
+    #[serde(default = "default_tasks")]
+    pub tasks: Vec<String>,
+    /// What is scored as the answer.
+    #[serde(default)]
+    pub candidates: Candidates,
+    /// The subject named in the prompt's first line.
+    #[serde(default)]
+    pub topic: Option<String>,
+    /// Only the first so many questions.
+    #[serde(default)]
+    pub limit: Option<u64>,
+    /// Whether a beginning-of-sequence token stands before the prompt.
+    #[serde(default)]
+    pub bos: Bos,
+    /// Tokens a batch, padding counted. Results do not depend on it beyond rounding.
+    #[serde(default = "default_batch_tokens")]
+    pub batch_tokens: u32,
+    /// The type the model computes in. Default: the checkpoint's.
+    #[serde(default)]
+    pub dtype: Option<Dtype>,
+}
+
+impl Kind for Evaluate {
+    const NAME: &'static str = "evaluate";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Scores a model on tasks and keeps every question's scores.";
+    const PORTS: &'static [Port] = &[
+        Port { name: "model", accepts: Artifact::Model, arity: Arity::One, summary: "The model to score." },
+        Port {
+            name: "data",
+            accepts: Artifact::Data,
+            arity: Arity::OneOrMap,
+            summary: "The questions: a node, or a map from task to node.",
+        },
+    ];
+
+    fn check(&self) -> Vec<ParamError> {
+        let mut errors = Vec::new();
+        if self.tasks.is_empty() {
+            errors.push(ParamError::value("tasks", "names no task"));
+        }
+        for (index, task) in self.tasks.iter().enumerate() {
+            if !TASKS.iter().any(|(name, _)| name == task) {
+                let names: Vec<&str> = TASKS.iter().map(|(name, _)| *name).collect();
+                let mut error = ParamError::value("tasks", format!("unknown task `{task}`"));
+                error.path.push(index.to_string());
+                errors.push(error.help(format!("Known tasks: {}.", names.join(", "))));
+            } else if self.tasks[..index].contains(task) {
+                errors.push(ParamError::value("tasks", format!("`{task}` stands there twice")));
+            }
+        }
+        if self.limit == Some(0) {
+            errors.push(ParamError::value("limit", "must be at least 1"));
+        }
+        if self.batch_tokens == 0 {
+            errors.push(ParamError::value("batch_tokens", "must be at least 1"));
+        }
+        if self.tasks.iter().any(|task| task == "mcqa") && self.topic.is_none() {
+            errors.push(ParamError::missing("`topic` is missing: mcqa names it in the prompt's first line"));
+        }
+        errors
+    }
+
+    fn output(&self) -> Artifact {
+        Artifact::Evaluation
+    }
+}

@@ -1,0 +1,35 @@
+//! One file per node kind, and the table of them.
+
+mod benchmark;
+mod download;
+mod evaluate;
+mod quantize;
+mod report;
+mod sft;
+mod sft_merge;
+
+pub use benchmark::{Benchmark, Protocol};
+pub use download::{Download, Dtype, Source};
+pub use evaluate::{Bos, Candidates, Evaluate, TASKS};
+pub use quantize::{Method, Quantize};
+pub use report::{Document, Report};
+pub use sft::{Lora, Sft};
+pub use sft_merge::SftMerge;
+
+use crate::KindSpec;
+
+/// Every node kind, sorted by name.
+pub static KINDS: &[KindSpec] = &[
+    KindSpec::of::<Benchmark>(),
+    KindSpec::of::<Download>(),
+    KindSpec::of::<Evaluate>(),
+    KindSpec::of::<Quantize>(),
+    KindSpec::of::<Report>(),
+    KindSpec::of::<Sft>(),
+    KindSpec::of::<SftMerge>(),
+];
+
+/// The kind called `name`.
+pub fn find(name: &str) -> Option<&'static KindSpec> {
+    KINDS.iter().find(|kind| kind.name == name)
+}

@@ -1,0 +1,22 @@
+//! The contract that qpipe's two programs stand on.
+//!
+//! * [`kinds`]: what a pipeline file can say. One file per node kind: its typed parameters, its input
+//!   ports, its version. [`KINDS`] is the table of all of them.
+//! * [`protocol`]: the JSON lines between `qpipe` and `qpipe-worker`.
+//! * [`results`]: the files inside an evaluation or a benchmark artifact, which the worker writes and
+//!   the report reads.
+//!
+//! This crate links neither libtorch nor the cache, and knows no YAML: parameters arrive as JSON values.
+
+pub mod artifact;
+pub mod kind;
+pub mod kinds;
+pub mod protocol;
+pub mod resources;
+pub mod results;
+pub mod scheme;
+
+pub use artifact::Artifact;
+pub use kind::{Arity, Host, Kind, KindSpec, ParamError, Parsed, Port, Sensitivity, Target};
+pub use kinds::{KINDS, find};
+pub use resources::Resources;
