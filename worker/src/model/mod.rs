@@ -1,2 +1,38 @@
-//! Being written.
+//! The model: a checkpoint folder in, hidden states and logits out.
+//!
+//! ```text
+//! config.json ─► Config ─┐
+//! *.safetensors ─► Checkpoint ─► formats ─► Decoder ─► generate
+//!                                              │
+//!                 save ◄── random, quant, sft ─┘        tokenizer.json ─► Tokenizer
+//! ```
+//!
+//! One [`Decoder`] runs every family of [`family::FAMILIES`]; quantized layers come in through
+//! [`formats::load_linear`] as another [`Linear`].
+
+pub mod attention;
+pub mod checkpoint;
+pub mod config;
+pub mod decoder;
+pub mod error;
+pub mod family;
+pub mod formats;
+pub mod generate;
+pub mod kv_cache;
+pub mod linear;
+pub mod mlp;
+pub mod norm;
 pub mod random;
+pub mod rope;
+pub mod save;
+pub mod tokenizer;
+
+pub use attention::Attention;
+pub use checkpoint::{Checkpoint, TensorFiles};
+pub use config::Config;
+pub use decoder::Decoder;
+pub use error::ModelError;
+pub use kv_cache::KvCache;
+pub use linear::{Dense, Linear, LinearSpec, LoadOptions};
+pub use save::{CheckpointWriter, TensorSpec};
+pub use tokenizer::Tokenizer;

@@ -1,0 +1,179 @@
+//! Self-attention with grouped keys and values (Ainslie et al., 2023, arXiv 2305.13245), through libtorch's
+//! fused scaled dot product.
+
+use tch::{Device, Kind, Tensor};
+
+use super::checkpoint::Checkpoint;
+use super::error::ModelError;
+use super::formats;
+use super::kv_cache::KvCache;
+use super::linear::{Linear, LinearSpec, LoadOptions};
+use super::norm::RmsNorm;
+use super::rope::Rotation;
+
+/// Which tokens a token may attend to. With T new tokens and S = cached + T tokens in all:
+#[derive(Debug)]
+pub enum Attention {
+    /// Those before it in its row, and itself. Padding must stand at the end of a row.
+    Causal,
+    /// Those marked true: bool [B, 1, T, S] (B or T may be 1 where all are equal). Every row needs a true.
+    /// This is how several continuations share one prompt: each sees the prompt and itself.
+    Mask(Tensor),
+}
+
+/// An [`Attention`] worked out for one forward pass, in the form that is cheapest to compute.
+#[derive(Debug)]
+enum Pattern {
+    /// Everything: one new token.
+    Full,
+    /// The lower triangle, T = S.
+    Triangle,
+    /// bool [B, 1, T, S].
+    Mask(Tensor),
+}
+
+/// The patterns of one forward pass: layers differ only in whether they have a sliding window.
+#[derive(Debug)]
+pub(super) struct Patterns {
+    plain: Pattern,
+    windowed: Option<Pattern>,
+}
+
+impl Patterns {
+    /// `queries` i64 [B, T] and `keys` i64 [B, S] are positions; `windows` is one entry a layer.
+    pub(super) fn new(
+        attention: &Attention,
+        queries: &Tensor,
+        keys: &Tensor,
+        windows: &[Option<i64>],
+    ) -> Self {
+        let (new, all) = (queries.size()[1], keys.size()[1]);
+        let plain = match attention {
+            Attention::Mask(mask) => Pattern::Mask(mask.shallow_clone()),
+            Attention::Causal if new == 1 => Pattern::Full,
+            Attention::Causal if new == all => Pattern::Triangle,
+            Attention::Causal => Pattern::Mask(triangle(new, all, queries.device())),
+        };
+        // Positions in a row are at most S - 1 apart, so a window of S or more hides nothing.
+        let window = windows.iter().flatten().copied().find(|&window| window < all);
+        let windowed = window.map(|window| {
+            let near = (queries.unsqueeze(2) - keys.unsqueeze(1)).lt(window).unsqueeze(1);
+            Pattern::Mask(match &plain {
+                Pattern::Full => near,
+                Pattern::Triangle => near.logical_and(&triangle(new, all, queries.device())),
+                Pattern::Mask(mask) => near.logical_and(mask),
+            })
+        });
+        Self { plain, windowed }
+    }
+
+    fn of_layer(&self, window: Option<i64>) -> &Pattern {
+        match (&self.windowed, window) {
+            (Some(windowed), Some(_)) => windowed,
+            _ => &self.plain,
+        }
+    }
+}
+
+/// bool [1, 1, T, S], true where key <= query, the queries being the last T of S tokens.
+fn triangle(new: i64, all: i64, device: Device) -> Tensor {
+    Tensor::ones([1, 1, new, all], (Kind::Bool, device)).tril(all - new)
+}
+
+/// The attention of one decoder block.
+#[derive(Debug)]
+pub struct SelfAttention {
+    /// [hidden] to [heads * head_dim].
+    pub query: Box<dyn Linear>,
+    /// [hidden] to [kv_heads * head_dim].
+    pub key: Box<dyn Linear>,
+    /// [hidden] to [kv_heads * head_dim].
+    pub value: Box<dyn Linear>,
+    /// [heads * head_dim] to [hidden].
+    pub output: Box<dyn Linear>,
+    /// Over each query head; only in families with QK-norm.
+    pub query_norm: Option<RmsNorm>,
+    /// Over each key head.
+    pub key_norm: Option<RmsNorm>,
+    head_dim: i64,
+    group_size: i64,
+    window: Option<i64>,
+    layer: usize,
+}
+
+impl SelfAttention {
+    /// The attention of block number `layer`, called `name` (`model.layers.0.self_attn`).
+    pub fn load(
+        checkpoint: &Checkpoint,
+        name: &str,
+        layer: usize,
+        options: &LoadOptions,
+    ) -> Result<Self, ModelError> {
+        let config = &checkpoint.config;
+        let queries = config.heads * config.head_dim;
+        let keys = config.kv_heads * config.head_dim;
+        let load = |part: &str, in_features, out_features, bias| {
+            let name = format!("{name}.{part}");
+            let spec = LinearSpec { name: &name, in_features, out_features, bias };
+            formats::load_linear(checkpoint, &spec, options)
+        };
+        let norm = |part: &str| {
+            let norm = RmsNorm::load(checkpoint, &format!("{name}.{part}"), config.head_dim, options);
+            config.family.query_key_norm.then_some(norm).transpose()
+        };
+        Ok(Self {
+            query: load("q_proj", config.hidden_size, queries, config.query_key_value_bias)?,
+            key: load("k_proj", config.hidden_size, keys, config.query_key_value_bias)?,
+            value: load("v_proj", config.hidden_size, keys, config.query_key_value_bias)?,
+            output: load("o_proj", queries, config.hidden_size, config.attention_output_bias)?,
+            query_norm: norm("q_norm")?,
+            key_norm: norm("k_norm")?,
+            head_dim: config.head_dim,
+            group_size: config.group_size(),
+            window: config.windows[layer],
+            layer,
+        })
+    }
+
+    /// `x` [B, T, hidden], of the same shape.
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        rotation: &Rotation,
+        patterns: &Patterns,
+        cache: Option<&mut KvCache>,
+    ) -> Tensor {
+        let (batch, new) = (x.size()[0], x.size()[1]);
+        let heads = |projected: Tensor, norm: Option<&RmsNorm>| {
+            let heads = projected.view([batch, new, -1, self.head_dim]);
+            norm.map_or(heads.shallow_clone(), |norm| norm.forward(&heads)).transpose(1, 2)
+        };
+        let queries = rotation.apply(&heads(self.query.forward(x), self.query_norm.as_ref()));
+        let mut keys = rotation.apply(&heads(self.key.forward(x), self.key_norm.as_ref()));
+        let mut values = heads(self.value.forward(x), None);
+        if let Some(cache) = cache {
+            (keys, values) = cache.append(self.layer, &keys, &values);
+        }
+        let attended = attend(&queries, &keys, &values, patterns.of_layer(self.window), self.group_size);
+        self.output.forward(&attended.transpose(1, 2).reshape([batch, new, -1]))
+    }
+}
+
+/// softmax(Q Kᵀ / sqrt(D)) V: queries [B, kv_heads * group, T, D], keys and values [B, kv_heads, S, D].
+fn attend(queries: &Tensor, keys: &Tensor, values: &Tensor, pattern: &Pattern, group: i64) -> Tensor {
+    let fused = |queries: &Tensor, mask: Option<&Tensor>, is_causal: bool, gqa: bool| {
+        Tensor::scaled_dot_product_attention(queries, keys, values, mask, 0.0, is_causal, None, gqa)
+    };
+    if let Pattern::Triangle = pattern {
+        return fused(queries, None, true, group > 1);
+    }
+    // Without the triangle, the queries of a group are just more queries of their key head: no copies of the
+    // keys, and none of libtorch's kernels needs to know about groups.
+    let size = queries.size();
+    let folded = queries.reshape([size[0], size[1] / group, group * size[2], size[3]]);
+    let attended = match pattern {
+        Pattern::Mask(mask) => fused(&folded, Some(&mask.repeat([1, 1, group, 1])), false, false),
+        Pattern::Full | Pattern::Triangle => fused(&folded, None, false, false),
+    };
+    attended.reshape(size.as_slice())
+}

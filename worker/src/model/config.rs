@@ -1,0 +1,370 @@
+//! config.json, in the layouts of transformers 4 and 5, with the defaults that transformers fills in.
+
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use serde_json::{Map, Value};
+use tch::Kind;
+
+use super::error::ModelError;
+use super::family::{self, AttentionBias, Family, Window};
+use super::rope::RopeParameters;
+
+/// The file's name in a checkpoint folder.
+pub const CONFIG_FILE: &str = "config.json";
+
+/// No dimension of a real model comes near; a larger number is a typing mistake.
+const LARGEST_DIMENSION: i64 = 1 << 26;
+const MOST_LAYERS: i64 = 4096;
+
+/// The hyper-parameters of a decoder. All counts are at least 1.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// config.json's path, for messages.
+    pub file: PathBuf,
+    /// What distinguishes the family.
+    pub family: &'static Family,
+    /// Rows of the embedding.
+    pub vocab_size: i64,
+    /// Width of the residual stream.
+    pub hidden_size: i64,
+    /// Width inside the feed-forward network.
+    pub intermediate_size: i64,
+    /// Decoder blocks.
+    pub layers: usize,
+    /// Query heads; a multiple of `kv_heads`.
+    pub heads: i64,
+    /// Key and value heads.
+    pub kv_heads: i64,
+    /// Width of one head; even.
+    pub head_dim: i64,
+    /// Added to the mean square inside RMSNorm.
+    pub norm_eps: f64,
+    /// The rotation of queries and keys.
+    pub rope: RopeParameters,
+    /// The longest context the model was made for, in tokens.
+    pub max_positions: i64,
+    /// The output projection is the embedding.
+    pub tie_word_embeddings: bool,
+    /// The query, key and value projections have a bias.
+    pub query_key_value_bias: bool,
+    /// The attention's output projection has a bias.
+    pub attention_output_bias: bool,
+    /// The feed-forward projections have a bias.
+    pub mlp_bias: bool,
+    /// By layer: how many positions back it attends, itself included; `None`: all.
+    pub windows: Vec<Option<i64>>,
+    /// Beginning-of-sequence token.
+    pub bos: Option<i64>,
+    /// End-of-sequence tokens.
+    pub eos: Vec<i64>,
+    /// Padding token.
+    pub pad: Option<i64>,
+    /// The floating-point type that the weights were saved in.
+    pub dtype: Option<Kind>,
+    /// Standard deviation of fresh weights.
+    pub initializer_range: f64,
+    /// How the linear layers are stored, if not as floating-point matrices.
+    pub quantization: Option<Value>,
+}
+
+impl Config {
+    /// Reads `folder/config.json`.
+    pub fn read(folder: &Path) -> Result<Self, ModelError> {
+        let file = folder.join(CONFIG_FILE);
+        if !file.is_file() {
+            return Err(ModelError::MissingFile { folder: folder.to_owned(), file: CONFIG_FILE.to_owned() });
+        }
+        Self::read_file(&file)
+    }
+
+    /// Reads the config.json at `file`, whatever its name.
+    pub fn read_file(file: &Path) -> Result<Self, ModelError> {
+        let text = fs::read_to_string(file)?;
+        let value: Value = serde_json::from_str(&text)
+            .map_err(|source| ModelError::Json { file: file.to_owned(), source })?;
+        let Value::Object(map) = value else {
+            return Err(ModelError::Field {
+                file: file.to_owned(),
+                field: "(the file)".to_owned(),
+                problem: "is not a JSON object".to_owned(),
+            });
+        };
+        Self::from_fields(&Fields { file, prefix: "", map: &map })
+    }
+
+    fn from_fields(fields: &Fields<'_>) -> Result<Self, ModelError> {
+        let family = find_family(fields)?;
+        let activation = fields.text("hidden_act")?.unwrap_or("silu");
+        if activation != "silu" {
+            return Err(fields.unsupported("hidden_act", activation, "silu"));
+        }
+        let hidden_size = fields.needed_count("hidden_size", LARGEST_DIMENSION)?;
+        let layers = fields.needed_count("num_hidden_layers", MOST_LAYERS)?;
+        let heads = fields.needed_count("num_attention_heads", LARGEST_DIMENSION)?;
+        let kv_heads = if fields.is_null("num_key_value_heads") {
+            heads
+        } else {
+            fields
+                .count("num_key_value_heads", LARGEST_DIMENSION)?
+                .or(family.key_value_heads)
+                .unwrap_or(heads)
+        };
+        if heads % kv_heads != 0 {
+            return Err(fields.wrong(
+                "num_key_value_heads",
+                format!("is {kv_heads}, which does not divide num_attention_heads ({heads})"),
+            ));
+        }
+        let head_dim = match fields.count("head_dim", LARGEST_DIMENSION)?.or(family.head_dim) {
+            Some(head_dim) => head_dim,
+            None if hidden_size % heads == 0 => hidden_size / heads,
+            None => {
+                return Err(fields.wrong(
+                    "hidden_size",
+                    format!("is {hidden_size}, not a multiple of num_attention_heads ({heads}), and there is no `head_dim`"),
+                ));
+            }
+        };
+        if head_dim % 2 != 0 {
+            return Err(fields.wrong("head_dim", format!("is {head_dim}, expected an even number")));
+        }
+        let max_positions =
+            fields.count("max_position_embeddings", i64::from(i32::MAX))?.unwrap_or(family.max_positions);
+        let configured_bias = fields.flag("attention_bias")?.unwrap_or(false);
+        let (query_key_value_bias, attention_output_bias) = match family.attention_bias {
+            AttentionBias::Never => (false, false),
+            AttentionBias::Configured => (configured_bias, configured_bias),
+            AttentionBias::QueryKeyValue => (true, false),
+        };
+        Ok(Self {
+            file: fields.file.to_owned(),
+            family,
+            vocab_size: fields.needed_count("vocab_size", LARGEST_DIMENSION)?,
+            hidden_size,
+            intermediate_size: fields.needed_count("intermediate_size", LARGEST_DIMENSION)?,
+            layers: layers as usize,
+            heads,
+            kv_heads,
+            head_dim,
+            norm_eps: fields.positive("rms_norm_eps")?.unwrap_or(1e-6),
+            rope: RopeParameters::from_fields(fields, max_positions)?,
+            max_positions,
+            tie_word_embeddings: fields.flag("tie_word_embeddings")?.unwrap_or(false),
+            query_key_value_bias,
+            attention_output_bias,
+            mlp_bias: family.mlp_bias && fields.flag("mlp_bias")?.unwrap_or(false),
+            windows: windows(fields, family, layers)?,
+            bos: if fields.has("bos_token_id") {
+                fields.tokens("bos_token_id")?.first().copied()
+            } else {
+                family.bos
+            },
+            eos: if fields.has("eos_token_id") {
+                fields.tokens("eos_token_id")?
+            } else {
+                family.eos.into_iter().collect()
+            },
+            pad: fields.tokens("pad_token_id")?.first().copied(),
+            dtype: dtype(fields)?,
+            initializer_range: fields.positive("initializer_range")?.unwrap_or(0.02),
+            quantization: fields.map.get("quantization_config").filter(|value| !value.is_null()).cloned(),
+        })
+    }
+
+    /// How many query heads share one key and value head.
+    pub fn group_size(&self) -> i64 {
+        self.heads / self.kv_heads
+    }
+}
+
+fn find_family(fields: &Fields<'_>) -> Result<&'static Family, ModelError> {
+    let model_type = fields.text("model_type")?;
+    let architecture = match fields.map.get("architectures") {
+        None | Some(Value::Null) => None,
+        Some(Value::Array(names)) if names.is_empty() => None,
+        Some(Value::Array(names)) => match names[0].as_str() {
+            Some(name) => Some(name),
+            None => return Err(fields.wrong("architectures", "is not a list of names".to_owned())),
+        },
+        Some(_) => return Err(fields.wrong("architectures", "is not a list of names".to_owned())),
+    };
+    let Some(name) = architecture.or(model_type) else {
+        return Err(fields.wrong("model_type", "is missing".to_owned()));
+    };
+    family::find(model_type, architecture).ok_or_else(|| ModelError::UnknownArchitecture {
+        file: fields.file.to_owned(),
+        name: name.to_owned(),
+        known: family::known(),
+    })
+}
+
+fn windows(fields: &Fields<'_>, family: &Family, layers: i64) -> Result<Vec<Option<i64>>, ModelError> {
+    /// `sliding_window` where the key is absent, in every family.
+    const DEFAULT_WINDOW: i64 = 4096;
+    /// `max_window_layers` where the key is absent.
+    const DEFAULT_FULL_LAYERS: i64 = 28;
+    let window = if fields.is_null("sliding_window") {
+        None
+    } else {
+        Some(fields.count("sliding_window", i64::from(i32::MAX))?.unwrap_or(DEFAULT_WINDOW))
+    };
+    match family.window {
+        Window::Never => Ok(vec![None; layers as usize]),
+        Window::Every => Ok(vec![window; layers as usize]),
+        Window::ByLayer => {
+            let window =
+                window.filter(|_| matches!(fields.map.get("use_sliding_window"), Some(Value::Bool(true))));
+            let types = match fields.map.get("layer_types") {
+                None | Some(Value::Null) => {
+                    let first = fields.non_negative("max_window_layers")?.unwrap_or(DEFAULT_FULL_LAYERS);
+                    return Ok((0..layers).map(|layer| window.filter(|_| layer >= first)).collect());
+                }
+                Some(Value::Array(types)) if types.len() as i64 == layers => types,
+                Some(_) => {
+                    return Err(
+                        fields.wrong("layer_types", format!("is not a list of {layers} names, one a layer"))
+                    );
+                }
+            };
+            let mut windows = Vec::with_capacity(types.len());
+            for layer_type in types {
+                windows.push(match layer_type.as_str() {
+                    Some("full_attention") => None,
+                    Some("sliding_attention") if window.is_some() => window,
+                    Some("sliding_attention") => {
+                        return Err(fields.wrong(
+                            "layer_types",
+                            "names `sliding_attention` layers while `use_sliding_window` is off".to_owned(),
+                        ));
+                    }
+                    _ => {
+                        let known = "full_attention, sliding_attention";
+                        return Err(fields.unsupported("layer_types", &layer_type.to_string(), known));
+                    }
+                });
+            }
+            Ok(windows)
+        }
+    }
+}
+
+/// `dtype` (transformers 5) or `torch_dtype` (4).
+fn dtype(fields: &Fields<'_>) -> Result<Option<Kind>, ModelError> {
+    let field = if fields.has("dtype") { "dtype" } else { "torch_dtype" };
+    match fields.text(field)?.map(|name| name.strip_prefix("torch.").unwrap_or(name)) {
+        None | Some("auto") => Ok(None),
+        Some("float32" | "float") => Ok(Some(Kind::Float)),
+        Some("bfloat16") => Ok(Some(Kind::BFloat16)),
+        Some("float16" | "half") => Ok(Some(Kind::Half)),
+        Some(other) => Err(fields.unsupported(field, other, "float32, bfloat16, float16")),
+    }
+}
+
+/// The name of a floating-point type in config.json.
+pub fn dtype_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::BFloat16 => "bfloat16",
+        Kind::Half => "float16",
+        Kind::Double => "float64",
+        _ => "float32",
+    }
+}
+
+/// Typed access to a JSON object; errors name the file and the field. A null counts as absent.
+pub(super) struct Fields<'a> {
+    pub(super) file: &'a Path,
+    /// Put before field names in messages: `rope_scaling.`.
+    pub(super) prefix: &'static str,
+    pub(super) map: &'a Map<String, Value>,
+}
+
+impl Fields<'_> {
+    pub(super) fn has(&self, field: &str) -> bool {
+        self.map.contains_key(field)
+    }
+
+    fn is_null(&self, field: &str) -> bool {
+        matches!(self.map.get(field), Some(Value::Null))
+    }
+
+    fn get(&self, field: &str) -> Option<&Value> {
+        self.map.get(field).filter(|value| !value.is_null())
+    }
+
+    pub(super) fn wrong(&self, field: &str, problem: String) -> ModelError {
+        ModelError::Field { file: self.file.to_owned(), field: format!("{}{field}", self.prefix), problem }
+    }
+
+    pub(super) fn unsupported(&self, field: &str, value: &str, known: &str) -> ModelError {
+        ModelError::Unsupported {
+            file: self.file.to_owned(),
+            field: format!("{}{field}", self.prefix),
+            value: value.to_owned(),
+            known: known.to_owned(),
+        }
+    }
+
+    fn whole(&self, field: &str, least: i64, most: i64) -> Result<Option<i64>, ModelError> {
+        let Some(value) = self.get(field) else { return Ok(None) };
+        // A float without a fraction is what some converters write.
+        let number = value.as_i64().or_else(|| value.as_f64().filter(|v| v.fract() == 0.0).map(|v| v as i64));
+        match number {
+            Some(number) if (least..=most).contains(&number) => Ok(Some(number)),
+            _ => {
+                Err(self.wrong(field, format!("is {value}, expected a whole number from {least} to {most}")))
+            }
+        }
+    }
+
+    /// A whole number from 1 to `most`.
+    pub(super) fn count(&self, field: &str, most: i64) -> Result<Option<i64>, ModelError> {
+        self.whole(field, 1, most)
+    }
+
+    fn needed_count(&self, field: &str, most: i64) -> Result<i64, ModelError> {
+        self.count(field, most)?.ok_or_else(|| self.wrong(field, "is missing".to_owned()))
+    }
+
+    fn non_negative(&self, field: &str) -> Result<Option<i64>, ModelError> {
+        self.whole(field, 0, i64::from(i32::MAX))
+    }
+
+    /// A finite number above 0.
+    pub(super) fn positive(&self, field: &str) -> Result<Option<f64>, ModelError> {
+        let Some(value) = self.get(field) else { return Ok(None) };
+        match value.as_f64() {
+            Some(number) if number.is_finite() && number > 0.0 => Ok(Some(number)),
+            _ => Err(self.wrong(field, format!("is {value}, expected a number above 0"))),
+        }
+    }
+
+    fn flag(&self, field: &str) -> Result<Option<bool>, ModelError> {
+        let Some(value) = self.get(field) else { return Ok(None) };
+        value
+            .as_bool()
+            .map(Some)
+            .ok_or_else(|| self.wrong(field, format!("is {value}, expected true or false")))
+    }
+
+    pub(super) fn text(&self, field: &str) -> Result<Option<&str>, ModelError> {
+        let Some(value) = self.get(field) else { return Ok(None) };
+        value.as_str().map(Some).ok_or_else(|| self.wrong(field, format!("is {value}, expected a text")))
+    }
+
+    /// A token or a list of tokens; empty where absent.
+    fn tokens(&self, field: &str) -> Result<Vec<i64>, ModelError> {
+        let expected = "expected a token number or a list of them";
+        let values = match self.get(field) {
+            None => return Ok(Vec::new()),
+            Some(Value::Array(values)) => values.as_slice(),
+            Some(value) => std::slice::from_ref(value),
+        };
+        let tokens: Option<Vec<i64>> = values.iter().map(Value::as_i64).collect();
+        tokens.ok_or_else(|| self.wrong(field, format!("is {}, {expected}", self.map[field])))
+    }
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

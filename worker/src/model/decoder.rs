@@ -1,0 +1,248 @@
+//! The one decoder: embedding, blocks of attention and feed-forward network, norm, output projection.
+
+use tch::{Device, Kind, Tensor};
+
+use super::attention::{Attention, Patterns, SelfAttention};
+use super::checkpoint::Checkpoint;
+use super::config::Config;
+use super::error::ModelError;
+use super::formats;
+use super::kv_cache::KvCache;
+use super::linear::{Linear, LinearSpec, LoadOptions, tensor_bytes};
+use super::mlp::Mlp;
+use super::norm::RmsNorm;
+use super::rope::{RotaryEmbedding, Rotation};
+
+/// The embedding's tensor, [vocabulary, hidden].
+pub const EMBEDDING: &str = "model.embed_tokens.weight";
+/// The final norm's tensor, [hidden].
+pub const FINAL_NORM: &str = "model.norm.weight";
+/// The output projection's layer, absent where it is tied to the embedding.
+pub const HEAD: &str = "lm_head";
+
+/// The name of block number `layer`.
+pub fn block_name(layer: usize) -> String {
+    format!("model.layers.{layer}")
+}
+
+/// A language model, ready to run.
+#[derive(Debug)]
+pub struct Decoder {
+    config: Config,
+    kind: Kind,
+    device: Device,
+    embedding: Tensor,
+    blocks: Vec<Block>,
+    norm: RmsNorm,
+    /// `None`: the embedding serves.
+    head: Option<Box<dyn Linear>>,
+    rotary: RotaryEmbedding,
+}
+
+/// One decoder block: x + attention(norm(x)), then x + mlp(norm(x)).
+#[derive(Debug)]
+struct Block {
+    input_norm: RmsNorm,
+    attention: SelfAttention,
+    mlp_norm: RmsNorm,
+    mlp: Mlp,
+}
+
+impl Block {
+    fn load(checkpoint: &Checkpoint, layer: usize, options: &LoadOptions) -> Result<Self, ModelError> {
+        let name = block_name(layer);
+        let norm = |part: &str| {
+            RmsNorm::load(checkpoint, &format!("{name}.{part}"), checkpoint.config.hidden_size, options)
+        };
+        Ok(Self {
+            input_norm: norm("input_layernorm")?,
+            attention: SelfAttention::load(checkpoint, &format!("{name}.self_attn"), layer, options)?,
+            mlp_norm: norm("post_attention_layernorm")?,
+            mlp: Mlp::load(checkpoint, &format!("{name}.mlp"), options)?,
+        })
+    }
+
+    fn forward(
+        &self,
+        x: Tensor,
+        rotation: &Rotation,
+        patterns: &Patterns,
+        cache: Option<&mut KvCache>,
+    ) -> Tensor {
+        let attended = self.attention.forward(&self.input_norm.forward(&x), rotation, patterns, cache);
+        let x = x + attended;
+        let transformed = self.mlp.forward(&self.mlp_norm.forward(&x));
+        x + transformed
+    }
+
+    fn linears(&self) -> [(&'static str, &dyn Linear); 7] {
+        [
+            ("self_attn.q_proj", self.attention.query.as_ref()),
+            ("self_attn.k_proj", self.attention.key.as_ref()),
+            ("self_attn.v_proj", self.attention.value.as_ref()),
+            ("self_attn.o_proj", self.attention.output.as_ref()),
+            ("mlp.gate_proj", self.mlp.gate.as_ref()),
+            ("mlp.up_proj", self.mlp.up.as_ref()),
+            ("mlp.down_proj", self.mlp.down.as_ref()),
+        ]
+    }
+
+    fn linears_mut(&mut self) -> [(&'static str, &mut Box<dyn Linear>); 7] {
+        [
+            ("self_attn.q_proj", &mut self.attention.query),
+            ("self_attn.k_proj", &mut self.attention.key),
+            ("self_attn.v_proj", &mut self.attention.value),
+            ("self_attn.o_proj", &mut self.attention.output),
+            ("mlp.gate_proj", &mut self.mlp.gate),
+            ("mlp.up_proj", &mut self.mlp.up),
+            ("mlp.down_proj", &mut self.mlp.down),
+        ]
+    }
+
+    fn norms(&self) -> impl Iterator<Item = (&'static str, &RmsNorm)> {
+        let always = [("input_layernorm", &self.input_norm), ("post_attention_layernorm", &self.mlp_norm)];
+        let query = self.attention.query_norm.as_ref().map(|norm| ("self_attn.q_norm", norm));
+        let key = self.attention.key_norm.as_ref().map(|norm| ("self_attn.k_norm", norm));
+        always.into_iter().chain(query).chain(key)
+    }
+}
+
+impl Decoder {
+    /// Loads all weights of `checkpoint`.
+    pub fn load(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Self, ModelError> {
+        let config = checkpoint.config.clone();
+        let shape = [config.vocab_size, config.hidden_size];
+        let embedding = options.weight(checkpoint, EMBEDDING, &shape)?;
+        let mut blocks = Vec::with_capacity(config.layers);
+        for layer in 0..config.layers {
+            blocks.push(Block::load(checkpoint, layer, options)?);
+        }
+        let head = if config.tie_word_embeddings {
+            None
+        } else {
+            let spec = LinearSpec {
+                name: HEAD,
+                in_features: config.hidden_size,
+                out_features: config.vocab_size,
+                bias: false,
+            };
+            Some(formats::load_linear(checkpoint, &spec, options)?)
+        };
+        Ok(Self {
+            kind: options.kind(checkpoint)?,
+            device: options.device,
+            embedding,
+            blocks,
+            norm: RmsNorm::load(checkpoint, "model.norm", config.hidden_size, options)?,
+            head,
+            rotary: RotaryEmbedding::new(&config.rope, config.head_dim, options.device),
+            config,
+        })
+    }
+
+    /// Hidden states after the final norm, [B, T, hidden].
+    ///
+    /// `ids` and `positions` are i64 [B, T] on the model's device. With a cache, its tokens come before
+    /// `ids`, and `ids` are added to it; without, gradients flow.
+    pub fn hidden(
+        &self,
+        ids: &Tensor,
+        positions: &Tensor,
+        attention: &Attention,
+        mut cache: Option<&mut KvCache>,
+    ) -> Tensor {
+        let all_positions = match cache.as_deref_mut() {
+            Some(cache) => cache.append_positions(positions),
+            None => positions.shallow_clone(),
+        };
+        let patterns = Patterns::new(attention, positions, &all_positions, &self.config.windows);
+        let rotation = self.rotary.at(positions, self.kind);
+        let mut x = Tensor::embedding(&self.embedding, ids, -1, false, false);
+        for block in &self.blocks {
+            x = block.forward(x, &rotation, &patterns, cache.as_deref_mut());
+        }
+        self.norm.forward(&x)
+    }
+
+    /// Scores of the next token, [..., vocabulary], of hidden states [..., hidden], in the model's type.
+    pub fn logits(&self, hidden: &Tensor) -> Tensor {
+        match &self.head {
+            Some(head) => head.forward(hidden),
+            None => hidden.linear(&self.embedding, None::<Tensor>),
+        }
+    }
+
+    /// config.json.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The floating-point type of hidden states and logits.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Where the weights are, and where ids and positions must be.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Bytes of all weights; a tied embedding counts once.
+    pub fn weight_bytes(&self) -> u64 {
+        let mut bytes = tensor_bytes(&self.embedding) + tensor_bytes(&self.norm.weight);
+        for block in &self.blocks {
+            bytes += block.linears().iter().map(|(_, linear)| linear.bytes()).sum::<u64>();
+            bytes += block.norms().map(|(_, norm)| tensor_bytes(&norm.weight)).sum::<u64>();
+        }
+        bytes + self.head.as_ref().map_or(0, |head| head.bytes())
+    }
+
+    /// How the blocks' linear layers are stored and multiplied: `dense`, `W8A8`, or several joined by ` + `.
+    pub fn scheme_name(&self) -> String {
+        let mut schemes: Vec<String> =
+            self.blocks.iter().flat_map(Block::linears).map(|(_, linear)| linear.scheme()).collect();
+        schemes.sort();
+        schemes.dedup();
+        schemes.join(" + ")
+    }
+
+    /// Every linear layer with its full name, blocks in order, an untied `lm_head` last.
+    pub fn for_each_linear(&mut self, visit: &mut dyn FnMut(&str, &mut Box<dyn Linear>)) {
+        for (layer, block) in self.blocks.iter_mut().enumerate() {
+            for (part, linear) in block.linears_mut() {
+                visit(&format!("{}.{part}", block_name(layer)), linear);
+            }
+        }
+        if let Some(head) = &mut self.head {
+            visit(HEAD, head);
+        }
+    }
+
+    /// The floating-point tensors by their names in a checkpoint: the very ones that a forward pass uses, so
+    /// that an optimizer's changes take effect and gradients arrive. Layers that are not
+    /// [`Linear::dense`] are left out.
+    pub fn named_parameters(&self) -> Vec<(String, Tensor)> {
+        let mut parameters = vec![(EMBEDDING.to_owned(), self.embedding.shallow_clone())];
+        let push_linear = |parameters: &mut Vec<(String, Tensor)>, name: &str, linear: &dyn Linear| {
+            let Some(dense) = linear.dense() else { return };
+            parameters.push((format!("{name}.weight"), dense.weight.shallow_clone()));
+            if let Some(bias) = &dense.bias {
+                parameters.push((format!("{name}.bias"), bias.shallow_clone()));
+            }
+        };
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let name = block_name(layer);
+            for (part, norm) in block.norms() {
+                parameters.push((format!("{name}.{part}.weight"), norm.weight.shallow_clone()));
+            }
+            for (part, linear) in block.linears() {
+                push_linear(&mut parameters, &format!("{name}.{part}"), linear);
+            }
+        }
+        parameters.push((FINAL_NORM.to_owned(), self.norm.weight.shallow_clone()));
+        if let Some(head) = &self.head {
+            push_linear(&mut parameters, HEAD, head.as_ref());
+        }
+        parameters
+    }
+}

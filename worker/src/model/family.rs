@@ -1,0 +1,123 @@
+//! The model families: what distinguishes them besides the numbers in config.json. One decoder runs all of
+//! them; a new family that differs only in these points is one line in [`FAMILIES`].
+
+/// Which attention projections have a bias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttentionBias {
+    /// None has.
+    Never,
+    /// All four have one if config.json says `attention_bias: true`.
+    Configured,
+    /// The query, key and value projections have one, the output projection has none.
+    QueryKeyValue,
+}
+
+/// Which layers attend only to the last `sliding_window` positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// None does.
+    Never,
+    /// All do, unless `sliding_window` is null.
+    Every,
+    /// With `use_sliding_window: true`, those that `layer_types` names, else those from `max_window_layers` on.
+    ByLayer,
+}
+
+/// One family, with the defaults that transformers 5.17 fills into its config.json.
+#[derive(Debug)]
+pub struct Family {
+    /// `model_type` in config.json.
+    pub model_type: &'static str,
+    /// The entry of `architectures` in config.json.
+    pub architecture: &'static str,
+    /// Which attention projections have a bias.
+    pub attention_bias: AttentionBias,
+    /// Whether `mlp_bias` in config.json counts.
+    pub mlp_bias: bool,
+    /// Whether queries and keys are normalised per head before the rotation.
+    pub query_key_norm: bool,
+    /// Which layers have a sliding window.
+    pub window: Window,
+    /// `head_dim` where absent; `None`: hidden_size / num_attention_heads.
+    pub head_dim: Option<i64>,
+    /// `num_key_value_heads` where absent; `None`: num_attention_heads.
+    pub key_value_heads: Option<i64>,
+    /// `max_position_embeddings` where absent.
+    pub max_positions: i64,
+    /// `bos_token_id` where absent.
+    pub bos: Option<i64>,
+    /// `eos_token_id` where absent.
+    pub eos: Option<i64>,
+}
+
+/// Every family that the decoder runs. Facts: `configuration_*.py` and `modeling_*.py` of transformers 5.17.
+pub static FAMILIES: &[Family] = &[
+    Family {
+        model_type: "llama",
+        architecture: "LlamaForCausalLM",
+        attention_bias: AttentionBias::Configured,
+        mlp_bias: true,
+        query_key_norm: false,
+        window: Window::Never,
+        head_dim: None,
+        key_value_heads: None,
+        max_positions: 2048,
+        bos: Some(1),
+        eos: Some(2),
+    },
+    Family {
+        model_type: "mistral",
+        architecture: "MistralForCausalLM",
+        attention_bias: AttentionBias::Never,
+        mlp_bias: false,
+        query_key_norm: false,
+        window: Window::Every,
+        head_dim: None,
+        key_value_heads: Some(8),
+        max_positions: 131_072,
+        bos: Some(1),
+        eos: Some(2),
+    },
+    Family {
+        model_type: "qwen2",
+        architecture: "Qwen2ForCausalLM",
+        attention_bias: AttentionBias::QueryKeyValue,
+        mlp_bias: false,
+        query_key_norm: false,
+        window: Window::ByLayer,
+        head_dim: None,
+        key_value_heads: None,
+        max_positions: 32_768,
+        bos: None,
+        eos: None,
+    },
+    Family {
+        model_type: "qwen3",
+        architecture: "Qwen3ForCausalLM",
+        attention_bias: AttentionBias::Configured,
+        mlp_bias: false,
+        query_key_norm: true,
+        window: Window::ByLayer,
+        head_dim: Some(128),
+        key_value_heads: None,
+        max_positions: 32_768,
+        bos: None,
+        eos: None,
+    },
+];
+
+/// The family of a config.json. The architecture decides where both are given: a `model_type` alone also
+/// stands in the config.json of classifiers and embedders, which have no language-model head.
+pub fn find(model_type: Option<&str>, architecture: Option<&str>) -> Option<&'static Family> {
+    FAMILIES.iter().find(|family| match (architecture, model_type) {
+        (Some(architecture), _) => family.architecture == architecture,
+        (None, Some(model_type)) => family.model_type == model_type,
+        (None, None) => false,
+    })
+}
+
+/// All names, for messages.
+pub fn known() -> String {
+    let names: Vec<&str> = FAMILIES.iter().map(|family| family.architecture).collect();
+    names.join(", ")
+}

@@ -1,0 +1,135 @@
+//! Keys and values of tokens that went through the decoder already. For inference only: it is written in
+//! place.
+
+use tch::Tensor;
+
+use super::config::Config;
+use super::linear::tensor_bytes;
+
+/// Keys and values by layer, and the positions they belong to. Rows of a batch have the same length; what
+/// is padding in a row is for the caller's mask to hide.
+#[derive(Debug)]
+pub struct KvCache {
+    layers: Vec<Option<LayerCache>>,
+    /// i64 [B, len].
+    positions: Option<Tensor>,
+    /// Tokens to make room for at once.
+    capacity: i64,
+}
+
+#[derive(Debug)]
+struct LayerCache {
+    /// [B, kv_heads, room, head_dim], of which the first `len` places are filled.
+    keys: Tensor,
+    values: Tensor,
+    len: i64,
+}
+
+impl KvCache {
+    /// Tokens that a cache of unknown final length first makes room for.
+    const FIRST_ROOM: i64 = 256;
+
+    /// Empty; grows by doubling.
+    pub fn new(config: &Config) -> Self {
+        Self::with_capacity(config, Self::FIRST_ROOM)
+    }
+
+    /// Empty, with room for `capacity` tokens a row.
+    pub fn with_capacity(config: &Config, capacity: i64) -> Self {
+        Self {
+            layers: (0..config.layers).map(|_| None).collect(),
+            positions: None,
+            capacity: capacity.max(1),
+        }
+    }
+
+    /// Tokens a row.
+    pub fn len(&self) -> i64 {
+        self.positions.as_ref().map_or(0, |positions| positions.size()[1])
+    }
+
+    /// Whether nothing is cached.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets all tokens from place `len` on: the same prompt can be continued in another way.
+    pub fn truncate(&mut self, len: i64) {
+        if len >= self.len() {
+            return;
+        }
+        self.positions = self.positions.take().map(|positions| positions.narrow(1, 0, len));
+        for layer in self.layers.iter_mut().flatten() {
+            layer.len = layer.len.min(len);
+        }
+    }
+
+    /// A cache whose batch is `times` copies of this one's rows, each row's copies side by side.
+    pub fn repeat(&self, times: i64) -> Self {
+        let copies = |tensor: &Tensor| tensor.repeat_interleave_self_int(times, 0, None);
+        Self {
+            layers: self
+                .layers
+                .iter()
+                .map(|layer| {
+                    layer.as_ref().map(|layer| LayerCache {
+                        keys: copies(&layer.keys),
+                        values: copies(&layer.values),
+                        len: layer.len,
+                    })
+                })
+                .collect(),
+            positions: self.positions.as_ref().map(copies),
+            capacity: self.capacity,
+        }
+    }
+
+    /// Bytes of the buffers.
+    pub fn bytes(&self) -> u64 {
+        let layers = self.layers.iter().flatten();
+        layers.map(|layer| tensor_bytes(&layer.keys) + tensor_bytes(&layer.values)).sum()
+    }
+
+    /// Positions of the cached and the new tokens, [B, len + T]; called once a forward pass, before the layers.
+    pub(super) fn append_positions(&mut self, positions: &Tensor) -> Tensor {
+        let all = match self.positions.take() {
+            Some(cached) => Tensor::cat(&[&cached, positions], 1),
+            None => positions.shallow_clone(),
+        };
+        self.positions = Some(all.shallow_clone());
+        all
+    }
+
+    /// Stores the new keys and values [B, kv_heads, T, head_dim] of `layer`; all of that layer, old and new,
+    /// come back as views.
+    pub(super) fn append(&mut self, layer: usize, keys: &Tensor, values: &Tensor) -> (Tensor, Tensor) {
+        let added = keys.size()[2];
+        let capacity = self.capacity;
+        let cache = self.layers[layer].get_or_insert_with(|| LayerCache {
+            keys: with_room(keys, capacity.max(added)),
+            values: with_room(values, capacity.max(added)),
+            len: 0,
+        });
+        let len = cache.len + added;
+        let room = cache.keys.size()[2];
+        if len > room {
+            cache.keys = grown(&cache.keys, cache.len, len.max(2 * room));
+            cache.values = grown(&cache.values, cache.len, len.max(2 * room));
+        }
+        cache.keys.narrow(2, cache.len, added).copy_(keys);
+        cache.values.narrow(2, cache.len, added).copy_(values);
+        cache.len = len;
+        (cache.keys.narrow(2, 0, len), cache.values.narrow(2, 0, len))
+    }
+}
+
+fn with_room(like: &Tensor, room: i64) -> Tensor {
+    let size = like.size();
+    Tensor::empty([size[0], size[1], room, size[3]], (like.kind(), like.device()))
+}
+
+fn grown(buffer: &Tensor, len: i64, room: i64) -> Tensor {
+    let larger = with_room(buffer, room);
+    larger.narrow(2, 0, len).copy_(&buffer.narrow(2, 0, len));
+    larger
+}

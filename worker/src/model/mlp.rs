@@ -1,0 +1,42 @@
+//! The gated feed-forward network (SwiGLU; Shazeer, 2020, arXiv 2002.05202).
+
+use tch::Tensor;
+
+use super::checkpoint::Checkpoint;
+use super::error::ModelError;
+use super::formats;
+use super::linear::{Linear, LinearSpec, LoadOptions};
+
+/// down(silu(gate(x)) * up(x)).
+#[derive(Debug)]
+pub struct Mlp {
+    /// [hidden] to [intermediate].
+    pub gate: Box<dyn Linear>,
+    /// [hidden] to [intermediate].
+    pub up: Box<dyn Linear>,
+    /// [intermediate] to [hidden].
+    pub down: Box<dyn Linear>,
+}
+
+impl Mlp {
+    /// The network called `name` (`model.layers.0.mlp`).
+    pub fn load(checkpoint: &Checkpoint, name: &str, options: &LoadOptions) -> Result<Self, ModelError> {
+        let config = &checkpoint.config;
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let load = |part: &str, in_features, out_features| {
+            let name = format!("{name}.{part}");
+            let spec = LinearSpec { name: &name, in_features, out_features, bias: config.mlp_bias };
+            formats::load_linear(checkpoint, &spec, options)
+        };
+        Ok(Self {
+            gate: load("gate_proj", hidden, inner)?,
+            up: load("up_proj", hidden, inner)?,
+            down: load("down_proj", inner, hidden)?,
+        })
+    }
+
+    /// `x` [B, T, hidden], of the same shape.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        self.down.forward(&(self.gate.forward(x).silu() * self.up.forward(x)))
+    }
+}
