@@ -1,0 +1,301 @@
+//! The store: look up what is known, claim what is not.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use fs_err as fs;
+
+use crate::claim::Claim;
+use crate::durability::GroupSync;
+use crate::ingest::is_present;
+use crate::layout::{Layout, is_plain_name};
+use crate::lock::{self, KeyLock};
+use crate::record::{Location, Record};
+use crate::stat_cache::StatCache;
+use crate::{Digest, StoreError};
+
+/// A store's folder. Cheap to clone; clones share the stat cache and the queue of syncs.
+#[derive(Clone, Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    layout: Layout,
+    stat_cache: StatCache,
+    group_sync: GroupSync,
+    run: OnceLock<String>,
+}
+
+/// What [`Store::lookup`] found.
+#[derive(Debug)]
+pub enum Lookup {
+    /// The action was done before, by whomever.
+    Hit(Record),
+    /// It was not, and the caller is the one to do it.
+    Miss(Claim),
+}
+
+/// What [`Store::try_lookup`] found.
+#[derive(Debug)]
+pub enum Attempt {
+    /// The action was done before.
+    Hit(Record),
+    /// It was not, and the caller is the one to do it.
+    Miss(Claim),
+    /// Somebody is at it: who, in words.
+    Busy(String),
+}
+
+impl Store {
+    /// Opens the store at `root`, making it if there is none. Where it cannot be made, it counts as empty
+    /// until something must be written. Opening an existing store writes nothing.
+    ///
+    /// # Errors
+    /// When the store has a newer format, or `root` is a file or a folder with other things in it.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        let root = std::path::absolute(root).map_err(|error| crate::layout::named(error, "resolve", root))?;
+        let layout = Layout::new(root);
+        if layout.read_format()?.is_none() {
+            match layout.create() {
+                Err(StoreError::NotWritable(error)) => tracing::debug!(%error, "no store was made"),
+                result => result?,
+            }
+        }
+        let stat_cache = StatCache::new(layout.stat_log());
+        let shared = Shared { layout, stat_cache, group_sync: GroupSync::default(), run: OnceLock::new() };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Names the run that claims are made for, in the messages that others see while they wait. The first
+    /// name stays.
+    pub fn set_run(&self, run: &str) {
+        self.shared.run.get_or_init(|| run.to_owned());
+    }
+
+    /// The store's folder, an absolute path.
+    pub fn root(&self) -> &Path {
+        self.layout().root()
+    }
+
+    /// Where each run keeps its events and its log, in a folder of its own.
+    pub fn runs_dir(&self) -> PathBuf {
+        self.layout().runs()
+    }
+
+    /// Digests of files outside of the store.
+    pub fn stat_cache(&self) -> &StatCache {
+        &self.shared.stat_cache
+    }
+
+    /// Where the blob `digest` is, if it is there.
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.layout().blob(digest)
+    }
+
+    /// The record of `key`, if its output is complete. Takes no lock and needs no permission to write.
+    ///
+    /// Looks into the folder of each kind; [`Store::peek_as`] is faster where the kind is known.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn peek(&self, key: &Digest) -> Result<Option<Record>, StoreError> {
+        for kind in self.kinds()? {
+            if let Some(record) = self.peek_as(key, &kind)? {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The record of `key`, an action of kind `kind`, if its output is complete.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn peek_as(&self, key: &Digest, kind: &str) -> Result<Option<Record>, StoreError> {
+        let Some(record) = self.read_record(&self.layout().record(kind, key))? else { return Ok(None) };
+        let complete = record.key == *key && self.lacks(&record).is_none();
+        if !complete {
+            tracing::debug!(key = %key.short(), kind, "the record is not backed by all its blobs");
+        }
+        Ok(complete.then_some(record))
+    }
+
+    /// The record of `key`, or the claim to make it. While another thread or process holds the claim, this
+    /// says who through `on_wait` and waits, and then usually hits.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or on a miss cannot be written.
+    pub fn lookup(
+        &self,
+        key: &Digest,
+        kind: &str,
+        on_wait: &mut dyn FnMut(&str),
+    ) -> Result<Lookup, StoreError> {
+        match self.try_lookup(key, kind)? {
+            Attempt::Hit(record) => Ok(Lookup::Hit(record)),
+            Attempt::Miss(claim) => Ok(Lookup::Miss(claim)),
+            Attempt::Busy(holder) => {
+                on_wait(&holder);
+                let lock = KeyLock::acquire(&self.layout().lock(key)).map_err(StoreError::writing)?;
+                // Whoever held the claim has published meanwhile, or has failed.
+                match self.peek_as(key, kind)? {
+                    Some(record) => Ok(Lookup::Hit(record)),
+                    None => Ok(Lookup::Miss(self.claim(key, kind, false, lock)?)),
+                }
+            }
+        }
+    }
+
+    /// [`Store::lookup`] that never waits.
+    ///
+    /// # Errors
+    /// As [`Store::lookup`].
+    pub fn try_lookup(&self, key: &Digest, kind: &str) -> Result<Attempt, StoreError> {
+        if let Some(record) = self.peek_as(key, kind)? {
+            return Ok(Attempt::Hit(record));
+        }
+        self.ensure_made()?;
+        let path = self.layout().lock(key);
+        let Some(lock) = KeyLock::try_acquire(&path).map_err(StoreError::writing)? else {
+            return Ok(Attempt::Busy(lock::holder(&path)));
+        };
+        // It may have been published between the first look and the lock.
+        match self.peek_as(key, kind)? {
+            Some(record) => Ok(Attempt::Hit(record)),
+            None => Ok(Attempt::Miss(self.claim(key, kind, false, lock)?)),
+        }
+    }
+
+    /// The claim on `key` whether or not there is a record: the action is to be done again, and what comes
+    /// out replaces record and blobs. Waits as [`Store::lookup`] does.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn claim_anew(
+        &self,
+        key: &Digest,
+        kind: &str,
+        on_wait: &mut dyn FnMut(&str),
+    ) -> Result<Claim, StoreError> {
+        self.ensure_made()?;
+        let path = self.layout().lock(key);
+        let lock = match KeyLock::try_acquire(&path).map_err(StoreError::writing)? {
+            Some(lock) => lock,
+            None => {
+                on_wait(&lock::holder(&path));
+                KeyLock::acquire(&path).map_err(StoreError::writing)?
+            }
+        };
+        self.claim(key, kind, true, lock)
+    }
+
+    /// The newest records of a kind, by the time of their file, newest first; complete or not.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn records_of(&self, kind: &str, limit: usize) -> Result<Vec<Record>, StoreError> {
+        let mut dated = Vec::new();
+        for path in self.record_paths(kind)? {
+            // A record that vanishes meanwhile is no record.
+            if let Ok(modified) = std::fs::metadata(&path).and_then(|metadata| metadata.modified()) {
+                dated.push((modified, path));
+            }
+        }
+        dated.sort_unstable_by(|a, b| b.cmp(a));
+        let mut records = Vec::new();
+        for (_, path) in dated {
+            if records.len() == limit {
+                break;
+            }
+            records.extend(self.read_record(&path)?);
+        }
+        Ok(records)
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.shared.layout
+    }
+
+    pub(crate) fn group_sync(&self) -> &GroupSync {
+        &self.shared.group_sync
+    }
+
+    /// The first blob of a stored output that is absent or has another size.
+    pub(crate) fn lacks(&self, record: &Record) -> Option<Digest> {
+        match record.location {
+            Location::External => None,
+            Location::Stored => {
+                let mut entries = record.output.files.values();
+                let missing = entries.find(|entry| !is_present(&self.blob_path(&entry.digest), entry.size));
+                missing.map(|entry| entry.digest)
+            }
+        }
+    }
+
+    /// The kinds that have records, sorted.
+    pub(crate) fn kinds(&self) -> Result<Vec<String>, StoreError> {
+        let mut kinds: Vec<String> = list(&self.layout().actions())?
+            .into_iter()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
+        kinds.sort_unstable();
+        Ok(kinds)
+    }
+
+    /// The record files of a kind, in no order.
+    pub(crate) fn record_paths(&self, kind: &str) -> Result<Vec<PathBuf>, StoreError> {
+        let mut paths = Vec::new();
+        for shard in list(&self.layout().actions().join(kind))? {
+            paths.extend(list(&shard.path())?.into_iter().map(|entry| entry.path()));
+        }
+        Ok(paths)
+    }
+
+    /// A record file's content; `None` where there is none, or where it is damaged.
+    pub(crate) fn read_record(&self, path: &Path) -> Result<Option<Record>, StoreError> {
+        match fs::read(path) {
+            Ok(bytes) => Ok(Record::decode(&bytes)),
+            Err(error) if is_absence(&error) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn claim(&self, key: &Digest, kind: &str, replace: bool, mut lock: KeyLock) -> Result<Claim, StoreError> {
+        if !is_plain_name(kind) {
+            return Err(StoreError::BadPath { path: kind.to_owned() });
+        }
+        let run = self.shared.run.get().map_or(String::new(), |run| format!(", run {run}"));
+        let holder = format!("process {} on {}{run}", std::process::id(), host_name());
+        lock.describe(&holder).map_err(StoreError::writing)?;
+        Claim::new(self.clone(), *key, replace, lock)
+    }
+
+    /// Makes the store if opening could not; says why it still cannot be made.
+    fn ensure_made(&self) -> Result<(), StoreError> {
+        match self.layout().read_format()? {
+            Some(_) => Ok(()),
+            None => self.layout().create(),
+        }
+    }
+}
+
+/// This machine's name, as it stands in records and lock files.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// The entries of a folder; none where there is no such folder.
+pub(crate) fn list(folder: &Path) -> Result<Vec<fs::DirEntry>, StoreError> {
+    match fs::read_dir(folder) {
+        Ok(entries) => Ok(entries.collect::<Result<_, _>>()?),
+        Err(error) if is_absence(&error) => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
