@@ -1,2 +1,7 @@
-//! q
-fn main() {}
+//! `qpipe`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    qpipe::cli::main()
+}

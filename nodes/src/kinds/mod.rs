@@ -13,7 +13,7 @@ pub use download::{Download, Dtype, Source};
 pub use evaluate::{Bos, Candidates, Evaluate, TASKS};
 pub use quantize::{Method, Quantize};
 pub use report::{Document, Report};
-pub use sft::{Lora, Sft};
+pub use sft::{LINEAR_NAMES, Lora, Sft};
 pub use sft_merge::SftMerge;
 
 use crate::KindSpec;

@@ -15,7 +15,7 @@ pub enum Document {
 }
 
 /// Compares evaluations and benchmarks and writes `results.json`, `report.md` and every question's scores.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
     /// The document that is written.

@@ -1,0 +1,192 @@
+//! What this machine is, as far as it decides bytes or measured times. Read without loading libtorch.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use fs_err as fs;
+use qpipe_nodes::protocol::Device;
+use qpipe_nodes::resources::DeviceKind;
+use qpipe_nodes::{Resources, Sensitivity};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The libtorch that the worker is built against; the worker says at its start which one it runs on.
+pub const TORCH_VERSION: &str = "2.11.0";
+
+/// Where `nvidia-smi`'s answer is kept, so that a cached run does not wait for the driver.
+const GPU_FILE: &str = "gpu.json";
+
+/// A GPU as far as keys need it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gpu {
+    /// The card's name.
+    pub name: String,
+    /// Compute capability without the dot: `90`.
+    pub compute_capability: String,
+}
+
+/// This machine.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Logical CPU cores that this process may use.
+    pub cores: u32,
+    /// Instruction-set level: `x86-64-avx512-amx`.
+    pub cpu_class: String,
+    /// The processor's name.
+    pub cpu_name: String,
+    /// The GPUs, in the driver's order.
+    pub gpus: Vec<Gpu>,
+}
+
+impl Machine {
+    /// Looks at this machine. `store` keeps what is slow to ask for. `QPIPE_DEVICE=cpu` hides the GPUs.
+    pub fn detect(store: &Path) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+        let hidden = std::env::var("QPIPE_DEVICE").is_ok_and(|value| value == "cpu");
+        Self {
+            cores,
+            cpu_class: cpu_class().to_owned(),
+            cpu_name: cpu_name(),
+            gpus: if hidden { Vec::new() } else { gpus(store) },
+        }
+    }
+
+    /// Where a node with these resources runs.
+    pub fn device(&self, resources: &Resources) -> Device {
+        match resources.device {
+            Some(DeviceKind::Cpu) => Device::Cpu,
+            Some(DeviceKind::Cuda) => Device::Cuda(0),
+            None if self.gpus.is_empty() => Device::Cpu,
+            None => Device::Cuda(0),
+        }
+    }
+
+    /// CPU threads of a node with these resources: half of the cores, so that two nodes run side by side;
+    /// a measured node has the machine to itself. Never a function of `--jobs`: that would change keys.
+    pub fn threads(&self, resources: &Resources, sensitivity: Sensitivity) -> u32 {
+        resources.threads.unwrap_or(match sensitivity {
+            Sensitivity::Hardware => self.cores,
+            _ => (self.cores / 2).max(1),
+        })
+    }
+
+    /// The runtime part of a key.
+    pub fn runtime(&self, resources: &Resources, sensitivity: Sensitivity) -> BTreeMap<String, Value> {
+        let mut runtime = BTreeMap::new();
+        if sensitivity == Sensitivity::Portable {
+            return runtime;
+        }
+        let gpu = match self.device(resources) {
+            Device::Cpu => None,
+            Device::Cuda(index) => self.gpus.get(index as usize),
+        };
+        let class = match gpu {
+            Some(gpu) => format!("sm_{}", gpu.compute_capability),
+            None => self.cpu_class.clone(),
+        };
+        runtime.insert("device".to_owned(), class.into());
+        runtime.insert("torch".to_owned(), TORCH_VERSION.into());
+        runtime.insert("threads".to_owned(), self.threads(resources, sensitivity).into());
+        if sensitivity == Sensitivity::Hardware {
+            let name = gpu.map_or(&self.cpu_name, |gpu| &gpu.name);
+            runtime.insert("hardware".to_owned(), name.as_str().into());
+            runtime.insert("cores".to_owned(), self.cores.into());
+        }
+        runtime
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn cpu_class() -> &'static str {
+    // AMX decides which oneDNN kernels run and so how sums are ordered; std cannot ask for it on stable.
+    let amx = fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains(" amx_tile"));
+    match (is_x86_feature_detected!("avx512f"), amx) {
+        (true, true) => "x86-64-avx512-amx",
+        (true, false) if is_x86_feature_detected!("avx512vnni") => "x86-64-avx512-vnni",
+        (true, false) => "x86-64-avx512",
+        _ if is_x86_feature_detected!("avx2") => "x86-64-avx2",
+        _ => "x86-64",
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn cpu_class() -> &'static str {
+    std::env::consts::ARCH
+}
+
+fn cpu_name() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
+        .map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
+}
+
+#[derive(Serialize, Deserialize)]
+struct Remembered {
+    boot: String,
+    gpus: Vec<Gpu>,
+}
+
+/// No driver, no GPU: the common case costs one failed stat. Else `nvidia-smi` is asked once a boot.
+fn gpus(store: &Path) -> Vec<Gpu> {
+    if !Path::new("/proc/driver/nvidia/version").exists() && !Path::new("/dev/nvidia0").exists() {
+        return Vec::new();
+    }
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let file = store.join(GPU_FILE);
+    let remembered = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice::<Remembered>(&bytes).ok());
+    if let Some(known) = remembered.filter(|known| known.boot == boot) {
+        return known.gpus;
+    }
+    let answer = Command::new("nvidia-smi").args(["--query-gpu=name,compute_cap", "--format=csv,noheader"]).output();
+    let gpus: Vec<Gpu> = match answer {
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).lines().filter_map(parse_gpu).collect()
+        }
+        _ => Vec::new(),
+    };
+    let remembered = Remembered { boot, gpus: gpus.clone() };
+    if let Ok(bytes) = serde_json::to_vec(&remembered) {
+        // Only saves time: a store that cannot be written is no reason to fail.
+        let _ = fs::write(&file, bytes);
+    }
+    gpus
+}
+
+fn parse_gpu(line: &str) -> Option<Gpu> {
+    let (name, capability) = line.rsplit_once(',')?;
+    let compute_capability: String = capability.trim().split('.').collect();
+    (!compute_capability.is_empty() && compute_capability.bytes().all(|b| b.is_ascii_digit()))
+        .then(|| Gpu { name: name.trim().to_owned(), compute_capability })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine() -> Machine {
+        Machine { cores: 2, cpu_class: "x86-64-avx2".into(), cpu_name: "A CPU".into(), gpus: Vec::new() }
+    }
+
+    #[test]
+    fn portable_nodes_have_the_same_key_everywhere() {
+        assert!(machine().runtime(&Resources::default(), Sensitivity::Portable).is_empty());
+    }
+
+    #[test]
+    fn measured_nodes_name_the_hardware() {
+        let runtime = machine().runtime(&Resources::default(), Sensitivity::Hardware);
+        assert_eq!(runtime["hardware"], "A CPU");
+        assert_eq!(runtime["threads"], 2);
+    }
+
+    #[test]
+    fn nvidia_smi_lines_are_read() {
+        assert_eq!(
+            parse_gpu("NVIDIA H100 80GB HBM3, 9.0"),
+            Some(Gpu { name: "NVIDIA H100 80GB HBM3".into(), compute_capability: "90".into() })
+        );
+        assert_eq!(parse_gpu("NVIDIA-SMI has failed"), None);
+    }
+}

@@ -1,0 +1,212 @@
+//! Why a node runs: the difference between its manifest and the nearest earlier one of the same kind.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use qpipe_cache::{Digest, Manifest, Record, Store, StoreError};
+use serde_json::Value;
+
+/// How many earlier records are compared; more would cost time and find nothing nearer.
+const COMPARED: usize = 500;
+
+/// One field in which two manifests differ.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    /// `params.group_size`, `inputs.model`, `runtime.threads`, `version`.
+    pub field: String,
+    /// The earlier value; absent if the field is new.
+    pub before: Option<Value>,
+    /// The present value; absent if the field is gone.
+    pub after: Option<Value>,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (part, name) = self.field.split_once('.').unwrap_or(("", &self.field));
+        match part {
+            "inputs" => {
+                let short = |value: &Option<Value>| value.as_ref().map_or("none".to_owned(), short_digest);
+                write!(f, "input `{name}` {} -> {}", short(&self.before), short(&self.after))
+            }
+            _ => {
+                let show = |value: &Option<Value>| value.as_ref().map_or("none".to_owned(), plain);
+                write!(f, "`{name}` {} -> {}", show(&self.before), show(&self.after))
+            }
+        }
+    }
+}
+
+/// Why a node has to run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reason {
+    /// No record of this kind exists.
+    New,
+    /// The nearest earlier record differs in these fields.
+    Changed {
+        /// When that one was made, seconds since 1970.
+        since: f64,
+        /// The fields.
+        differences: Vec<Difference>,
+    },
+    /// A record exists, but blobs of it are gone or have another size.
+    Lost,
+    /// `--force`.
+    Forced,
+    /// What its remote source is has to be asked first.
+    Unresolved,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::New => f.write_str("new"),
+            Self::Changed { differences, .. } => {
+                for (index, difference) in differences.iter().take(3).enumerate() {
+                    if index > 0 {
+                        f.write_str(", ")?;
+                    }
+                    write!(f, "{difference}")?;
+                }
+                match differences.len() {
+                    0..=3 => Ok(()),
+                    more => write!(f, ", and {} more", more - 3),
+                }
+            }
+            Self::Lost => f.write_str("stored result is incomplete"),
+            Self::Forced => f.write_str("forced"),
+            Self::Unresolved => f.write_str("remote source is not pinned yet"),
+        }
+    }
+}
+
+/// Why the node with this manifest has no usable record.
+pub(super) fn explain(
+    store: &Store,
+    key: &Digest,
+    manifest: &Manifest,
+    node: &str,
+    pipeline: &str,
+) -> Result<Reason, StoreError> {
+    let records = store.records_of(&manifest.kind, COMPARED)?;
+    if records.iter().any(|record| record.key == *key) {
+        return Ok(Reason::Lost);
+    }
+    Ok(nearest(&records, manifest, node, pipeline).unwrap_or(Reason::New))
+}
+
+/// The record with the fewest differing fields; among equals one of the same node, then the newest.
+fn nearest(records: &[Record], manifest: &Manifest, node: &str, pipeline: &str) -> Option<Reason> {
+    records
+        .iter()
+        .map(|record| {
+            let differences = compare(&record.manifest, manifest);
+            let stranger = !(record.meta.node == node && record.meta.pipeline == pipeline);
+            // The same node of the same file is what "it changed" means to the reader, as long as the
+            // two have anything in common.
+            let distance = differences.len() + if stranger { 2 } else { 0 };
+            (distance, record.meta.finished_unix, differences)
+        })
+        .min_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)))
+        .map(|(_, since, differences)| Reason::Changed { since, differences })
+}
+
+/// Every field in which two manifests differ, in the manifest's order.
+pub(super) fn compare(before: &Manifest, after: &Manifest) -> Vec<Difference> {
+    let mut differences = Vec::new();
+    let mut note = |field: &str, before: Value, after: Value| {
+        if before != after {
+            differences.push(Difference { field: field.to_owned(), before: Some(before), after: Some(after) });
+        }
+    };
+    note("schema", before.schema.into(), after.schema.into());
+    note("version", before.version.into(), after.version.into());
+    walk("params", &before.params, &after.params, &mut differences);
+    maps("inputs", &before.inputs, &after.inputs, &mut differences);
+    maps("runtime", &before.runtime, &after.runtime, &mut differences);
+    differences
+}
+
+fn maps(at: &str, before: &BTreeMap<String, Value>, after: &BTreeMap<String, Value>, found: &mut Vec<Difference>) {
+    let as_object = |map: &BTreeMap<String, Value>| {
+        Value::Object(map.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
+    };
+    walk(at, &as_object(before), &as_object(after), found);
+}
+
+fn walk(at: &str, before: &Value, after: &Value, found: &mut Vec<Difference>) {
+    if before == after {
+        return;
+    }
+    if let (Value::Object(old), Value::Object(new)) = (before, after) {
+        let mut keys: Vec<&String> = old.keys().chain(new.keys()).collect();
+        keys.sort();
+        keys.dedup();
+        for key in keys {
+            let field = format!("{at}.{key}");
+            match (old.get(key), new.get(key)) {
+                (Some(old), Some(new)) => walk(&field, old, new, found),
+                (old, new) => {
+                    found.push(Difference { field, before: old.cloned(), after: new.cloned() });
+                }
+            }
+        }
+        return;
+    }
+    found.push(Difference { field: at.to_owned(), before: Some(before.clone()), after: Some(after.clone()) });
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "none".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn short_digest(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.chars().take(12).collect(),
+        Value::Array(items) => format!("{} artifacts", items.len()),
+        Value::Object(map) => format!("{} artifacts", map.len()),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn manifest(group_size: u32, model: &str) -> Manifest {
+        Manifest {
+            schema: 1,
+            kind: "quantize".into(),
+            version: 1,
+            params: json!({"scheme": "W4A16", "group_size": group_size}),
+            inputs: BTreeMap::from([("model".to_owned(), json!(model))]),
+            runtime: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_changed_parameter_is_named_with_both_values() {
+        let differences = compare(&manifest(128, "aa"), &manifest(64, "aa"));
+        assert_eq!(differences.len(), 1);
+        assert_eq!(differences[0].to_string(), "`group_size` 128 -> 64");
+    }
+
+    #[test]
+    fn a_changed_input_is_named_by_its_port() {
+        let differences = compare(&manifest(128, "aabbccddeeff00"), &manifest(128, "bb"));
+        assert_eq!(differences[0].to_string(), "input `model` aabbccddeeff -> bb");
+    }
+
+    #[test]
+    fn long_reasons_are_cut() {
+        let differences = (0..5)
+            .map(|i| Difference { field: format!("params.p{i}"), before: Some(json!(0)), after: Some(json!(1)) })
+            .collect();
+        let text = Reason::Changed { since: 0.0, differences }.to_string();
+        assert!(text.ends_with("`p2` 0 -> 1, and 2 more"), "{text}");
+    }
+}

@@ -1,0 +1,146 @@
+//! From a node that is due to the job a slot is given.
+
+use std::collections::BTreeMap;
+
+use qpipe_nodes::Host;
+use qpipe_nodes::kinds::{Download, Report};
+use qpipe_nodes::protocol::Failure;
+use serde_json::Value;
+
+use super::job::{Binding, Job, NodeFailure, Source, Work};
+use super::local::{LocalWork, Remote, ReportRow};
+use crate::pipeline;
+use crate::plan::{Due, Known, Planner, Resolved};
+
+/// Memory of a node beside its model: libtorch, activations of a small batch.
+const BASE_MEMORY: u64 = 512 << 20;
+
+/// The job that computes `due`.
+pub(super) fn build_job(
+    planner: &Planner<'_>,
+    index: usize,
+    due: Due,
+    known: &[Option<Known>],
+) -> Result<Job, NodeFailure> {
+    let instance = &planner.pipeline.instances[index];
+    let memory = memory(planner, index, known);
+    let work = match (instance.kind.name, due.source) {
+        ("download", Some(source)) => download(planner, index, source)?,
+        ("report", _) => report(planner, index, known)?,
+        _ => worker(planner, index, inputs(instance, known)?, instance.parsed.params.clone()),
+    };
+    Ok(Job {
+        index,
+        node: instance.id.clone(),
+        kind: instance.kind.name.to_owned(),
+        sensitivity: instance.parsed.sensitivity,
+        keyed: due.manifest.zip(due.key),
+        reason: due.reason.to_string(),
+        forced: planner.forced[index],
+        work,
+        memory,
+    })
+}
+
+/// Bytes that the node is expected to need: a worker holds its model; training all parameters holds float32
+/// weights, gradients and two moments as well.
+pub(super) fn memory(planner: &Planner<'_>, index: usize, known: &[Option<Known>]) -> u64 {
+    let instance = &planner.pipeline.instances[index];
+    if instance.parsed.host == Host::Qpipe {
+        return 0;
+    }
+    let model = match instance.inputs.get("model") {
+        Some(pipeline::Binding::One(model)) => known[*model].as_ref().map_or(0, |k| k.output.total_size()),
+        _ => 0,
+    };
+    let full_training = instance.kind.name == "sft" && instance.parsed.params["lora"].is_null();
+    let factor = if full_training { 10 } else { 3 };
+    BASE_MEMORY + factor * model
+}
+
+fn worker(planner: &Planner<'_>, index: usize, inputs: BTreeMap<String, Binding>, params: Value) -> Work {
+    let instance = &planner.pipeline.instances[index];
+    Work::Worker {
+        params,
+        inputs,
+        device: planner.machine.device(&instance.resources),
+        threads: planner.machine.threads(&instance.resources, instance.parsed.sensitivity),
+    }
+}
+
+fn inputs(
+    instance: &pipeline::Instance,
+    known: &[Option<Known>],
+) -> Result<BTreeMap<String, Binding>, NodeFailure> {
+    instance
+        .inputs
+        .iter()
+        .map(|(port, binding)| {
+            let binding = match binding {
+                pipeline::Binding::One(index) => Binding::One(source(*index, known)?),
+                pipeline::Binding::Many(list) => {
+                    Binding::Many(list.iter().map(|&index| source(index, known)).collect::<Result<_, _>>()?)
+                }
+                pipeline::Binding::Map(map) => Binding::Map(
+                    map.iter()
+                        .map(|(name, &index)| Ok((name.clone(), source(index, known)?)))
+                        .collect::<Result<_, NodeFailure>>()?,
+                ),
+            };
+            Ok(((*port).to_owned(), binding))
+        })
+        .collect()
+}
+
+fn source(index: usize, known: &[Option<Known>]) -> Result<Source, NodeFailure> {
+    known[index]
+        .as_ref()
+        .map(Source::of)
+        .ok_or_else(|| NodeFailure::new(Failure::Deterministic, "an input of this node is not known yet", None))
+}
+
+fn download(planner: &Planner<'_>, index: usize, source: Resolved) -> Result<Work, NodeFailure> {
+    let instance = &planner.pipeline.instances[index];
+    let read = || {
+        serde_json::from_value::<Download>(instance.parsed.params.clone())
+            .map_err(|error| NodeFailure::new(Failure::Deterministic, error.to_string(), None))
+    };
+    let fetch = |pin| -> Result<Work, NodeFailure> {
+        Ok(Work::Local(LocalWork::Fetch(Box::new(Remote { download: read()?, instance: instance.clone(), pin }))))
+    };
+    match source {
+        Resolved::Local { path, tree } => Ok(Work::Local(LocalWork::Reference { path, tree })),
+        Resolved::Pinned { pin } => fetch(Some(pin)),
+        Resolved::Unresolved => fetch(None),
+        Resolved::Random { config, tokenizer } => {
+            let mut inputs =
+                BTreeMap::from([("config".to_owned(), Binding::One(Source::at(config.0, config.1)))]);
+            if let Some((path, tree)) = tokenizer {
+                inputs.insert("tokenizer".to_owned(), Binding::One(Source::at(path, tree)));
+            }
+            Ok(worker(planner, index, inputs, instance.parsed.params.clone()))
+        }
+    }
+}
+
+fn report(planner: &Planner<'_>, index: usize, known: &[Option<Known>]) -> Result<Work, NodeFailure> {
+    let instance = &planner.pipeline.instances[index];
+    let (rows, order) = planner
+        .report_rows(index, known)
+        .map_err(|error| NodeFailure::new(Failure::User, error.to_string(), error.help()))?;
+    let place_of = |row: usize| order.iter().position(|&other| other == row);
+    let ordered = order
+        .iter()
+        .map(|&row| {
+            let row = &rows[row];
+            Ok(ReportRow {
+                evaluation: source(row.evaluation, known)?,
+                benchmark: row.benchmark.map(|index| source(index, known)).transpose()?,
+                label: row.label.clone(),
+                baseline: row.baseline.and_then(place_of),
+            })
+        })
+        .collect::<Result<Vec<_>, NodeFailure>>()?;
+    let report: Report = serde_json::from_value(instance.parsed.params.clone()).unwrap_or_default();
+    Ok(Work::Local(LocalWork::Report { title: report.title, rows: ordered }))
+}

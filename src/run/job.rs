@@ -1,0 +1,142 @@
+//! What a slot is given to do, and what comes back.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use qpipe_cache::{Digest, Manifest, Tree};
+use qpipe_nodes::protocol::{Action, Device, Failure};
+use qpipe_nodes::Sensitivity;
+use serde_json::Value;
+
+use super::local::LocalWork;
+use crate::plan::{Known, Place};
+
+/// A node to be computed: everything a slot needs, and no pipeline.
+pub(super) struct Job {
+    /// The instance's index in the pipeline.
+    pub index: usize,
+    /// The instance.
+    pub node: String,
+    /// Its kind.
+    pub kind: String,
+    /// Whether it needs its device for itself.
+    pub sensitivity: Sensitivity,
+    /// Its manifest and key; absent for a remote source that is not pinned.
+    pub keyed: Option<(Manifest, Digest)>,
+    /// Why it runs.
+    pub reason: String,
+    /// Compute it though a record exists.
+    pub forced: bool,
+    /// What the worker is told, or what qpipe does itself.
+    pub work: Work,
+    /// Bytes of memory it is expected to need.
+    pub memory: u64,
+}
+
+/// What is to be done.
+pub(super) enum Work {
+    /// By a worker.
+    Worker {
+        /// Parameters with defaults.
+        params: Value,
+        /// Inputs by port, still to be made into folders.
+        inputs: BTreeMap<String, Binding>,
+        /// Where.
+        device: Device,
+        /// CPU threads.
+        threads: u32,
+    },
+    /// By qpipe.
+    Local(LocalWork),
+}
+
+/// An input port with its artifacts.
+#[derive(Clone, Debug)]
+pub(super) enum Binding {
+    /// One.
+    One(Source),
+    /// A list.
+    Many(Vec<Source>),
+    /// By name.
+    Map(BTreeMap<String, Source>),
+}
+
+/// An artifact as an input.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    /// Its files.
+    pub tree: Tree,
+    /// Where they are.
+    pub place: Place,
+}
+
+impl Source {
+    /// The artifact of a finished node.
+    pub(super) fn of(known: &Known) -> Self {
+        Self { tree: known.output.clone(), place: known.place.clone() }
+    }
+
+    /// A file or folder of the user's.
+    pub(super) fn at(path: PathBuf, tree: Tree) -> Self {
+        Self { tree, place: Place::Path(path) }
+    }
+}
+
+/// How a job ended.
+pub(super) enum Outcome {
+    /// Computed.
+    Ran(Known),
+    /// Another process had computed it meanwhile.
+    Hit(Known),
+    /// It produced nothing.
+    Failed(NodeFailure),
+    /// The run is being ended.
+    Stopped,
+}
+
+/// Why a node produced nothing.
+#[derive(Clone, Debug)]
+pub(super) struct NodeFailure {
+    /// Whose fault.
+    pub class: Failure,
+    /// What, where.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+    /// The last lines of the worker's log.
+    pub log: Vec<String>,
+}
+
+impl NodeFailure {
+    /// A failure without a log.
+    pub(super) fn new(class: Failure, message: impl Into<String>, help: Option<String>) -> Self {
+        Self { class, message: message.into(), help, log: Vec::new() }
+    }
+}
+
+impl From<qpipe_cache::StoreError> for NodeFailure {
+    fn from(error: qpipe_cache::StoreError) -> Self {
+        Self::new(Failure::Surroundings, error.to_string(), error.help().map(str::to_owned))
+    }
+}
+
+/// What an action looks like once inputs are folders.
+pub(super) fn action(
+    id: u64,
+    job: &Job,
+    inputs: BTreeMap<String, qpipe_nodes::protocol::Input>,
+    scratch: PathBuf,
+) -> Option<Action> {
+    match &job.work {
+        Work::Worker { params, device, threads, .. } => Some(Action {
+            id,
+            kind: job.kind.clone(),
+            params: params.clone(),
+            inputs,
+            scratch,
+            device: *device,
+            threads: *threads,
+        }),
+        Work::Local(_) => None,
+    }
+}

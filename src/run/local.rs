@@ -1,0 +1,252 @@
+//! Nodes that qpipe computes itself: downloads and reports. No tensors.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use qpipe_cache::{Claim, Digest, Lookup, Tree};
+use qpipe_nodes::kinds::{Download, Source as Where};
+use qpipe_nodes::protocol::{Failure, OUT};
+use serde_json::Value;
+
+use super::event::Event;
+use super::job::{Job, NodeFailure, Outcome, Source, Work};
+use super::shared::Shared;
+use super::slot::{materialise_one, patient_lookup};
+use crate::fetch::{self, Pin};
+use crate::pipeline::Instance;
+use crate::plan::{Known, content_manifest, lock_name};
+use crate::report::{self, RowInput};
+
+/// The file that a report artifact consists of.
+pub(super) const REPORT_FILE: &str = "report.json";
+
+/// What qpipe does itself.
+pub(super) enum LocalWork {
+    /// Takes note of a file or folder of the user's.
+    Reference {
+        /// Where.
+        path: PathBuf,
+        /// What it holds.
+        tree: Tree,
+    },
+    /// Gets bytes from elsewhere.
+    Fetch(Box<Remote>),
+    /// Compares evaluations.
+    Report {
+        /// The report's title, if it has one of its own.
+        title: Option<String>,
+        /// The rows in canonical order.
+        rows: Vec<ReportRow>,
+    },
+}
+
+/// A remote source.
+pub(super) struct Remote {
+    /// The node's parameters.
+    pub download: Download,
+    /// The instance, for the manifest that its content gives.
+    pub instance: Instance,
+    /// What the lock file says of it.
+    pub pin: Option<Pin>,
+}
+
+/// A row of a report.
+pub(super) struct ReportRow {
+    /// The evaluation.
+    pub evaluation: Source,
+    /// The benchmark.
+    pub benchmark: Option<Source>,
+    /// The row's label.
+    pub label: Option<String>,
+    /// The row it is compared with.
+    pub baseline: Option<usize>,
+}
+
+impl LocalWork {
+    /// Of a reference: the tree that is recorded without copying.
+    pub(super) fn external(&self) -> Option<&Tree> {
+        match self {
+            Self::Reference { tree, .. } => Some(tree),
+            _ => None,
+        }
+    }
+
+    /// Of a reference: where its files are.
+    pub(super) fn local_path(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Reference { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+}
+
+/// Computes `work` into the claim's `out/`.
+pub(super) fn run(
+    work: &LocalWork,
+    claim: &Claim,
+    job: &Job,
+    shared: &Shared<'_>,
+    tell: &mut dyn FnMut(Event),
+) -> Result<BTreeMap<String, Value>, NodeFailure> {
+    let out = claim.staging().join(OUT);
+    match work {
+        LocalWork::Reference { .. } => {}
+        LocalWork::Fetch(remote) => {
+            let partial = partial_folder(shared, remote);
+            download(remote, &partial, &job.node, shared, tell)?;
+            replace_folder(&partial, &out)?;
+        }
+        LocalWork::Report { title, rows } => {
+            fs::create_dir_all(&out)?;
+            let inputs = claim.staging().join("inputs");
+            let place = |source: &Source, name: String| materialise_one(shared.store, source, &inputs.join(name));
+            let rows = rows
+                .iter()
+                .enumerate()
+                .map(|(index, row)| {
+                    let benchmark =
+                        row.benchmark.as_ref().map(|source| place(source, format!("benchmark/{index}"))).transpose()?;
+                    Ok(RowInput {
+                        evaluation: place(&row.evaluation, format!("evaluation/{index}"))?,
+                        benchmark,
+                        label: row.label.clone(),
+                        baseline: row.baseline,
+                    })
+                })
+                .collect::<Result<Vec<_>, NodeFailure>>()?;
+            let comparison = report::compare(&rows, title.as_deref().unwrap_or_default())
+                .map_err(|error| NodeFailure::new(Failure::User, error.to_string(), None))?;
+            let mut text = serde_json::to_vec_pretty(&comparison)
+                .map_err(|error| NodeFailure::new(Failure::Deterministic, error.to_string(), None))?;
+            text.push(b'\n');
+            fs::write(out.join(REPORT_FILE), text)?;
+        }
+    }
+    Ok(BTreeMap::new())
+}
+
+/// Gets a remote source that is not pinned: what it is decides its key. One process asks, others wait; the
+/// lock file then says what it is.
+pub(super) fn fetch(job: &Job, shared: &Shared<'_>, tell: &mut dyn FnMut(Event)) -> Result<Outcome, NodeFailure> {
+    let Work::Local(LocalWork::Fetch(remote)) = &job.work else {
+        return Err(NodeFailure::new(Failure::Deterministic, "only remote sources have no key", None));
+    };
+    let Some((_, text)) = remote.download.target() else {
+        return Err(NodeFailure::new(Failure::User, "the download names no source", None));
+    };
+    let source = lock_name(&remote.download, text);
+    let turn = Digest::of(format!("download\0{source}").as_bytes());
+    let mut quiet = |_: &str| {};
+    let claim = match patient_lookup(shared.store, &turn, &job.kind, shared, &mut quiet)? {
+        Some(Lookup::Miss(claim)) => claim,
+        // Nothing is ever recorded under a turn's key.
+        Some(Lookup::Hit(_)) | None => return Ok(Outcome::Stopped),
+    };
+    tell(Event::NodeStarted {
+        node: job.node.clone(),
+        kind: job.kind.clone(),
+        key: String::new(),
+        reason: job.reason.clone(),
+    });
+    let partial = partial_folder(shared, remote);
+    // Another process may have asked while this one waited for its turn.
+    let pin = match fetch::Lock::load(&shared.lock_path).map_err(of_fetch)?.get(&source) {
+        Some(pin) => pin.clone(),
+        None => {
+            let revision = download(remote, &partial, &job.node, shared, tell)?;
+            let tree = shared.store.stat_cache().digest_tree(&partial, &|_| true)?;
+            Pin::new(revision, &tree)
+        }
+    };
+    let manifest = content_manifest(&remote.instance, remote.instance.parsed.output, &pin.tree());
+    let record = match patient_lookup(shared.store, &manifest.key(), &job.kind, shared, &mut quiet)? {
+        None => return Ok(Outcome::Stopped),
+        Some(Lookup::Hit(record)) => record,
+        Some(Lookup::Miss(content)) => {
+            if !partial.exists() {
+                download(remote, &partial, &job.node, shared, tell)?;
+            }
+            replace_folder(&partial, &content.staging().join(OUT))?;
+            content.commit(manifest, shared.meta(&job.node, 0.0, BTreeMap::new()))?
+        }
+    };
+    {
+        let mut lock = shared.lock.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        lock.merge_from(&shared.lock_path).map_err(of_fetch)?;
+        if lock.set(&source, pin) {
+            lock.save(&shared.lock_path).map_err(of_fetch)?;
+        }
+    }
+    drop(claim);
+    Ok(Outcome::Ran(Known::of(&record, None)))
+}
+
+/// Where a source is downloaded to: not in the staging folder, which does not outlive an attempt, so that a
+/// download goes on where it broke off. The turn's or the node's claim protects it.
+fn partial_folder(shared: &Shared<'_>, remote: &Remote) -> PathBuf {
+    let (kind, text) = remote.download.target().unwrap_or_default();
+    let name = Digest::of(format!("{kind}\0{}", lock_name(&remote.download, text)).as_bytes());
+    shared.store.root().join("downloads").join(name.to_string())
+}
+
+fn replace_folder(from: &Path, to: &Path) -> Result<(), NodeFailure> {
+    if to.exists() {
+        fs::remove_dir_all(to)?;
+    }
+    fs::rename(from, to)?;
+    Ok(())
+}
+
+/// Downloads into `folder`; returns the revision that was served, if the source has revisions.
+fn download(
+    remote: &Remote,
+    folder: &Path,
+    node: &str,
+    shared: &Shared<'_>,
+    tell: &mut dyn FnMut(Event),
+) -> Result<Option<String>, NodeFailure> {
+    fs::create_dir_all(folder)?;
+    let mut progress = |done: u64, total: Option<u64>| {
+        tell(Event::Progress {
+            node: node.to_owned(),
+            done,
+            total: total.unwrap_or(0),
+            unit: "bytes".to_owned(),
+            note: None,
+        });
+        if shared.stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    match remote.download.source() {
+        Some(Where::Hub { repo_type, repo, revision }) => {
+            let request = fetch::HubRequest {
+                repo_type: repo_type.to_owned(),
+                repo,
+                revision: remote.pin.as_ref().and_then(|pin| pin.revision.clone()).unwrap_or(revision),
+                artifact: remote.instance.parsed.output,
+            };
+            let resolved =
+                fetch::fetch_hub(&request, folder, remote.pin.as_ref(), &mut progress).map_err(of_fetch)?;
+            Ok(Some(resolved.revision))
+        }
+        Some(Where::Http(url)) => {
+            let extension = url.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map_or("", |(_, e)| e);
+            let name = if extension.is_empty() { "data".to_owned() } else { format!("data.{extension}") };
+            let digest = remote.download.digest.as_deref().unwrap_or_default();
+            fetch::fetch_http(&url, digest, &folder.join(name), &mut progress).map_err(of_fetch)?;
+            Ok(None)
+        }
+        _ => Err(NodeFailure::new(Failure::Deterministic, "this source is not fetched", None)),
+    }
+}
+
+fn of_fetch(error: fetch::FetchError) -> NodeFailure {
+    NodeFailure::new(error.class(), error.to_string(), error.help())
+}
+
+impl From<std::io::Error> for NodeFailure {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(Failure::Surroundings, error.to_string(), None)
+    }
+}

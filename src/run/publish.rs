@@ -1,0 +1,101 @@
+//! Reports leave the store here: names are put in, and the files stand in `results/NAME/`.
+
+use std::path::{Path, PathBuf};
+
+use qpipe_cache::Store;
+use qpipe_nodes::protocol::Failure;
+
+use super::job::NodeFailure;
+use super::local::REPORT_FILE;
+use crate::plan::{Known, Planner, Row};
+use crate::report::{self, Comparison, RowName};
+
+/// A report that stands in its folder.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The report node.
+    pub node: String,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its table for a terminal.
+    pub table: String,
+    /// Whether files were written; false if they were all there already.
+    pub written: bool,
+}
+
+/// Writes every known report among the `wanted` instances; a cached one again where its folder lacks it.
+pub(super) fn publish(
+    planner: &Planner<'_>,
+    known: &[Option<Known>],
+    wanted: &[bool],
+    results: &Path,
+) -> Vec<(usize, Result<Published, NodeFailure>)> {
+    let pipeline = planner.pipeline;
+    let reports: Vec<usize> =
+        (0..pipeline.instances.len()).filter(|&index| pipeline.instances[index].kind.name == "report").collect();
+    let folder = results.join(&pipeline.name);
+    let several = reports.len() > 1;
+    reports
+        .into_iter()
+        .filter(|&index| wanted[index])
+        .filter_map(|index| {
+            let result = known[index].as_ref()?;
+            let folder = if several { folder.join(&pipeline.instances[index].id) } else { folder.clone() };
+            Some((index, publish_one(planner, index, result, known, &folder)))
+        })
+        .collect()
+}
+
+fn publish_one(
+    planner: &Planner<'_>,
+    index: usize,
+    result: &Known,
+    known: &[Option<Known>],
+    folder: &Path,
+) -> Result<Published, NodeFailure> {
+    let broken = |message: String| NodeFailure::new(Failure::Surroundings, message, None);
+    let entry = result
+        .output
+        .files
+        .get(REPORT_FILE)
+        .ok_or_else(|| broken(format!("the stored report has no {REPORT_FILE}")))?;
+    let blob = planner.store.blob_path(&entry.digest);
+    let text = fs_err::read(&blob)?;
+    let mut comparison: Comparison =
+        serde_json::from_slice(&text).map_err(|error| broken(format!("{}: {error}", blob.display())))?;
+    if comparison.title.is_empty() {
+        comparison.title.clone_from(&planner.pipeline.name);
+    }
+    let (rows, order) = planner
+        .report_rows(index, known)
+        .map_err(|error| NodeFailure::new(Failure::User, error.to_string(), error.help()))?;
+    // The artifact is in an order of its own; the reader gets the file's.
+    let mut places = vec![0; order.len()];
+    for (stored, &row) in order.iter().enumerate() {
+        places[row] = stored;
+    }
+    let comparison = comparison.reordered(&places);
+    let names: Vec<RowName> = rows.iter().map(|row| row_name(planner, row)).collect();
+    let samples: Vec<PathBuf> = rows.iter().map(|row| samples(planner.store, known, row)).collect();
+    let written = report::write(&comparison, &names, &samples, folder)
+        .map_err(|error| NodeFailure::new(Failure::Surroundings, error.to_string(), None))?;
+    Ok(Published {
+        node: planner.pipeline.instances[index].id.clone(),
+        folder: folder.to_owned(),
+        table: report::table(&comparison, &names),
+        written: written.changed(),
+    })
+}
+
+fn row_name(planner: &Planner<'_>, row: &Row) -> RowName {
+    RowName { row: row.name.clone(), instance: planner.pipeline.instances[row.evaluation].id.clone() }
+}
+
+/// Where a row's answers are: a blob, whose name is its digest.
+fn samples(store: &Store, known: &[Option<Known>], row: &Row) -> PathBuf {
+    let files = known[row.evaluation].as_ref().map(|k| &k.output.files);
+    files
+        .and_then(|files| files.iter().find(|(name, _)| name.ends_with(".jsonl")))
+        .map(|(_, entry)| store.blob_path(&entry.digest))
+        .unwrap_or_default()
+}

@@ -1,0 +1,311 @@
+//! One slot: a thread that computes one node after the other, with a warm worker of its own.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::{Duration, Instant};
+
+use fs_err as fs;
+use qpipe_cache::{Attempt as Try, Claim, Digest, Location, Lookup, Meta, Store};
+use qpipe_nodes::Sensitivity;
+use qpipe_nodes::protocol::{Event as Said, Failure, Input};
+use serde_json::Value;
+
+use super::device_lock;
+use super::event::Event;
+use super::job::{self, Binding, Job, NodeFailure, Outcome, Source, Work};
+use super::local::{self, LocalWork};
+use super::shared::Shared;
+use super::worker::{Worker, WorkerError, worker_path};
+use crate::plan::{Known, Place};
+
+/// From a slot to the scheduler.
+pub(super) enum Message {
+    /// Something to tell the observers.
+    Event(Event),
+    /// A job ended.
+    Ended {
+        /// The slot that is free again.
+        slot: usize,
+        /// The instance.
+        index: usize,
+        /// How.
+        outcome: Outcome,
+        /// Wall time, waiting for others included.
+        seconds: f64,
+    },
+}
+
+/// How often a node that another process computes is looked at.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Action numbers are unique in this process, so that a late event cannot be taken for another action's.
+static NEXT_ACTION: AtomicU64 = AtomicU64::new(1);
+
+/// Computes jobs until there are no more.
+pub(super) fn serve(slot: usize, jobs: &Receiver<Job>, messages: &Sender<Message>, shared: &Shared<'_>) {
+    let mut worker: Option<Worker> = None;
+    while let Ok(job) = jobs.recv() {
+        let started = Instant::now();
+        let index = job.index;
+        let outcome = Attempt { slot, job: &job, messages, shared, worker: &mut worker }.run();
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            // A download that was told to stop has not failed.
+            Err(_) if shared.stopping() && matches!(job.work, Work::Local(LocalWork::Fetch(_))) => Outcome::Stopped,
+            Err(failure) => Outcome::Failed(failure),
+        };
+        let seconds = started.elapsed().as_secs_f64();
+        if messages.send(Message::Ended { slot, index, outcome, seconds }).is_err() {
+            return;
+        }
+    }
+}
+
+struct Attempt<'a, 's> {
+    slot: usize,
+    job: &'a Job,
+    messages: &'a Sender<Message>,
+    shared: &'a Shared<'s>,
+    worker: &'a mut Option<Worker>,
+}
+
+impl Attempt<'_, '_> {
+    fn run(&mut self) -> Result<Outcome, NodeFailure> {
+        let Some((manifest, key)) = self.job.keyed.clone() else {
+            return local::fetch(self.job, self.shared, &mut |event| tell(self.messages, event));
+        };
+        let store = self.shared.store;
+        let claim = match self.claim(store, &key)? {
+            Some(Lookup::Hit(record)) => return Ok(Outcome::Hit(self.known(&record))),
+            Some(Lookup::Miss(claim)) => claim,
+            None => return Ok(Outcome::Stopped),
+        };
+        tell(
+            self.messages,
+            Event::NodeStarted {
+                node: self.job.node.clone(),
+                kind: self.job.kind.clone(),
+                key: key.to_string(),
+                reason: self.job.reason.clone(),
+            },
+        );
+        let started = Instant::now();
+        let facts = match &self.job.work {
+            Work::Local(work) => {
+                if let Some(tree) = work.external() {
+                    let meta = self.meta(started, BTreeMap::new());
+                    let record = claim.commit_external(manifest, tree.clone(), meta)?;
+                    return Ok(Outcome::Ran(self.known(&record)));
+                }
+                local::run(work, &claim, self.job, self.shared, &mut |event| tell(self.messages, event))?
+            }
+            Work::Worker { inputs, device, .. } => {
+                let inputs = materialise(store, &claim, inputs)?;
+                let exclusive = self.job.sensitivity == Sensitivity::Hardware;
+                let _alone = device_lock::acquire(*device, exclusive);
+                match self.compute(&claim, inputs)? {
+                    Some(facts) => facts,
+                    None => return Ok(Outcome::Stopped),
+                }
+            }
+        };
+        let meta = self.meta(started, facts);
+        let record = claim.commit(manifest, meta)?;
+        Ok(Outcome::Ran(self.known(&record)))
+    }
+
+    /// The result, or the right to compute it; `None` if the run ends while another process computes it.
+    fn claim(&self, store: &Store, key: &Digest) -> Result<Option<Lookup>, NodeFailure> {
+        let mut wait = |holder: &str| {
+            tell(self.messages, Event::NodeWaiting { node: self.job.node.clone(), holder: holder.to_owned() });
+        };
+        if self.job.forced {
+            return Ok(Some(Lookup::Miss(store.claim_anew(key, &self.job.kind, &mut wait)?)));
+        }
+        patient_lookup(store, key, &self.job.kind, self.shared, &mut wait)
+    }
+
+    /// Has the worker compute the node; `None` if it was stopped at the end of a unit.
+    fn compute(
+        &mut self,
+        claim: &Claim,
+        inputs: BTreeMap<String, Input>,
+    ) -> Result<Option<BTreeMap<String, Value>>, NodeFailure> {
+        let id = NEXT_ACTION.fetch_add(1, Ordering::Relaxed);
+        let Some(action) = job::action(id, self.job, inputs, claim.staging().to_owned()) else {
+            return Ok(Some(BTreeMap::new()));
+        };
+        let mut worker = match self.worker.take() {
+            Some(worker) => worker,
+            None => Worker::start(&worker_path()).map_err(|error| failure(&error, Vec::new()))?,
+        };
+        worker.clear_log();
+        self.shared.set_pid(self.slot, Some(worker.pid()));
+        let answer = self.converse(&mut worker, id, action, claim);
+        self.shared.set_pid(self.slot, None);
+        match answer {
+            Ok(Answer::Done(facts)) => {
+                *self.worker = Some(worker);
+                Ok(Some(facts))
+            }
+            Ok(Answer::Failed(failure)) => {
+                *self.worker = Some(worker);
+                Err(failure)
+            }
+            Ok(Answer::Stopped) => Ok(None),
+            Err(Broken::Worker(_)) if self.shared.stopping() => Ok(None),
+            Err(Broken::Worker(error)) => {
+                // Ends a worker that is still alive, so that its log is complete.
+                if matches!(error, WorkerError::Garbage { .. }) {
+                    self.shared.kill(worker.pid());
+                }
+                let log = worker.log();
+                Err(failure(&error, log))
+            }
+            Err(Broken::Store(error)) => Err(error),
+        }
+    }
+
+    fn converse(
+        &self,
+        worker: &mut Worker,
+        id: u64,
+        action: qpipe_nodes::protocol::Action,
+        claim: &Claim,
+    ) -> Result<Answer, Broken> {
+        worker.send(action).map_err(Broken::Worker)?;
+        let node = || self.job.node.clone();
+        loop {
+            match worker.next_event().map_err(Broken::Worker)? {
+                Said::Progress { id: of, done, total, unit, note } if of == id => {
+                    tell(self.messages, Event::Progress { node: node(), done, total, unit, note });
+                }
+                Said::Log { level, message, .. } => {
+                    tell(self.messages, Event::Log { node: node(), level, message });
+                }
+                Said::Unit { id: of, name } if of == id => {
+                    claim.record_unit(&name).map_err(|error| Broken::Store(error.into()))?;
+                }
+                Said::Done { id: of, facts } if of == id => return Ok(Answer::Done(facts)),
+                Said::Failed { id: of, class, message, help } if of == id => {
+                    let mut failure = NodeFailure::new(class, message, help);
+                    failure.log = worker.log();
+                    return Ok(Answer::Failed(failure));
+                }
+                Said::Stopped { id: of } if of == id => return Ok(Answer::Stopped),
+                other => {
+                    let line = format!("{other:?}").chars().take(200).collect();
+                    return Err(Broken::Worker(WorkerError::Garbage { line }));
+                }
+            }
+        }
+    }
+
+    fn known(&self, record: &qpipe_cache::Record) -> Known {
+        let local = match &self.job.work {
+            Work::Local(work) => work.local_path(),
+            Work::Worker { .. } => None,
+        };
+        debug_assert!(record.location == Location::Stored || local.is_some());
+        Known::of(record, local)
+    }
+
+    fn meta(&self, started: Instant, facts: BTreeMap<String, Value>) -> Meta {
+        self.shared.meta(&self.job.node, started.elapsed().as_secs_f64(), facts)
+    }
+}
+
+enum Answer {
+    Done(BTreeMap<String, Value>),
+    Failed(NodeFailure),
+    Stopped,
+}
+
+enum Broken {
+    Worker(WorkerError),
+    Store(NodeFailure),
+}
+
+fn failure(error: &WorkerError, log: Vec<String>) -> NodeFailure {
+    NodeFailure { class: error.class(), message: error.to_string(), help: error.help(), log }
+}
+
+/// [`Store::lookup`] that gives up when the run is being ended.
+pub(super) fn patient_lookup(
+    store: &Store,
+    key: &Digest,
+    kind: &str,
+    shared: &Shared<'_>,
+    on_wait: &mut dyn FnMut(&str),
+) -> Result<Option<Lookup>, NodeFailure> {
+    let mut said = false;
+    loop {
+        match store.try_lookup(key, kind)? {
+            Try::Hit(record) => return Ok(Some(Lookup::Hit(record))),
+            Try::Miss(claim) => return Ok(Some(Lookup::Miss(claim))),
+            Try::Busy(_) if shared.stopping() => return Ok(None),
+            Try::Busy(holder) => {
+                if !said {
+                    on_wait(&holder);
+                    said = true;
+                }
+                std::thread::sleep(POLL);
+            }
+        }
+    }
+}
+
+/// The scheduler outlives its slots; if it is gone, so is everybody who would listen.
+fn tell(messages: &Sender<Message>, event: Event) {
+    let _ = messages.send(Message::Event(event));
+}
+
+/// Makes folders of the inputs, under `staging/inputs/PORT`: links to read-only blobs, or the user's own paths.
+fn materialise(
+    store: &Store,
+    claim: &Claim,
+    inputs: &BTreeMap<String, Binding>,
+) -> Result<BTreeMap<String, Input>, NodeFailure> {
+    let folder = claim.staging().join("inputs");
+    if folder.exists() {
+        fs::remove_dir_all(&folder).map_err(surroundings)?;
+    }
+    let place = |source: &Source, name: &str| -> Result<PathBuf, NodeFailure> {
+        materialise_one(store, source, &folder.join(name))
+    };
+    let mut made = BTreeMap::new();
+    for (port, binding) in inputs {
+        let input = match binding {
+            Binding::One(source) => Input::One(place(source, port)?),
+            Binding::Many(list) => Input::Many(
+                list.iter().enumerate().map(|(i, s)| place(s, &format!("{port}/{i}"))).collect::<Result<_, _>>()?,
+            ),
+            Binding::Map(map) => Input::Map(
+                map.iter()
+                    .map(|(name, s)| Ok((name.clone(), place(s, &format!("{port}/{name}"))?)))
+                    .collect::<Result<_, NodeFailure>>()?,
+            ),
+        };
+        made.insert(port.clone(), input);
+    }
+    Ok(made)
+}
+
+/// The path of one artifact: the user's own, or a folder of links at `destination`.
+pub(super) fn materialise_one(store: &Store, source: &Source, destination: &Path) -> Result<PathBuf, NodeFailure> {
+    match &source.place {
+        Place::Path(path) => path.canonicalize().map_err(|error| {
+            NodeFailure::new(Failure::User, format!("{}: {error}", path.display()), None)
+        }),
+        Place::Store => {
+            store.materialise(&source.tree, destination)?;
+            Ok(destination.to_owned())
+        }
+    }
+}
+
+fn surroundings(error: std::io::Error) -> NodeFailure {
+    NodeFailure::new(Failure::Surroundings, error.to_string(), None)
+}

@@ -1,0 +1,214 @@
+//! A `qpipe-worker` process: started once, kept warm, replaced when it dies.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use qpipe_nodes::protocol::{Action, Event, Failure, PROTOCOL_VERSION, Request};
+use thiserror::Error;
+
+use crate::plan::TORCH_VERSION;
+
+/// Lines of a worker's stderr that are kept for a failure's message.
+const LOG_LINES: usize = 20;
+
+/// What can go wrong with a worker, as opposed to a node.
+#[derive(Debug, Error)]
+pub enum WorkerError {
+    /// No binary.
+    #[error("`{path}` is not there")]
+    NotFound {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// It did not start.
+    #[error("`{path}` does not start: {source}")]
+    Spawn {
+        /// The binary.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It died.
+    #[error("the worker {how}")]
+    Died {
+        /// "was killed by SIGKILL", "exited with code 1".
+        how: String,
+        /// True if the system may have killed it for memory.
+        killed: bool,
+    },
+    /// It said something that is no event.
+    #[error("the worker sent a line that is no event: {line}")]
+    Garbage {
+        /// The line, cut.
+        line: String,
+    },
+    /// It is of another version.
+    #[error("the worker speaks protocol {found} on libtorch {torch}; this qpipe needs protocol {PROTOCOL_VERSION} on libtorch {TORCH_VERSION}")]
+    Version {
+        /// Its protocol.
+        found: u32,
+        /// Its libtorch.
+        torch: String,
+    },
+}
+
+impl WorkerError {
+    /// Whose fault.
+    pub fn class(&self) -> Failure {
+        match self {
+            Self::Died { killed: true, .. } => Failure::Resources,
+            _ => Failure::Surroundings,
+        }
+    }
+
+    /// What to do, as a sentence.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::NotFound { .. } => Some("Build it with `cargo build --release --workspace`, or name it in QPIPE_WORKER.".to_owned()),
+            Self::Spawn { .. } => Some("`qpipe doctor` says what is missing.".to_owned()),
+            Self::Died { killed: true, .. } => Some("If the system was out of memory, use fewer --jobs or --max-memory. What was finished is kept: run again to go on.".to_owned()),
+            Self::Died { .. } => Some("`qpipe doctor` says whether libtorch is found.".to_owned()),
+            Self::Version { .. } => Some("Rebuild both programs from one checkout.".to_owned()),
+            Self::Garbage { .. } => None,
+        }
+    }
+}
+
+/// The binary: `QPIPE_WORKER`, else beside this program.
+pub fn worker_path() -> PathBuf {
+    if let Some(path) = std::env::var_os("QPIPE_WORKER") {
+        return path.into();
+    }
+    let mut path = std::env::current_exe().unwrap_or_default();
+    path.set_file_name("qpipe-worker");
+    path
+}
+
+/// A live worker.
+pub struct Worker {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+    stderr: Arc<Mutex<VecDeque<String>>>,
+    drain: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    /// Starts the binary at `path` and waits until it has loaded libtorch. In a process group of its own:
+    /// Ctrl-C reaches qpipe alone, which then asks the workers to stop.
+    pub fn start(path: &Path) -> Result<Self, WorkerError> {
+        if !path.is_file() {
+            return Err(WorkerError::NotFound { path: path.to_owned() });
+        }
+        let mut child = Command::new(path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .map_err(|source| WorkerError::Spawn { path: path.to_owned(), source })?;
+        let (Some(stdin), Some(stdout), Some(errors)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            unreachable!("all three streams were asked for as pipes");
+        };
+        let stderr = Arc::new(Mutex::new(VecDeque::new()));
+        let tail = Arc::clone(&stderr);
+        let drain = std::thread::spawn(move || {
+            for line in BufReader::new(errors).lines().map_while(Result::ok) {
+                tracing::debug!(target: "worker", "{line}");
+                let mut tail = tail.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                if tail.len() == LOG_LINES {
+                    tail.pop_front();
+                }
+                tail.push_back(line);
+            }
+        });
+        let mut worker = Self { child, stdin, stdout: BufReader::new(stdout), stderr, drain: Some(drain) };
+        match worker.next_event()? {
+            Event::Ready { protocol: PROTOCOL_VERSION, torch } if torch.starts_with(TORCH_VERSION) => Ok(worker),
+            Event::Ready { protocol, torch } => Err(WorkerError::Version { found: protocol, torch }),
+            other => Err(WorkerError::Garbage { line: format!("{other:?} before it was ready") }),
+        }
+    }
+
+    /// For signals.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Hands it an action.
+    pub fn send(&mut self, action: Action) -> Result<(), WorkerError> {
+        let mut line = serde_json::to_vec(&Request::Run(action)).unwrap_or_default();
+        line.push(b'\n');
+        match self.stdin.write_all(&line).and_then(|()| self.stdin.flush()) {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.died()),
+        }
+    }
+
+    /// Waits for its next event.
+    pub fn next_event(&mut self) -> Result<Event, WorkerError> {
+        let mut line = Vec::new();
+        match self.stdout.read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => Err(self.died()),
+            Ok(_) => serde_json::from_slice(&line).map_err(|_| {
+                let text = String::from_utf8_lossy(&line);
+                WorkerError::Garbage { line: text.trim_end().chars().take(200).collect() }
+            }),
+        }
+    }
+
+    /// The last lines it wrote to stderr. Complete once it has died.
+    pub fn log(&mut self) -> Vec<String> {
+        if matches!(self.child.try_wait(), Ok(Some(_)))
+            && let Some(drain) = self.drain.take()
+        {
+            let _ = drain.join();
+        }
+        self.stderr.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).iter().cloned().collect()
+    }
+
+    /// Forgets what it wrote for the previous node.
+    pub fn clear_log(&mut self) {
+        self.stderr.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clear();
+    }
+
+    fn died(&mut self) -> WorkerError {
+        match self.child.wait() {
+            Ok(status) => match status.signal() {
+                Some(signal) => WorkerError::Died { how: format!("was killed by {}", signal_name(signal)), killed: signal == 9 },
+                None => WorkerError::Died {
+                    how: format!("exited with code {}", status.code().unwrap_or_default()),
+                    killed: false,
+                },
+            },
+            Err(error) => WorkerError::Died { how: format!("is gone: {error}"), killed: false },
+        }
+    }
+}
+
+impl Drop for Worker {
+    /// An idle worker holds nothing that a clean end would save.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn signal_name(signal: i32) -> String {
+    match signal {
+        4 => "SIGILL".to_owned(),
+        6 => "SIGABRT".to_owned(),
+        7 => "SIGBUS".to_owned(),
+        8 => "SIGFPE".to_owned(),
+        9 => "SIGKILL".to_owned(),
+        11 => "SIGSEGV".to_owned(),
+        15 => "SIGTERM".to_owned(),
+        other => format!("signal {other}"),
+    }
+}
