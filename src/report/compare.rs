@@ -1,0 +1,131 @@
+//! From artifacts to a [`Comparison`].
+
+use std::path::PathBuf;
+
+use qpipe_nodes::results::Answer;
+
+use super::comparison::{Against, Comparison, Difference, Row};
+use super::load::{Evaluated, read_benchmark};
+use super::statistics::{Discordant, holm, kl_divergence, wilson};
+use super::{ReportError, format};
+
+/// The artifacts that one row is made from.
+#[derive(Clone, Debug)]
+pub struct RowInput {
+    /// The folder of an evaluation artifact.
+    pub evaluation: PathBuf,
+    /// The folder of the same model's benchmark artifact.
+    pub benchmark: Option<PathBuf>,
+    /// The model node's label.
+    pub label: Option<String>,
+    /// Index of the row that this one is compared with. A row's own index means none.
+    pub baseline: Option<usize>,
+}
+
+/// Compares `rows`, keeping their order. The result depends on nothing but the artifacts' bytes, the labels, the
+/// baselines and the title; so a caller whose result must not depend on the order of a file brings the rows into an
+/// order of its own first, and the result into the file's with [`Comparison::reordered`].
+///
+/// A row whose questions are not its baseline's, or were scored in another way, is not paired with it;
+/// the comparison says why.
+pub fn compare(rows: &[RowInput], title: &str) -> Result<Comparison, ReportError> {
+    let evaluated = rows.iter().map(|row| Evaluated::read(&row.evaluation)).collect::<Result<Vec<_>, _>>()?;
+    let mut compared = Vec::with_capacity(rows.len());
+    for (index, (input, own)) in rows.iter().zip(&evaluated).enumerate() {
+        let against = match input.baseline {
+            Some(baseline) if baseline >= rows.len() => {
+                return Err(ReportError::NoBaseline { row: index, baseline, rows: rows.len() });
+            }
+            Some(baseline) if baseline != index => Some(pair(baseline, &evaluated[baseline], own)),
+            _ => None,
+        };
+        let n = own.task.n;
+        compared.push(Row {
+            label: input.label.clone(),
+            n,
+            correct: own.task.correct,
+            accuracy: if n == 0 { 0.0 } else { own.task.correct as f64 / n as f64 },
+            ci95: wilson(own.task.correct, n),
+            candidates: own.task.candidates,
+            bos: own.task.bos,
+            dtype: own.evaluation.dtype.clone(),
+            device: own.evaluation.device.clone(),
+            scheme: own.evaluation.scheme.clone(),
+            benchmark: input.benchmark.as_deref().map(read_benchmark).transpose()?,
+            against,
+        });
+    }
+    correct_for_many(&mut compared);
+    Ok(Comparison { title: title.to_owned(), rows: compared })
+}
+
+fn pair(baseline: usize, theirs: &Evaluated, own: &Evaluated) -> Against {
+    match difference_in_kind(theirs, own) {
+        Some(reason) => Against::Unpaired { baseline, reason },
+        None => Against::Paired { baseline, difference: question_by_question(&theirs.answers, &own.answers) },
+    }
+}
+
+/// Why the answers cannot be paired, if they cannot.
+fn difference_in_kind(theirs: &Evaluated, own: &Evaluated) -> Option<String> {
+    if theirs.task.n != own.task.n {
+        return Some(format!(
+            "they answered {} and {} questions",
+            format::count(own.task.n),
+            format::count(theirs.task.n)
+        ));
+    }
+    let same_question = |(a, b): (&Answer, &Answer)| {
+        a.doc_id == b.doc_id && a.gold == b.gold && a.scores.len() == b.scores.len()
+    };
+    if !theirs.answers.iter().zip(&own.answers).all(same_question) {
+        return Some("they answered different questions".to_owned());
+    }
+    if theirs.task.candidates != own.task.candidates {
+        return Some("different texts were scored as their answers".to_owned());
+    }
+    if theirs.task.bos != own.task.bos {
+        return Some("their prompts began differently (`bos`)".to_owned());
+    }
+    None
+}
+
+fn question_by_question(baseline: &[Answer], variant: &[Answer]) -> Difference {
+    let (mut lost, mut won, mut flipped, mut kl) = (0, 0, 0, 0.0);
+    for (before, after) in baseline.iter().zip(variant) {
+        lost += u64::from(before.correct && !after.correct);
+        won += u64::from(after.correct && !before.correct);
+        flipped += u64::from(before.pred != after.pred);
+        kl += kl_divergence(&before.scores, &after.scores);
+    }
+    let n = variant.len() as u64;
+    let discordant = Discordant { lost, won, n };
+    let p = discordant.mcnemar_p();
+    let per_question = |sum: f64| if n == 0 { 0.0 } else { sum / n as f64 };
+    Difference {
+        lost,
+        won,
+        diff: discordant.difference(),
+        ci95: discordant.interval(),
+        mcnemar_p: p,
+        holm_p: p,
+        flipped,
+        flips: per_question(flipped as f64),
+        kl: per_question(kl),
+    }
+}
+
+/// Sets `holm_p` of every difference from the `mcnemar_p` of all of them.
+fn correct_for_many(rows: &mut [Row]) {
+    let mut differences: Vec<&mut Difference> = rows
+        .iter_mut()
+        .filter_map(|row| match row.against.as_mut()? {
+            Against::Paired { difference, .. } => Some(difference),
+            Against::Unpaired { .. } => None,
+        })
+        .collect();
+    let p: Vec<f64> = differences.iter().map(|difference| difference.mcnemar_p).collect();
+    for (difference, adjusted) in differences.iter_mut().zip(holm(&p)) {
+        difference.holm_p = adjusted;
+    }
+}

@@ -1,0 +1,66 @@
+//! Settings of an evaluation or a benchmark in words.
+
+use std::collections::BTreeSet;
+
+use qpipe_nodes::kinds::{Bos, Candidates, Protocol};
+use qpipe_nodes::results::BenchmarkResult;
+
+use super::format;
+
+/// The word for `protocol` in `results.json`.
+pub(super) fn protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Sequential => "sequential",
+        Protocol::Batched => "batched",
+    }
+}
+
+/// How `protocol` runs the questions.
+pub(super) fn protocol_meaning(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Sequential => "batch 1, one forward a candidate, tokenizing included",
+        Protocol::Batched => "the shared prompt once, its candidates on it, many questions a batch",
+    }
+}
+
+/// What `candidates` scores.
+pub(super) fn candidates(candidates: Candidates) -> &'static str {
+    match candidates {
+        Candidates::Letters => "the letters of the choices",
+        Candidates::Text => "the texts of the choices",
+    }
+}
+
+/// What `bos` does.
+pub(super) fn bos(bos: Bos) -> &'static str {
+    match bos {
+        Bos::Tokenizer => "a beginning-of-sequence token as the tokenizer sets it",
+        Bos::Always => "a beginning-of-sequence token",
+        Bos::Never => "no beginning-of-sequence token",
+    }
+}
+
+/// The different values among `values`, in order, joined by "or".
+pub(super) fn distinct(values: impl Iterator<Item = String>) -> String {
+    let values: BTreeSet<String> = values.collect();
+    values.into_iter().collect::<Vec<_>>().join(" or ")
+}
+
+/// How a benchmark was run.
+pub(super) fn setting(benchmark: &BenchmarkResult) -> String {
+    format!(
+        "protocol `{}` ({}), {}, {} on {} ({})",
+        protocol(benchmark.protocol),
+        protocol_meaning(benchmark.protocol),
+        format::plural(benchmark.questions, "question"),
+        format::plural(benchmark.threads.into(), "thread"),
+        benchmark.device,
+        benchmark.hardware,
+    )
+}
+
+/// Whether two benchmarks can be set in relation: one protocol, one machine, as many questions.
+pub(super) fn same_setting(a: &BenchmarkResult, b: &BenchmarkResult) -> bool {
+    (a.protocol, &a.device, &a.hardware, a.threads, a.questions)
+        == (b.protocol, &b.device, &b.hardware, b.threads, b.questions)
+}

@@ -1,0 +1,108 @@
+//! `report.md`: the comparison as a document.
+
+use super::comparison::Row;
+use super::names::Named;
+use super::{describe, findings, format, table};
+
+/// Name of the file in `results/NAME/`.
+pub(super) const MARKDOWN_FILE: &str = "report.md";
+
+/// The document under `heading`.
+pub(super) fn render(named: &Named<'_>, heading: &str) -> String {
+    let mut sections = vec![format!("# {heading}"), data(named)];
+    sections.extend(measuring(named));
+    sections.push(table::markdown(named).trim_end().to_owned());
+    sections.push(legend(named));
+    let accuracy = findings::accuracy(named);
+    if !accuracy.is_empty() {
+        sections.push("## What is real".to_owned());
+        sections.push(method(named));
+        sections.push(bullets(&accuracy));
+    }
+    let speed = findings::speed(named);
+    if !speed.is_empty() {
+        sections.push("## Speed and memory".to_owned());
+        sections.push(bullets(&speed));
+        sections.push(
+            "Each row was measured once, on the machine as it was then: a ratio within some per cent of 1 \
+             says nothing."
+                .to_owned(),
+        );
+    }
+    let mut text = sections.join("\n\n");
+    text.push('\n');
+    text
+}
+
+fn rows<'a>(named: &'a Named<'_>) -> impl Iterator<Item = &'a Row> {
+    named.iter().map(|(_, row)| row)
+}
+
+/// What was asked, and how answers were taken.
+fn data(named: &Named<'_>) -> String {
+    let n = describe::distinct(rows(named).map(|row| format::count(row.n)));
+    let candidates =
+        describe::distinct(rows(named).map(|row| describe::candidates(row.candidates).to_owned()));
+    let bos = describe::distinct(rows(named).map(|row| describe::bos(row.bos).to_owned()));
+    let dtype = describe::distinct(rows(named).map(|row| row.dtype.clone()));
+    let device = describe::distinct(rows(named).map(|row| row.device.clone()));
+    format!(
+        "{} answered {n} four-choice questions. An answer is the choice with the highest \
+         summed log-probability; {candidates} were scored, with {bos} before the prompt, computed in {dtype} on {device}.",
+        format::plural(named.iter().count() as u64, "model"),
+    )
+}
+
+/// How time and memory were measured, if they were.
+fn measuring(named: &Named<'_>) -> Option<String> {
+    let mut settings: Vec<String> =
+        rows(named).filter_map(|row| row.benchmark.as_ref()).map(describe::setting).collect();
+    settings.sort();
+    settings.dedup();
+    match settings.as_slice() {
+        [] => None,
+        [one] => Some(format!("Time and memory: {one}.")),
+        several => {
+            Some(format!("Time and memory were measured in {} ways:\n\n{}", several.len(), bullets(several)))
+        }
+    }
+}
+
+/// What the columns mean.
+fn legend(named: &Named<'_>) -> String {
+    let mut text = String::from("*95 %*: Wilson's interval of the accuracy.");
+    if rows(named).any(|row| row.difference().is_some()) {
+        text.push_str(
+            " *points*: accuracy less that of the model *against*, in per cent of the questions, with Tango's paired 95 % interval. \
+             *p*: McNemar's exact two-sided test; *Holm*: corrected for all comparisons of this table. *flips*: \
+             questions to which another choice was given. *KL*: mean divergence of the choice probabilities \
+             from those of the model *against*, in nats.",
+        );
+    }
+    if rows(named).any(|row| row.benchmark.is_some()) {
+        text.push_str(
+            " *tokens/s*: tokens of prompt and candidate over all candidates. *peak MiB*: mean over questions of the \
+             peak of allocated device memory. *score*: 1000 x accuracy / peak MiB.",
+        );
+    }
+    text
+}
+
+/// How the verdicts are reached, and how far `n` questions reach.
+fn method(named: &Named<'_>) -> String {
+    let comparisons = rows(named).filter(|row| row.difference().is_some()).count() as u64;
+    let half_widths = rows(named).map(|row| 0.5 * (row.ci95.high - row.ci95.low));
+    let widest = half_widths.fold(0.0, f64::max);
+    format!(
+        "An accuracy by itself is known to about ±{} points here. Models that answered the same questions are compared question by \
+         question, which sees smaller differences. A difference is called real where McNemar's exact p, \
+         corrected for {}, is below {}; where it is not, no difference has been shown, which is not a proof that there is none.",
+        format::percent(widest),
+        format::plural(comparisons, "comparison"),
+        super::SIGNIFICANCE,
+    )
+}
+
+fn bullets(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("- {line}")).collect::<Vec<_>>().join("\n")
+}
