@@ -326,5 +326,6 @@ fn kind_of(dtype: Dtype) -> Option<Kind> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
 #[path = "checkpoint_tests.rs"]
 mod tests;

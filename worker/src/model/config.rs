@@ -366,5 +366,6 @@ impl Fields<'_> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
 #[path = "config_tests.rs"]
 mod tests;

@@ -249,5 +249,6 @@ fn natural_logarithm(x: f64) -> f64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
 #[path = "random_tests.rs"]
 mod tests;

@@ -298,5 +298,6 @@ pub fn is_companion(name: &str) -> bool {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
 #[path = "save_tests.rs"]
 mod tests;

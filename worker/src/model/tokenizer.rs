@@ -177,5 +177,6 @@ fn chat_template(folder: &Path, settings: &Value) -> Result<Option<String>, Mode
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
 #[path = "tokenizer_tests.rs"]
 mod tests;

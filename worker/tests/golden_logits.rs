@@ -1,0 +1,283 @@
+//! Logits against transformers', on tiny random checkpoints of each family: made, with their provenance, by
+//! tests/parity/golden_logits.py. Also what must hold for each of them whatever transformers says: a KV
+//! cache, a padded batch and a tree of continuations change nothing.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use qpipe_worker::model::{Attention, Checkpoint, Decoder, KvCache, LoadOptions, TensorFiles, generate};
+use tch::{Device, Kind, Tensor};
+
+/// Largest |difference| of float32 logits from transformers'.
+const FLOAT32_TOLERANCE: f64 = 1e-4;
+/// bfloat16 logits may be this many times as far from transformers' float32 as transformers' own.
+const BFLOAT16_RATIO: f64 = 1.5;
+/// Largest |difference| between two ways of computing the same float32 logits here.
+const SAME_TOLERANCE: f64 = 2e-5;
+
+struct Golden {
+    name: String,
+    folder: PathBuf,
+    ids: Tensor,
+    places: Tensor,
+    logits: Tensor,
+    metadata: HashMap<String, String>,
+}
+
+impl Golden {
+    fn open(folder: PathBuf) -> Self {
+        let file = folder.join("golden.safetensors");
+        let bytes = std::fs::read(&file).unwrap();
+        let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        let tensors = TensorFiles::open(&file).unwrap();
+        Self {
+            name: folder.file_name().unwrap().to_string_lossy().into_owned(),
+            folder,
+            ids: tensors.tensor("ids").unwrap(),
+            places: tensors.tensor("places").unwrap(),
+            logits: tensors.tensor("logits").unwrap(),
+            metadata: metadata.metadata().clone().unwrap(),
+        }
+    }
+
+    fn all() -> Vec<Self> {
+        let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/logits"));
+        let mut folders: Vec<PathBuf> = std::fs::read_dir(root)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.join("golden.safetensors").is_file())
+            .collect();
+        folders.sort();
+        assert!(folders.len() >= 8, "golden checkpoints are missing from {}", root.display());
+        folders.into_iter().map(Self::open).collect()
+    }
+
+    fn decoder(&self, kind: Kind) -> Decoder {
+        let checkpoint = Checkpoint::open(&self.folder).unwrap();
+        Decoder::load(&checkpoint, &LoadOptions::inference(Device::Cpu, Some(kind))).unwrap()
+    }
+
+    fn length(&self) -> i64 {
+        self.ids.size()[1]
+    }
+}
+
+fn positions(from: i64, to: i64) -> Tensor {
+    Tensor::arange_start(from, to, (Kind::Int64, Device::Cpu)).unsqueeze(0)
+}
+
+/// [T, vocabulary] of one row, in one pass.
+fn full_pass(decoder: &Decoder, ids: &Tensor) -> Tensor {
+    let positions = positions(0, ids.size()[1]);
+    decoder.logits(&decoder.hidden(ids, &positions, &Attention::Causal, None)).squeeze_dim(0)
+}
+
+fn distance(left: &Tensor, right: &Tensor) -> f64 {
+    assert_eq!(left.size(), right.size());
+    (left.to_kind(Kind::Float) - right.to_kind(Kind::Float)).abs().max().double_value(&[])
+}
+
+#[test]
+fn float32_logits_equal_those_of_transformers() {
+    let _guard = tch::no_grad_guard();
+    for golden in Golden::all() {
+        let logits = full_pass(&golden.decoder(Kind::Float), &golden.ids).index_select(0, &golden.places);
+        let distance = distance(&logits, &golden.logits);
+        println!("{}: {distance:.2e}", golden.name);
+        assert!(distance <= FLOAT32_TOLERANCE, "{}: off by {distance}", golden.name);
+    }
+}
+
+#[test]
+fn bfloat16_logits_are_as_close_as_those_of_transformers() {
+    let _guard = tch::no_grad_guard();
+    for golden in Golden::all() {
+        let logits = full_pass(&golden.decoder(Kind::BFloat16), &golden.ids).index_select(0, &golden.places);
+        let distance = distance(&logits, &golden.logits);
+        let theirs: f64 = golden.metadata["bf16_distance"].parse().unwrap();
+        println!("{}: {distance:.4}, transformers {theirs:.4}", golden.name);
+        assert!(distance <= BFLOAT16_RATIO * theirs, "{}: off by {distance}, they by {theirs}", golden.name);
+    }
+}
+
+#[test]
+fn a_cache_changes_nothing() {
+    let _guard = tch::no_grad_guard();
+    for golden in Golden::all() {
+        let decoder = golden.decoder(Kind::Float);
+        let expected = full_pass(&decoder, &golden.ids);
+        // A prompt, a stretch of several tokens, then single ones; little room, so that the buffers grow.
+        let mut cache = KvCache::with_capacity(decoder.config(), 3);
+        let mut from = 0;
+        let steps = [9, 4].into_iter().chain(std::iter::repeat(1));
+        for step in steps {
+            let to = (from + step).min(golden.length());
+            let ids = golden.ids.narrow(1, from, to - from);
+            let hidden = decoder.hidden(&ids, &positions(from, to), &Attention::Causal, Some(&mut cache));
+            let distance = distance(
+                &decoder.logits(&hidden).squeeze_dim(0),
+                &expected.narrow(0, from, to - from),
+            );
+            assert!(distance <= SAME_TOLERANCE, "{} at {from}..{to}: off by {distance}", golden.name);
+            from = to;
+            if from == golden.length() {
+                break;
+            }
+        }
+        assert_eq!(cache.len(), golden.length());
+    }
+}
+
+#[test]
+fn a_truncated_and_repeated_cache_continues_as_if_fresh() {
+    let _guard = tch::no_grad_guard();
+    for golden in Golden::all() {
+        let decoder = golden.decoder(Kind::Float);
+        let (prompt, length) = (10, 14);
+        let mut cache = KvCache::new(decoder.config());
+        let all = golden.ids.narrow(1, 0, length);
+        let _ = decoder.hidden(&all, &positions(0, length), &Attention::Causal, Some(&mut cache));
+        cache.truncate(prompt);
+        let mut pair = cache.repeat(2);
+
+        let other = (&all.narrow(1, prompt, 4) + 1).remainder(decoder.config().vocab_size);
+        let continuations = Tensor::cat(&[&all.narrow(1, prompt, 4), &other], 0);
+        let places = positions(prompt, length).repeat([2, 1]);
+        let hidden = decoder.hidden(&continuations, &places, &Attention::Causal, Some(&mut pair));
+        for row in 0..2 {
+            let whole = Tensor::cat(&[&all.narrow(1, 0, prompt), &continuations.narrow(0, row, 1)], 1);
+            let expected = full_pass(&decoder, &whole).narrow(0, prompt, 4);
+            let distance = distance(&decoder.logits(&hidden.get(row)), &expected);
+            assert!(distance <= SAME_TOLERANCE, "{} row {row}: off by {distance}", golden.name);
+        }
+    }
+}
+
+#[test]
+fn padding_on_either_side_changes_nothing() {
+    let _guard = tch::no_grad_guard();
+    for golden in Golden::all() {
+        let decoder = golden.decoder(Kind::Float);
+        let (long, short) = (golden.length(), golden.length() - 5);
+        let padding = Tensor::zeros([1, 5], (Kind::Int64, Device::Cpu));
+        let row = golden.ids.narrow(1, 2, short);
+        let expected = [full_pass(&decoder, &golden.ids), full_pass(&decoder, &row)];
+        for left in [false, true] {
+            let padded = if left { [&padding, &row] } else { [&row, &padding] };
+            let batch = Tensor::cat(&[&golden.ids, &Tensor::cat(&padded, 1)], 0);
+            let start = if left { 5 } else { 0 };
+            let places = Tensor::cat(&[positions(0, long), (positions(0, long) - start).clamp_min(0)], 0);
+            // Causal, the padding of the second row hidden; a padded place sees itself.
+            let causal = Tensor::ones([2, 1, long, long], (Kind::Bool, Device::Cpu)).tril(0);
+            let real = positions(0, long).ge(start).logical_and(&positions(0, long).lt(start + short));
+            let visible = Tensor::cat(&[Tensor::ones_like(&real), real], 0).view([2, 1, 1, long]);
+            let own = Tensor::eye(long, (Kind::Bool, Device::Cpu));
+            let mask = causal.logical_and(&visible).logical_or(&own);
+            let hidden = decoder.hidden(&batch, &places, &Attention::Mask(mask), None);
+            for (row, (from, length)) in [(0, long), (start, short)].into_iter().enumerate() {
+                let logits = decoder.logits(&hidden.get(row as i64).narrow(0, from, length));
+                let distance = distance(&logits, &expected[row]);
+                assert!(distance <= SAME_TOLERANCE, "{} row {row}, left {left}: {distance}", golden.name);
+            }
+        }
+    }
+}
+
+/// One row holds a prompt and three continuations of it, each with the positions it would have alone.
+#[test]
+fn continuations_packed_into_one_row_equal_separate_rows() {
+    let _guard = tch::no_grad_guard();
+    for golden in Golden::all() {
+        let decoder = golden.decoder(Kind::Float);
+        let (prompt, branch, branches) = (12, 4, 3);
+        let length = prompt + branch * branches;
+        let ids = golden.ids.narrow(1, 0, length);
+        let mut places = vec![positions(0, prompt)];
+        let mask = Tensor::ones([1, 1, length, length], (Kind::Bool, Device::Cpu)).tril(0);
+        for index in 0..branches {
+            places.push(positions(prompt, prompt + branch));
+            let start = prompt + index * branch;
+            let _ = mask.narrow(2, start, branch).narrow(3, prompt, start - prompt).fill_(0);
+        }
+        let hidden =
+            decoder.hidden(&ids, &Tensor::cat(&places, 1), &Attention::Mask(mask), None).squeeze_dim(0);
+        for index in 0..branches {
+            let start = prompt + index * branch;
+            let alone = Tensor::cat(&[&ids.narrow(1, 0, prompt), &ids.narrow(1, start, branch)], 1);
+            let expected = full_pass(&decoder, &alone).narrow(0, prompt, branch);
+            let distance = distance(&decoder.logits(&hidden.narrow(0, start, branch)), &expected);
+            assert!(distance <= SAME_TOLERANCE, "{} branch {index}: {distance}", golden.name);
+        }
+    }
+}
+
+#[test]
+fn gradients_reach_every_parameter() {
+    for golden in Golden::all() {
+        let checkpoint = Checkpoint::open(&golden.folder).unwrap();
+        let options = LoadOptions { device: Device::Cpu, dtype: Some(Kind::Float), trainable: true };
+        let decoder = Decoder::load(&checkpoint, &options).unwrap();
+        let logits = full_pass(&decoder, &golden.ids);
+        let before = distance(&logits.index_select(0, &golden.places), &golden.logits);
+        assert!(before <= FLOAT32_TOLERANCE, "{}: off by {before}", golden.name);
+        let targets = golden.ids.squeeze_dim(0).narrow(0, 1, golden.length() - 1);
+        let loss = logits.narrow(0, 0, golden.length() - 1).cross_entropy_for_logits(&targets);
+        loss.backward();
+
+        let mut step = Vec::new();
+        for (name, parameter) in decoder.named_parameters() {
+            let gradient = parameter.grad();
+            assert!(gradient.defined(), "{}: no gradient for {name}", golden.name);
+            // The key bias shifts all scores of a query alike, up to the rotation: small, never absent.
+            assert!(gradient.abs().max().double_value(&[]) > 0.0, "{}: zero gradient for {name}", golden.name);
+            step.push((parameter, gradient));
+        }
+        // A step along the gradient, through the same tensors, lowers the loss of the next pass.
+        tch::no_grad(|| {
+            for (mut parameter, gradient) in step {
+                let _ = parameter.g_sub_(&(gradient * 0.01));
+            }
+            let logits = full_pass(&decoder, &golden.ids);
+            let after = logits.narrow(0, 0, golden.length() - 1).cross_entropy_for_logits(&targets);
+            assert!(after.double_value(&[]) < loss.double_value(&[]), "{}", golden.name);
+        });
+    }
+}
+
+#[test]
+fn named_parameters_are_the_checkpoints_tensors() {
+    for golden in Golden::all() {
+        let checkpoint = Checkpoint::open(&golden.folder).unwrap();
+        let decoder = Decoder::load(&checkpoint, &LoadOptions::inference(Device::Cpu, None)).unwrap();
+        let mut names: Vec<String> = Vec::new();
+        let mut bytes = 0;
+        for (name, parameter) in decoder.named_parameters() {
+            assert_eq!(parameter, checkpoint.tensor(&name).unwrap(), "{}: {name}", golden.name);
+            bytes += (parameter.numel() * parameter.kind().elt_size_in_bytes()) as u64;
+            names.push(name);
+        }
+        names.sort();
+        assert_eq!(names, checkpoint.names().collect::<Vec<_>>(), "{}", golden.name);
+        assert_eq!(decoder.weight_bytes(), bytes, "{}", golden.name);
+        assert_eq!(decoder.scheme_name(), "dense");
+    }
+}
+
+/// The trained checkpoint among the shared data.
+#[test]
+fn stories_continue_as_in_transformers() {
+    let Some(data) = std::env::var_os("QPIPE_TEST_DATA") else {
+        println!("skipped: QPIPE_TEST_DATA is not set");
+        return;
+    };
+    let text = include_str!("../../tests/golden/logits/stories260K.json");
+    let golden: serde_json::Value = serde_json::from_str(text).unwrap();
+    let tokens = |field: &str| -> Vec<i64> { serde_json::from_value(golden[field].clone()).unwrap() };
+    let checkpoint = Checkpoint::open(&Path::new(&data).join("hf/stories260K")).unwrap();
+    let decoder = Decoder::load(&checkpoint, &LoadOptions::inference(Device::Cpu, None)).unwrap();
+    let expected = tokens("greedy");
+    assert_eq!(expected.len(), 64);
+    assert_eq!(generate::greedy(&decoder, &tokens("prompt"), expected.len(), &[]), expected);
+    let stopped = generate::greedy(&decoder, &tokens("prompt"), expected.len(), &[expected[5]]);
+    assert_eq!(stopped, expected[..=5]);
+}
