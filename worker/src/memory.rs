@@ -169,7 +169,11 @@ mod tests {
         assert_eq!(peak.peak_bytes().unwrap(), 10 * MIB);
         drop(two);
         drop(weights);
-        assert_eq!(peak.peak_bytes().unwrap(), 10 * MIB, "a tensor from before the observation is not subtracted");
+        assert_eq!(
+            peak.peak_bytes().unwrap(),
+            10 * MIB,
+            "a tensor from before the observation is not subtracted"
+        );
     }
 
     #[test]

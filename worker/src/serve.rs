@@ -70,7 +70,12 @@ fn start() -> io::Result<ExitCode> {
     Ok(serve(&messages, &events, &stop, &busy))
 }
 
-fn serve(messages: &Receiver<Message>, events: &EventWriter, stop: &AtomicBool, busy: &AtomicBool) -> ExitCode {
+fn serve(
+    messages: &Receiver<Message>,
+    events: &EventWriter,
+    stop: &AtomicBool,
+    busy: &AtomicBool,
+) -> ExitCode {
     while let Ok(message) = messages.recv() {
         match message {
             Message::Request(Request::Run(action)) => {

@@ -4,6 +4,7 @@ use std::ffi::{CStr, c_char, c_int};
 use std::sync::OnceLock;
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+use qpipe_nodes::kinds::Dtype;
 use qpipe_nodes::protocol::{Device, Failure};
 
 use crate::error::ActionError;
@@ -63,6 +64,31 @@ pub fn version() -> &'static str {
     unsafe { CStr::from_ptr(qpipe_torch_version()) }.to_str().unwrap_or("unknown")
 }
 
+/// libtorch's name for a type of the pipeline file.
+pub fn kind_of(dtype: Dtype) -> tch::Kind {
+    match dtype {
+        Dtype::Float32 => tch::Kind::Float,
+        Dtype::Bfloat16 => tch::Kind::BFloat16,
+        Dtype::Float16 => tch::Kind::Half,
+    }
+}
+
+/// The name of a floating-point type in results: `float32`, `bfloat16`, `float16`.
+pub fn kind_name(kind: tch::Kind) -> &'static str {
+    match kind {
+        tch::Kind::Float => "float32",
+        tch::Kind::BFloat16 => "bfloat16",
+        tch::Kind::Half => "float16",
+        tch::Kind::Double => "float64",
+        _ => "unknown",
+    }
+}
+
+/// The name of a kind of device in results: `cpu` or `cuda`.
+pub fn device_name(device: tch::Device) -> &'static str {
+    if device.is_cuda() { "cuda" } else { "cpu" }
+}
+
 /// Makes libtorch ready for an action on `device` with `threads` CPU threads. To be called on the thread that
 /// computes: OpenMP keeps the number of threads per calling thread. 32-bit floats are multiplied exactly.
 pub fn prepare(device: Device, threads: u32) -> Result<(), TorchError> {
@@ -94,7 +120,8 @@ fn load_cuda() -> Result<(), TorchError> {
     static LIBRARY: OnceLock<Result<Library, String>> = OnceLock::new();
     let loaded = LIBRARY.get_or_init(|| {
         // SAFETY: the initializers of libtorch_cuda only register operators; the library is never unloaded.
-        unsafe { Library::open(Some(CUDA_LIBRARY), RTLD_NOW | RTLD_GLOBAL) }.map_err(|error| error.to_string())
+        unsafe { Library::open(Some(CUDA_LIBRARY), RTLD_NOW | RTLD_GLOBAL) }
+            .map_err(|error| error.to_string())
     });
     match loaded {
         Ok(_) => Ok(()),

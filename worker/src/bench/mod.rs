@@ -1,5 +1,14 @@
-//! Being written.
-use crate::context::{Context, Facts};
-use crate::error::ActionError;
-/// Being written.
-pub fn run(_: &Context<'_>) -> Result<Facts, ActionError> { Err(ActionError::user("being written")) }
+//! `benchmark`: time and peak memory of answering four-choice questions, by one of two protocols.
+//!
+//! * [`sequential`]: the published study's; numbers compare with its.
+//! * [`batched`]: as `evaluate` runs the same questions.
+//!
+//! Both give one [`measure::Measurement`] a question, from which [`measure`] computes the study's metrics.
+
+mod action;
+pub mod batched;
+pub mod hardware;
+pub mod measure;
+pub mod sequential;
+
+pub use action::run;

@@ -1,0 +1,125 @@
+//! The `benchmark` action.
+
+use qpipe_nodes::kinds::{Benchmark, Bos, Protocol};
+use qpipe_nodes::protocol::Level;
+use qpipe_nodes::results::{BENCHMARK_FILE, BenchmarkResult};
+use serde_json::Value;
+
+use super::batched::Batches;
+use super::measure::{self, MIB, Measurement};
+use super::{hardware, sequential};
+use crate::context::{Context, Facts};
+use crate::error::ActionError;
+use crate::eval::sequences::Encoder;
+use crate::eval::task::TaskOptions;
+use crate::eval::{Document, Task, engine, mcqa};
+use crate::memory::{self, PeakMemory};
+use crate::model::Decoder;
+use crate::torch;
+
+/// Questions answered before measuring begins, so that pages are read, threads are started and allocators are
+/// filled.
+const WARM_UP: usize = 3;
+
+/// Measures a model on four-choice questions: `benchmark.json`.
+///
+/// # Errors
+/// When the data, the tokenizer or the checkpoint are wrong, or the device keeps no statistics.
+pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
+    let load_before = hardware::load_average();
+    let parameters: Benchmark = context.params()?;
+    let options = TaskOptions {
+        topic: &parameters.topic,
+        candidates: parameters.candidates,
+        limit: Some(u64::from(parameters.questions)),
+    };
+    let documents = mcqa::Mcqa.documents(context.input("data")?, &options)?;
+    if documents.len() < parameters.questions as usize {
+        let found = documents.len();
+        let message = format!("the data has {found} questions, {} were asked for", parameters.questions);
+        context.log(Level::Warn, message);
+    }
+    let (checkpoint, tokenizer) = engine::open(context.input("model")?)?;
+    // The study's rule.
+    let encoder = Encoder::new(&tokenizer, Bos::Never, checkpoint.config.max_positions)?;
+    let decoder = engine::load(&checkpoint, context.device(), parameters.dtype)?;
+    let bench = Bench {
+        context,
+        decoder: &decoder,
+        encoder: &encoder,
+        peak: PeakMemory::observe(context.device(), decoder.weight_bytes())?,
+        documents: &documents,
+    };
+    let measurements = match parameters.protocol {
+        Protocol::Sequential => bench.sequential()?,
+        Protocol::Batched => bench.batched()?,
+    };
+    let summary = measure::summarize(&measurements);
+    let result = BenchmarkResult {
+        protocol: parameters.protocol,
+        device: torch::device_name(context.device()).to_owned(),
+        hardware: hardware::name(context.device())?,
+        threads: context.threads(),
+        dtype: torch::kind_name(decoder.kind()).to_owned(),
+        questions: measurements.len() as u64,
+        avg_time_s: summary.avg_time_s,
+        tokens_per_s: summary.tokens_per_s,
+        avg_peak_vram_mb: summary.avg_peak_mib,
+        weight_bytes: decoder.weight_bytes(),
+        process_peak_mb: memory::process_peak_bytes().unwrap_or(0) as f64 / MIB,
+        time_p50_s: summary.time_p50_s,
+        time_p10_s: summary.time_p10_s,
+        time_p90_s: summary.time_p90_s,
+        load_before,
+    };
+    context.write_json(BENCHMARK_FILE, &result)?;
+    Ok(Facts::from([
+        ("questions".to_owned(), Value::from(result.questions)),
+        ("tokens_per_s".to_owned(), Value::from(result.tokens_per_s)),
+        ("avg_peak_vram_MB".to_owned(), Value::from(result.avg_peak_vram_mb)),
+    ]))
+}
+
+/// A model and the questions that it is measured on.
+struct Bench<'a> {
+    context: &'a Context<'a>,
+    decoder: &'a Decoder,
+    encoder: &'a Encoder<'a>,
+    peak: PeakMemory,
+    documents: &'a [Document],
+}
+
+impl Bench<'_> {
+    fn sequential(&self) -> Result<Vec<Measurement>, ActionError> {
+        let measure = |document| sequential::measure(self.decoder, self.encoder, &self.peak, document);
+        for document in self.documents.iter().take(WARM_UP) {
+            measure(document)?;
+        }
+        let mut measurements = Vec::with_capacity(self.documents.len());
+        for document in self.documents {
+            self.context.check_stop()?;
+            measurements.push(measure(document)?);
+            self.progress(&measurements);
+        }
+        Ok(measurements)
+    }
+
+    fn batched(&self) -> Result<Vec<Measurement>, ActionError> {
+        let batches = Batches::new(self.encoder, self.documents)?;
+        let measure = |batch: &[usize]| batches.measure(self.decoder, &self.peak, self.documents, batch);
+        if let Some(first) = batches.iter().next() {
+            measure(first)?;
+        }
+        let mut measurements = Vec::with_capacity(self.documents.len());
+        for batch in batches.iter() {
+            self.context.check_stop()?;
+            measurements.extend(measure(batch)?);
+            self.progress(&measurements);
+        }
+        Ok(measurements)
+    }
+
+    fn progress(&self, measurements: &[Measurement]) {
+        self.context.progress(measurements.len() as u64, self.documents.len() as u64, "questions", None);
+    }
+}

@@ -1,0 +1,70 @@
+//! What a measurement was taken on.
+
+use std::ffi::{CStr, c_char, c_int};
+
+use fs_err as fs;
+use libloading::os::unix::Library;
+use qpipe_nodes::protocol::Failure;
+
+use crate::error::ActionError;
+
+/// The name of the processor or of the card.
+///
+/// # Errors
+/// When the system does not tell.
+pub fn name(device: tch::Device) -> Result<String, ActionError> {
+    let name = match device {
+        tch::Device::Cuda(index) => cuda_name(index),
+        _ => processor_name(),
+    };
+    name.ok_or_else(|| ActionError::new(Failure::Surroundings, "the name of the hardware cannot be read"))
+}
+
+/// The model name in /proc/cpuinfo; where it has none (on ARM), the architecture.
+fn processor_name() -> Option<String> {
+    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let model = text.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        (key.trim() == "model name").then(|| value.trim().to_owned())
+    });
+    Some(model.unwrap_or_else(|| std::env::consts::ARCH.to_owned()))
+}
+
+/// What the driver calls the card with this index, which libtorch has initialized.
+fn cuda_name(index: usize) -> Option<String> {
+    type GetDevice = unsafe extern "C" fn(*mut c_int, c_int) -> c_int;
+    type GetName = unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int;
+    let mut device = 0;
+    let mut name: [c_char; 256] = [0; 256];
+    // SAFETY: the driver is loaded already, and the two functions have had these signatures since CUDA 2.0.
+    unsafe {
+        let driver = Library::new("libcuda.so.1").ok()?;
+        let get_device = driver.get::<GetDevice>(b"cuDeviceGet\0").ok()?;
+        let get_name = driver.get::<GetName>(b"cuDeviceGetName\0").ok()?;
+        if get_device(&raw mut device, c_int::try_from(index).ok()?) != 0 {
+            return None;
+        }
+        if get_name(name.as_mut_ptr(), name.len() as c_int - 1, device) != 0 {
+            return None;
+        }
+        Some(CStr::from_ptr(name.as_ptr()).to_string_lossy().into_owned())
+    }
+}
+
+/// The machine's load average over the last minute; 0 where the system does not tell.
+pub fn load_average() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(0.0)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_processor_has_a_name() {
+        assert!(!name(tch::Device::Cpu).unwrap().is_empty());
+        assert!(load_average() >= 0.0);
+    }
+}

@@ -1,0 +1,140 @@
+//! What can be wrong with an evaluation. Errors of a question name its file and line.
+
+use std::path::PathBuf;
+
+use qpipe_nodes::protocol::Failure;
+
+use super::task::Place;
+use crate::error::ActionError;
+use crate::model::ModelError;
+
+/// Why questions cannot be read or scored.
+#[derive(Debug, thiserror::Error)]
+pub enum EvalError {
+    /// The operating system refused; the message of `fs_err` names the path.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The model does not load, or the tokenizer fails.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// libtorch refused an operation.
+    #[error(transparent)]
+    Torch(#[from] tch::TchError),
+    /// Bytes that are no text.
+    #[error("{place}: not valid UTF-8")]
+    NotUtf8 {
+        /// Where.
+        place: Place,
+    },
+    /// A line that is no JSON object, or lacks a field.
+    #[error("{place}:{column}: {problem}")]
+    Json {
+        /// Where.
+        place: Place,
+        /// The column, from 1.
+        column: usize,
+        /// What the parser says, without its own position.
+        problem: String,
+    },
+    /// A question with fewer or more than four choices.
+    #[error("{place}: `choices` has {found} entries, expected 4")]
+    Choices {
+        /// Where.
+        place: Place,
+        /// How many there are.
+        found: usize,
+    },
+    /// An answer that is none of the four.
+    #[error("{place}: `answer` is {found}, expected a letter from A to D or an index from 0 to 3")]
+    Answer {
+        /// Where.
+        place: Place,
+        /// The JSON that stands there.
+        found: String,
+    },
+    /// No question at all.
+    #[error("{}: no questions", .0.display())]
+    Empty(PathBuf),
+    /// A folder without data.
+    #[error("{}: the folder has no .jsonl file", .0.display())]
+    NoFiles(PathBuf),
+    /// A prompt that the model has no positions for.
+    #[error(
+        "{place}: the prompt has {tokens} tokens with its longest candidate, the model's context has {context}"
+    )]
+    TooLong {
+        /// Where.
+        place: Place,
+        /// Tokens of the prompt and the longest candidate.
+        tokens: usize,
+        /// The model's `max_position_embeddings`.
+        context: i64,
+    },
+    /// A candidate that adds no token to its prompt.
+    #[error("{place}: candidate {index} adds no token to the prompt")]
+    EmptyCandidate {
+        /// Where.
+        place: Place,
+        /// Which, from 0.
+        index: usize,
+    },
+    /// A prompt of no tokens: nothing predicts the first token of a candidate.
+    #[error("{place}: the prompt has no tokens")]
+    EmptyPrompt {
+        /// Where.
+        place: Place,
+    },
+    /// `bos: always` for a tokenizer that has no such token.
+    #[error("`bos: always`, but the tokenizer names no beginning-of-sequence token")]
+    NoBos,
+    /// The model computed a NaN or an infinity.
+    #[error("{place}: the score of candidate {index} is {score}")]
+    NotFinite {
+        /// Where.
+        place: Place,
+        /// Which, from 0.
+        index: usize,
+        /// The score.
+        score: f64,
+    },
+    /// A task without data.
+    #[error("`data` has no entry for task `{0}`")]
+    MissingData(String),
+    /// A task that this worker does not know.
+    #[error("unknown task `{0}`")]
+    UnknownTask(String),
+}
+
+impl EvalError {
+    /// What to do, where that is not obvious.
+    fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Json { .. } | Self::Choices { .. } | Self::Answer { .. } => Some(
+                "Write one JSON object a line: `question` (text), `choices` (four texts), `answer` (a letter, or an index from 0).",
+            ),
+            Self::TooLong { .. } => Some("Remove the question, or shorten it: prompts are not truncated."),
+            Self::NoBos => Some("Use `bos: tokenizer` or `bos: never`."),
+            Self::NotFinite { .. } => Some(
+                "Look at the checkpoint's weights; in float16 a model can overflow where `dtype: bfloat16` does not.",
+            ),
+            _ => None,
+        }
+    }
+}
+
+impl From<EvalError> for ActionError {
+    fn from(error: EvalError) -> Self {
+        let help = error.help();
+        let failed = match error {
+            EvalError::Io(error) => return error.into(),
+            EvalError::Model(error) => return error.into(),
+            EvalError::Torch(error) => return error.into(),
+            EvalError::NotFinite { .. } => Self::new(Failure::Deterministic, error.to_string()),
+            error => Self::user(error.to_string()),
+        };
+        match help {
+            Some(help) => failed.help(help),
+            None => failed,
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Four-choice questions from JSON lines.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fs_err as fs;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::error::EvalError;
+use super::task::Place;
+
+/// Choices a question has.
+pub const CHOICES: usize = 4;
+/// Their names, in order.
+pub const LETTERS: [&str; CHOICES] = ["A", "B", "C", "D"];
+
+/// A question as it stands in the data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Where.
+    pub place: Place,
+    /// Its text.
+    pub question: String,
+    /// The choices.
+    pub choices: [String; CHOICES],
+    /// Index of the right one.
+    pub answer: u32,
+}
+
+/// A line of the data; other fields are of no concern.
+#[derive(Deserialize)]
+struct Row {
+    question: String,
+    choices: Vec<String>,
+    answer: Value,
+}
+
+/// Reads the questions of a file, or of all .jsonl files in a folder and its subfolders in the order of their
+/// paths: at most `limit`, at least one. Lines after the limit are not looked at.
+///
+/// # Errors
+/// When a file cannot be read, a line is no question, or there is none.
+pub fn read(data: &Path, limit: Option<u64>) -> Result<Vec<Question>, EvalError> {
+    let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let mut questions = Vec::new();
+    for file in files(data)? {
+        read_file(file, limit, &mut questions)?;
+    }
+    if questions.is_empty() { Err(EvalError::Empty(data.to_owned())) } else { Ok(questions) }
+}
+
+fn files(data: &Path) -> Result<Vec<PathBuf>, EvalError> {
+    if !fs::metadata(data)?.is_dir() {
+        return Ok(vec![data.to_owned()]);
+    }
+    let mut files = Vec::new();
+    let mut folders = vec![data.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "jsonl") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    if files.is_empty() { Err(EvalError::NoFiles(data.to_owned())) } else { Ok(files) }
+}
+
+fn read_file(file: PathBuf, limit: usize, questions: &mut Vec<Question>) -> Result<(), EvalError> {
+    let bytes = fs::read(&file)?;
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let file = Arc::new(file);
+    for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
+        if questions.len() >= limit {
+            break;
+        }
+        if !line.trim_ascii().is_empty() {
+            let place = Place { file: Arc::clone(&file), line: index + 1 };
+            questions.push(parse(line, place)?);
+        }
+    }
+    Ok(())
+}
+
+fn parse(line: &[u8], place: Place) -> Result<Question, EvalError> {
+    let Ok(line) = std::str::from_utf8(line) else { return Err(EvalError::NotUtf8 { place }) };
+    let row: Row = serde_json::from_str(line).map_err(|error| {
+        let text = error.to_string();
+        let problem = text.rsplit_once(" at line ").map_or(text.as_str(), |(problem, _)| problem).to_owned();
+        EvalError::Json { place: place.clone(), column: error.column(), problem }
+    })?;
+    let found = row.choices.len();
+    let Ok(choices) = row.choices.try_into() else { return Err(EvalError::Choices { place, found }) };
+    let Some(answer) = answer_index(&row.answer) else {
+        return Err(EvalError::Answer { place, found: row.answer.to_string() });
+    };
+    Ok(Question { place, question: row.question, choices, answer })
+}
+
+fn answer_index(answer: &Value) -> Option<u32> {
+    let index = match answer {
+        Value::String(letter) => {
+            LETTERS.iter().position(|known| known.eq_ignore_ascii_case(letter.trim()))?
+        }
+        Value::Number(number) => usize::try_from(number.as_u64()?).ok()?,
+        _ => return None,
+    };
+    (index < CHOICES).then_some(index as u32)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    const ROW: &str = r#"{"question": "q", "choices": ["w", "x", "y", "z"], "answer": "C", "subject": "s"}"#;
+
+    fn read_bytes(bytes: &[u8], limit: Option<u64>) -> Result<Vec<Question>, EvalError> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("data.jsonl");
+        fs::write(&file, bytes).unwrap();
+        read(&file, limit)
+    }
+
+    fn message(bytes: &[u8]) -> String {
+        let text = read_bytes(bytes, None).unwrap_err().to_string();
+        let (_, after) = text.split_once("data.jsonl").unwrap();
+        after.to_owned()
+    }
+
+    #[test]
+    fn rows_blank_lines_and_both_forms_of_the_answer_are_read() {
+        let text = format!("{ROW}\r\n\n  \n{}\n", ROW.replace("\"C\"", "3"));
+        let questions = read_bytes(text.as_bytes(), None).unwrap();
+        assert_eq!(questions.iter().map(|q| q.answer).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(questions.iter().map(|q| q.place.line).collect::<Vec<_>>(), [1, 4]);
+        assert_eq!(questions[0].choices, ["w", "x", "y", "z"]);
+    }
+
+    #[test]
+    fn mistakes_name_their_file_and_line() {
+        let second = |row: String| message(format!("{ROW}\n{row}\n").as_bytes());
+        assert_eq!(second(ROW.replace(", \"z\"", "")), ":2: `choices` has 3 entries, expected 4");
+        let expected = "expected a letter from A to D or an index from 0 to 3";
+        assert_eq!(second(ROW.replace("\"C\"", "4")), format!(":2: `answer` is 4, {expected}"));
+        assert_eq!(second(ROW.replace("\"C\"", "-1")), format!(":2: `answer` is -1, {expected}"));
+        assert_eq!(second(ROW.replace("\"C\"", "1.5")), format!(":2: `answer` is 1.5, {expected}"));
+        assert_eq!(second(ROW.replace("\"C\"", "\"E\"")), format!(":2: `answer` is \"E\", {expected}"));
+        assert_eq!(
+            second(ROW.replace("question", "query")),
+            format!(":2:{}: missing field `question`", ROW.len() - 3)
+        );
+        assert_eq!(second("{\"question\": \"q\"".to_owned()), ":2:16: EOF while parsing an object");
+        assert_eq!(second("[1]".to_owned()), ":2:2: invalid type: integer `1`, expected a string");
+        assert_eq!(message(b"\xff\xfe\n"), ":1: not valid UTF-8");
+        assert_eq!(message(b"\n \n"), ": no questions");
+    }
+
+    #[test]
+    fn the_limit_hides_what_comes_later() {
+        let text = format!("{ROW}\nbroken\n");
+        assert_eq!(read_bytes(text.as_bytes(), Some(1)).unwrap().len(), 1);
+        assert!(read_bytes(text.as_bytes(), Some(2)).is_err());
+    }
+
+    #[test]
+    fn a_folder_is_read_in_the_order_of_its_paths() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(read(folder.path(), None), Err(EvalError::NoFiles(_))));
+        fs::create_dir(folder.path().join("b")).unwrap();
+        for (name, answer) in
+            [("c.jsonl", "3"), ("a.jsonl", "0"), ("b/x.jsonl", "1"), ("notes.txt", "broken")]
+        {
+            fs::write(folder.path().join(name), ROW.replace("\"C\"", answer)).unwrap();
+        }
+        let questions = read(folder.path(), None).unwrap();
+        assert_eq!(questions.iter().map(|q| q.answer).collect::<Vec<_>>(), [0, 1, 3]);
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let text = read(Path::new("no/such.jsonl"), None).unwrap_err().to_string();
+        assert!(text.contains("no/such.jsonl"), "{text}");
+    }
+}
