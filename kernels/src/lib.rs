@@ -1,1 +1,24 @@
-//! placeholder
+//! Low-bit linear layers: one table of kernels, fastest first, a plain reference last.
+//!
+//! ```text
+//! QuantizedWeight (as a checkpoint stores it) ─► prepare ─► Box<dyn PreparedLinear> ─► forward(x)
+//!                                                   │
+//!                               KERNELS: the first that supports the Layer
+//! ```
+//!
+//! A weight is data; a kernel is a line in [`KERNELS`]. Callers hand a weight to [`prepare`] and never choose.
+//! To add a kernel: one file with a type that implements [`Kernel`], one line in the table. The parity test
+//! (`tests/parity.rs`) then compares it with [`reference`] on every scheme and shape that it supports.
+//!
+//! Weights stay in their few bits in memory: [`PreparedLinear::bytes`] counts them. A kernel keeps one copy.
+
+pub mod int4;
+pub mod int8;
+pub mod packing;
+pub mod reference;
+pub mod symmetric;
+mod table;
+mod weight;
+
+pub use table::{KERNELS, Kernel, Layer, PreparedLinear, kernel_for, prepare};
+pub use weight::{Codes, KernelError, QuantizedWeight, Scheme};

@@ -1,0 +1,28 @@
+//! W4A16: 4-bit weights, floating-point activations.
+//!
+//! Few rows go to libtorch's `_weight_int4pack_mm*`, which reads the packed weight once. Its time grows with
+//! the rows, so above `FEW_ROWS` a tile of output channels is unpacked from the same packed weight and
+//! multiplied as a matrix. [`Tiles`] does only the latter, straight from compressed-tensors' packing.
+
+mod cpu;
+mod cuda;
+mod tiles;
+
+pub use cpu::PackedCpu;
+pub use cuda::PackedCuda;
+pub use tiles::Tiles;
+
+use tch::{TchError, Tensor};
+
+/// Group sizes that libtorch's operations know.
+const GROUPS: [i64; 4] = [32, 64, 128, 256];
+
+/// Weights in a tile: it stays in the second-level cache while it is unpacked and multiplied.
+const TILE_WEIGHTS: i64 = 1 << 18;
+
+/// Scales [N, K/g] in the layout of libtorch's operations, [K/g, N, 2]: scale and zero. They compute
+/// (nibble - 8) · scale + zero, so the zero of a symmetric weight is 0.
+fn scales_and_zeros(scale: &Tensor) -> Result<Tensor, TchError> {
+    let scale = scale.f_tr()?;
+    Tensor::f_stack(&[&scale, &scale.f_zeros_like()?], 2)
+}

@@ -1,0 +1,104 @@
+//! The definition of every scheme in plain operations: slow, and what the other kernels are compared with.
+
+use tch::{Kind, Tensor};
+
+use crate::packing;
+use crate::symmetric;
+use crate::table::{Kernel, Layer, PreparedLinear};
+use crate::weight::{Codes, KernelError, QuantizedWeight, bytes_of};
+
+/// Serves every layer.
+#[derive(Debug)]
+pub struct Reference;
+
+impl Kernel for Reference {
+    fn name(&self) -> &'static str {
+        "reference"
+    }
+
+    fn supports(&self, _layer: &Layer) -> bool {
+        true
+    }
+
+    fn prepare(
+        &self,
+        weight: QuantizedWeight,
+        layer: &Layer,
+    ) -> Result<Box<dyn PreparedLinear>, KernelError> {
+        let bias = weight
+            .bias()
+            .map(|bias| bias.f_to_device_(layer.device, Kind::Float, false, false))
+            .transpose()?;
+        let in_features = weight.in_features();
+        Ok(match weight.codes() {
+            Codes::Int8 { weight, scale } => Box::new(ReferenceW8A8 {
+                weight: weight.f_to_device(layer.device)?,
+                scale: scale.f_to_device_(layer.device, layer.kind, false, false)?,
+                bias,
+            }),
+            Codes::Int4 { packed, scale, group } => Box::new(ReferenceW4A16 {
+                packed: packed.f_to_device(layer.device)?,
+                scale: scale.f_to_device_(layer.device, layer.kind, false, false)?,
+                group: *group,
+                in_features,
+                bias,
+            }),
+        })
+    }
+}
+
+/// Codes times codes, summed exactly, then scaled in f32.
+#[derive(Debug)]
+struct ReferenceW8A8 {
+    weight: Tensor,
+    scale: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl PreparedLinear for ReferenceW8A8 {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let x_scale = symmetric::scales(x, 8);
+        let codes = symmetric::codes(x, &x_scale, 8);
+        // Products of codes and their sums are integers far below 2^53: f64 holds them exactly.
+        let sums = codes.to_kind(Kind::Double).matmul(&self.weight.to_kind(Kind::Double).tr());
+        let scale = self.scale.to_kind(Kind::Float).view([-1]);
+        with_bias(sums.to_kind(Kind::Float) * x_scale.to_kind(Kind::Float) * scale, &self.bias)
+            .to_kind(x.kind())
+    }
+
+    fn bytes(&self) -> u64 {
+        bytes_of([&self.weight, &self.scale].into_iter().chain(&self.bias))
+    }
+}
+
+/// The dequantized matrix in the activations' type, as compressed-tensors decompresses it; the product in f32.
+#[derive(Debug)]
+struct ReferenceW4A16 {
+    packed: Tensor,
+    scale: Tensor,
+    group: i64,
+    in_features: i64,
+    bias: Option<Tensor>,
+}
+
+impl PreparedLinear for ReferenceW4A16 {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let codes =
+            packing::unpack(&self.packed, self.in_features).expect("the shape was checked when it was made");
+        let groups = codes.view([-1, self.in_features / self.group, self.group]);
+        let weight = (groups.to_kind(x.kind()) * self.scale.unsqueeze(-1)).view([-1, self.in_features]);
+        let product = x.to_kind(Kind::Float).matmul(&weight.to_kind(Kind::Float).tr());
+        with_bias(product, &self.bias).to_kind(x.kind())
+    }
+
+    fn bytes(&self) -> u64 {
+        bytes_of([&self.packed, &self.scale].into_iter().chain(&self.bias))
+    }
+}
+
+fn with_bias(y: Tensor, bias: &Option<Tensor>) -> Tensor {
+    match bias {
+        Some(bias) => y + bias,
+        None => y,
+    }
+}

@@ -1,0 +1,98 @@
+//! The table of kernels, and the choice from it.
+
+use std::fmt::Debug;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::weight::{KernelError, QuantizedWeight, Scheme};
+use crate::{int4, int8, reference};
+
+/// What a kernel would have to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Layer {
+    /// How the weight is stored and multiplied.
+    pub scheme: Scheme,
+    /// N.
+    pub out_features: i64,
+    /// K.
+    pub in_features: i64,
+    /// Where.
+    pub device: Device,
+    /// The type of activations and outputs.
+    pub kind: Kind,
+}
+
+/// A way to multiply by a quantized weight.
+pub trait Kernel: Debug + Sync {
+    /// Its name, unique in the table.
+    fn name(&self) -> &'static str;
+
+    /// Whether it can serve `layer` on this machine, at every number of rows.
+    fn supports(&self, layer: &Layer) -> bool;
+
+    /// Moves `weight` to `layer`'s device in the kernel's own layout. Only called where it is supported.
+    fn prepare(&self, weight: QuantizedWeight, layer: &Layer)
+    -> Result<Box<dyn PreparedLinear>, KernelError>;
+}
+
+/// y = x Wᵀ + b with a weight in few bits.
+pub trait PreparedLinear: Debug {
+    /// `x` [..., K] in the type it was prepared for, to [..., N] in the same type.
+    fn forward(&self, x: &Tensor) -> Tensor;
+
+    /// Bytes of all tensors that it holds: codes, scales and bias.
+    fn bytes(&self) -> u64;
+}
+
+/// All kernels, best first. The last one supports everything.
+pub static KERNELS: &[&dyn Kernel] =
+    &[&int8::IntMm, &int4::PackedCpu, &int4::PackedCuda, &int4::Tiles, &reference::Reference];
+
+/// The kernel that serves `layer`.
+pub fn kernel_for(layer: &Layer) -> &'static dyn Kernel {
+    *KERNELS.iter().find(|kernel| kernel.supports(layer)).expect("the reference supports every layer")
+}
+
+/// Prepares `weight` for activations of type `kind` on `device`, with the best kernel for it.
+pub fn prepare(
+    weight: QuantizedWeight,
+    device: Device,
+    kind: Kind,
+) -> Result<Box<dyn PreparedLinear>, KernelError> {
+    let layer = Layer {
+        scheme: weight.scheme(),
+        out_features: weight.out_features(),
+        in_features: weight.in_features(),
+        device,
+        kind,
+    };
+    kernel_for(&layer).prepare(weight, &layer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_the_reference_is_last() {
+        let mut names: Vec<_> = KERNELS.iter().map(|kernel| kernel.name()).collect();
+        assert_eq!(names.last(), Some(&"reference"));
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), KERNELS.len());
+    }
+
+    #[test]
+    fn every_common_layer_has_a_kernel_better_than_the_reference() {
+        for (scheme, kind) in [
+            (Scheme::W8A8, Kind::Float),
+            (Scheme::W8A8, Kind::BFloat16),
+            (Scheme::W4A16 { group: 128 }, Kind::Float),
+            (Scheme::W4A16 { group: 128 }, Kind::BFloat16),
+            (Scheme::W4A16 { group: 128 }, Kind::Half),
+        ] {
+            let layer = Layer { scheme, out_features: 256, in_features: 256, device: Device::Cpu, kind };
+            assert_ne!(kernel_for(&layer).name(), "reference", "{layer:?}");
+        }
+    }
+}

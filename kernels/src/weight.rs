@@ -1,0 +1,169 @@
+//! A quantized linear layer as data.
+
+use std::fmt;
+
+use tch::{Kind, TchError, Tensor};
+
+use crate::packing;
+
+/// How a linear layer is stored and multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// int8 weights with one scale an output channel; int8 activations with one scale a token, computed at
+    /// run time; int32 sums.
+    W8A8,
+    /// int4 weights with one scale for `group` consecutive input channels of an output channel; activations
+    /// in floating point.
+    W4A16 {
+        /// Input channels that share a scale; K where an output channel has one scale.
+        group: i64,
+    },
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::W8A8 => f.write_str("W8A8"),
+            Self::W4A16 { group } => write!(f, "W4A16 g{group}"),
+        }
+    }
+}
+
+/// Why a weight cannot be prepared.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// The tensors contradict each other.
+    #[error("{tensor} has type {found_kind:?} and shape {found:?}, expected {expected}")]
+    Inconsistent {
+        /// `weight`, `packed`, `scale` or `bias`.
+        tensor: &'static str,
+        /// Its type.
+        found_kind: Kind,
+        /// Its shape.
+        found: Vec<i64>,
+        /// What fits.
+        expected: String,
+    },
+    /// The group size does not divide the input channels.
+    #[error("a group of {group} does not divide {in_features} input channels")]
+    Group {
+        /// Input channels that share a scale.
+        group: i64,
+        /// K.
+        in_features: i64,
+    },
+    /// libtorch failed.
+    #[error(transparent)]
+    Torch(#[from] TchError),
+}
+
+/// The codes of a weight and their scales. Both schemes are symmetric: weight = code · scale.
+#[derive(Debug)]
+pub enum Codes {
+    /// [`Scheme::W8A8`].
+    Int8 {
+        /// i8 [N, K].
+        weight: Tensor,
+        /// Floating point [N, 1].
+        scale: Tensor,
+    },
+    /// [`Scheme::W4A16`].
+    Int4 {
+        /// i32 [N, ⌈K/8⌉], see [`packing`].
+        packed: Tensor,
+        /// Floating point [N, K/group].
+        scale: Tensor,
+        /// Input channels that share a scale.
+        group: i64,
+    },
+}
+
+/// A linear layer with few bits a weight, as checkpoints store it.
+#[derive(Debug)]
+pub struct QuantizedWeight {
+    codes: Codes,
+    bias: Option<Tensor>,
+    out_features: i64,
+    in_features: i64,
+}
+
+impl QuantizedWeight {
+    /// A layer of `out_features` (N) by `in_features` (K), with a floating-point bias [N].
+    ///
+    /// # Errors
+    ///
+    /// A tensor of another type or shape than [`Codes`] says, or a group that does not divide K.
+    pub fn new(
+        codes: Codes,
+        bias: Option<Tensor>,
+        out_features: i64,
+        in_features: i64,
+    ) -> Result<Self, KernelError> {
+        match &codes {
+            Codes::Int8 { weight, scale } => {
+                expect("weight", weight, &[Kind::Int8], &[out_features, in_features])?;
+                expect("scale", scale, FLOATS, &[out_features, 1])?;
+            }
+            Codes::Int4 { packed, scale, group } => {
+                if *group < 1 || in_features % group != 0 {
+                    return Err(KernelError::Group { group: *group, in_features });
+                }
+                expect("packed", packed, &[Kind::Int], &[out_features, packing::words(in_features)])?;
+                expect("scale", scale, FLOATS, &[out_features, in_features / group])?;
+            }
+        }
+        if let Some(bias) = &bias {
+            expect("bias", bias, FLOATS, &[out_features])?;
+        }
+        Ok(Self { codes, bias, out_features, in_features })
+    }
+
+    /// Codes and scales.
+    pub fn codes(&self) -> &Codes {
+        &self.codes
+    }
+
+    /// [N].
+    pub fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref()
+    }
+
+    /// N.
+    pub fn out_features(&self) -> i64 {
+        self.out_features
+    }
+
+    /// K.
+    pub fn in_features(&self) -> i64 {
+        self.in_features
+    }
+
+    /// How it is stored and multiplied.
+    pub fn scheme(&self) -> Scheme {
+        match &self.codes {
+            Codes::Int8 { .. } => Scheme::W8A8,
+            Codes::Int4 { group, .. } => Scheme::W4A16 { group: *group },
+        }
+    }
+}
+
+const FLOATS: &[Kind] = &[Kind::Float, Kind::BFloat16, Kind::Half, Kind::Double];
+
+fn expect(name: &'static str, tensor: &Tensor, kinds: &[Kind], shape: &[i64]) -> Result<(), KernelError> {
+    if kinds.contains(&tensor.kind()) && tensor.size() == shape {
+        return Ok(());
+    }
+    let kind = if kinds.len() == 1 { format!("{:?}", kinds[0]) } else { "floating point".to_owned() };
+    Err(KernelError::Inconsistent {
+        tensor: name,
+        found_kind: tensor.kind(),
+        found: tensor.size(),
+        expected: format!("{kind} {shape:?}"),
+    })
+}
+
+/// Bytes of a tensor's elements.
+pub(crate) fn bytes_of<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> u64 {
+    tensors.into_iter().map(|tensor| (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64).sum()
+}

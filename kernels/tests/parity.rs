@@ -1,0 +1,195 @@
+//! Every kernel of the table against `reference`, on every scheme, shape and number of rows that it supports.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use qpipe_kernels::{Codes, KERNELS, Layer, QuantizedWeight, Scheme, packing};
+use tch::{Cuda, Device, Kind, Tensor};
+
+/// (N, K): multiples of everything, of some things, of nothing; wide, tall, and single channels.
+const SHAPES: [(i64, i64); 11] = [
+    (64, 128),
+    (256, 512),
+    (48, 384),
+    (80, 256),
+    (1008, 128),
+    (40, 96),
+    (33, 160),
+    (100, 36),
+    (7, 13),
+    (1, 8),
+    (3, 1),
+];
+/// The last only with every third shape: it is slow.
+const ROWS: [i64; 6] = [1, 3, 16, 33, 130, 2049];
+const KINDS: [Kind; 3] = [Kind::Float, Kind::BFloat16, Kind::Half];
+
+/// Largest difference from the reference, relative to the largest output.
+fn tolerance(scheme: Scheme, kind: Kind) -> f64 {
+    match (scheme, kind) {
+        // Integer sums and the same f32 operations after them: nothing may differ.
+        (Scheme::W8A8, _) => 0.0,
+        (_, Kind::BFloat16) => 2_f64.powi(-7),
+        (_, Kind::Half) => 2_f64.powi(-10),
+        _ => 2e-6,
+    }
+}
+
+fn schemes(in_features: i64) -> Vec<Scheme> {
+    let mut schemes = vec![Scheme::W8A8];
+    let groups = [32, 64, 128, 256, 12, 13, in_features];
+    for (index, &group) in groups.iter().enumerate() {
+        if in_features % group == 0 && !groups[..index].contains(&group) {
+            schemes.push(Scheme::W4A16 { group });
+        }
+    }
+    schemes
+}
+
+fn weight(scheme: Scheme, out_features: i64, in_features: i64, kind: Kind, bias: bool) -> QuantizedWeight {
+    let options = (kind, Device::Cpu);
+    let bias = bias.then(|| Tensor::randn([out_features], options));
+    let scale = |columns: i64| Tensor::rand([out_features, columns], options) * 0.02 + 0.001;
+    let codes = match scheme {
+        Scheme::W8A8 => Codes::Int8 {
+            weight: Tensor::randint_low(-128, 128, [out_features, in_features], (Kind::Int8, Device::Cpu)),
+            scale: scale(1),
+        },
+        Scheme::W4A16 { group } => Codes::Int4 {
+            packed: packing::pack(&Tensor::randint_low(
+                -8,
+                8,
+                [out_features, in_features],
+                (Kind::Int8, Device::Cpu),
+            ))
+            .unwrap(),
+            scale: scale(in_features / group),
+            group,
+        },
+    };
+    QuantizedWeight::new(codes, bias, out_features, in_features).unwrap()
+}
+
+fn copy_of(weight: &QuantizedWeight) -> QuantizedWeight {
+    let codes = match weight.codes() {
+        Codes::Int8 { weight, scale } => {
+            Codes::Int8 { weight: weight.shallow_clone(), scale: scale.shallow_clone() }
+        }
+        Codes::Int4 { packed, scale, group } => {
+            Codes::Int4 { packed: packed.shallow_clone(), scale: scale.shallow_clone(), group: *group }
+        }
+    };
+    let bias = weight.bias().map(Tensor::shallow_clone);
+    QuantizedWeight::new(codes, bias, weight.out_features(), weight.in_features()).unwrap()
+}
+
+fn compare(device: Device) -> Vec<&'static str> {
+    let _guard = tch::no_grad_guard();
+    tch::manual_seed(7);
+    let (reference, others) = KERNELS.split_last().unwrap();
+    let mut used = Vec::new();
+    for (number, (out_features, in_features)) in SHAPES.into_iter().enumerate() {
+        for kind in KINDS {
+            for scheme in schemes(in_features) {
+                let layer = Layer { scheme, out_features, in_features, device, kind };
+                let weight = weight(scheme, out_features, in_features, kind, number % 2 == 0);
+                let expected = reference.prepare(copy_of(&weight), &layer).unwrap();
+                for kernel in others.iter().filter(|kernel| kernel.supports(&layer)) {
+                    let prepared = kernel.prepare(copy_of(&weight), &layer).unwrap();
+                    used.push(kernel.name());
+                    let few = if number % 3 == 0 { ROWS.len() } else { ROWS.len() - 1 };
+                    for rows in ROWS[..few].iter().copied() {
+                        let x = Tensor::randn([rows, in_features], (kind, device));
+                        let (y, expected) = (prepared.forward(&x), expected.forward(&x));
+                        assert_eq!((y.size(), y.kind()), (vec![rows, out_features], kind));
+                        let difference = f64::try_from((&y - &expected).abs().max()).unwrap();
+                        let largest = f64::try_from(expected.abs().max()).unwrap();
+                        assert!(
+                            difference <= tolerance(scheme, kind) * largest,
+                            "{}: {layer:?}, {rows} rows: {difference:e} of {largest:e}",
+                            kernel.name()
+                        );
+                    }
+                }
+            }
+        }
+    }
+    used.sort_unstable();
+    used.dedup();
+    used
+}
+
+#[test]
+fn every_kernel_agrees_with_the_reference_on_the_cpu() {
+    assert_eq!(compare(Device::Cpu), ["w4a16-int4pack-cpu", "w4a16-tiles", "w8a8-int-mm"]);
+}
+
+#[test]
+fn every_kernel_agrees_with_the_reference_on_cuda() {
+    if !Cuda::is_available() {
+        assert!(
+            std::env::var_os("QPIPE_REQUIRE_CUDA").is_none(),
+            "QPIPE_REQUIRE_CUDA is set and there is no CUDA device"
+        );
+        #[expect(clippy::print_stdout, reason = "a skipped test says so")]
+        {
+            println!("skipped: no CUDA device");
+        }
+        return;
+    }
+    assert_eq!(compare(Device::Cuda(0)), ["w4a16-int4pack-cuda", "w4a16-tiles", "w8a8-int-mm"]);
+}
+
+#[test]
+fn leading_dimensions_pass_through() {
+    let _guard = tch::no_grad_guard();
+    for scheme in [Scheme::W8A8, Scheme::W4A16 { group: 32 }] {
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let prepared =
+                qpipe_kernels::prepare(weight(scheme, 48, 64, kind, true), Device::Cpu, kind).unwrap();
+            let x = Tensor::randn([2, 5, 64], (kind, Device::Cpu));
+            let y = prepared.forward(&x);
+            assert_eq!(y.size(), [2, 5, 48]);
+            assert!(y.view([10, 48]).equal(&prepared.forward(&x.view([10, 64]))));
+            // What a transposed activation gives does not depend on its strides.
+            assert!(prepared.forward(&x.transpose(0, 1)).transpose(0, 1).equal(&y));
+        }
+    }
+}
+
+#[test]
+fn weights_stay_packed() {
+    let (out_features, in_features) = (512, 1024);
+    let weights = (out_features * in_features) as f64;
+    for kind in KINDS {
+        for (scheme, most_bits) in [(Scheme::W8A8, 8.1), (Scheme::W4A16 { group: 128 }, 4.3)] {
+            let weight = weight(scheme, out_features, in_features, kind, false);
+            let prepared = qpipe_kernels::prepare(weight, Device::Cpu, kind).unwrap();
+            let bits = prepared.bytes() as f64 * 8.0 / weights;
+            assert!(bits <= most_bits, "{scheme} in {kind:?}: {bits} bits a weight");
+        }
+    }
+}
+
+#[test]
+fn a_row_of_w8a8_does_not_depend_on_its_neighbours() {
+    let _guard = tch::no_grad_guard();
+    let prepared =
+        qpipe_kernels::prepare(weight(Scheme::W8A8, 96, 80, Kind::Float, false), Device::Cpu, Kind::Float)
+            .unwrap();
+    let x = Tensor::randn([70, 80], (Kind::Float, Device::Cpu));
+    let together = prepared.forward(&x);
+    for row in [0, 31, 69] {
+        assert!(prepared.forward(&x.narrow(0, row, 1)).equal(&together.narrow(0, row, 1)));
+    }
+}
+
+#[test]
+fn tensors_that_do_not_fit_are_refused_by_name() {
+    let zeros = |shape: &[i64], kind| Tensor::zeros(shape, (kind, Device::Cpu));
+    let int8 = Codes::Int8 { weight: zeros(&[4, 8], Kind::Int8), scale: zeros(&[4], Kind::Float) };
+    let error = QuantizedWeight::new(int8, None, 4, 8).unwrap_err().to_string();
+    assert_eq!(error, "scale has type Float and shape [4], expected floating point [4, 1]");
+    let int4 =
+        Codes::Int4 { packed: zeros(&[4, 1], Kind::Int), scale: zeros(&[4, 1], Kind::Float), group: 3 };
+    let error = QuantizedWeight::new(int4, None, 4, 8).unwrap_err().to_string();
+    assert_eq!(error, "a group of 3 does not divide 8 input channels");
+}
