@@ -2,6 +2,8 @@
 //! tests/parity/golden_logits.py. Also what must hold for each of them whatever transformers says: a KV
 //! cache, a padded batch and a tree of continuations change nothing.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and print")]
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -114,10 +116,8 @@ fn a_cache_changes_nothing() {
             let to = (from + step).min(golden.length());
             let ids = golden.ids.narrow(1, from, to - from);
             let hidden = decoder.hidden(&ids, &positions(from, to), &Attention::Causal, Some(&mut cache));
-            let distance = distance(
-                &decoder.logits(&hidden).squeeze_dim(0),
-                &expected.narrow(0, from, to - from),
-            );
+            let distance =
+                distance(&decoder.logits(&hidden).squeeze_dim(0), &expected.narrow(0, from, to - from));
             assert!(distance <= SAME_TOLERANCE, "{} at {from}..{to}: off by {distance}", golden.name);
             from = to;
             if from == golden.length() {
@@ -229,7 +229,11 @@ fn gradients_reach_every_parameter() {
             let gradient = parameter.grad();
             assert!(gradient.defined(), "{}: no gradient for {name}", golden.name);
             // The key bias shifts all scores of a query alike, up to the rotation: small, never absent.
-            assert!(gradient.abs().max().double_value(&[]) > 0.0, "{}: zero gradient for {name}", golden.name);
+            assert!(
+                gradient.abs().max().double_value(&[]) > 0.0,
+                "{}: zero gradient for {name}",
+                golden.name
+            );
             step.push((parameter, gradient));
         }
         // A step along the gradient, through the same tensors, lowers the loss of the next pass.

@@ -47,7 +47,8 @@ fn write_file(path: &Path, header: &Value, data: usize) {
 #[test]
 fn aligned_tensors_are_views_of_the_map() {
     let files = TensorFiles::open(&golden("llama-tied").join(WEIGHTS_FILE)).unwrap();
-    let (first, second) = (files.tensor("model.norm.weight").unwrap(), files.tensor("model.norm.weight").unwrap());
+    let (first, second) =
+        (files.tensor("model.norm.weight").unwrap(), files.tensor("model.norm.weight").unwrap());
     assert_eq!(first.data_ptr(), second.data_ptr());
     let map = files.files[0].bytes.data_ptr() as usize;
     assert!((map..map + files.files[0].bytes.numel()).contains(&(first.data_ptr() as usize)));
@@ -115,11 +116,17 @@ fn config_and_tensors_must_agree() {
     let folder = copy_of("llama-tied");
     patch_config(folder.path(), json!({ "vocab_size": 65 }));
     let text = message(folder.path());
-    assert!(text.contains("`model.embed_tokens.weight` has shape [64, 32], config.json calls for [65, 32]"), "{text}");
+    assert!(
+        text.contains("`model.embed_tokens.weight` has shape [64, 32], config.json calls for [65, 32]"),
+        "{text}"
+    );
 
     patch_config(folder.path(), json!({ "vocab_size": 64, "num_hidden_layers": 3 }));
     let text = message(folder.path());
-    assert!(text.contains("model.safetensors: tensor `model.layers.2.input_layernorm.weight` is missing"), "{text}");
+    assert!(
+        text.contains("model.safetensors: tensor `model.layers.2.input_layernorm.weight` is missing"),
+        "{text}"
+    );
 
     patch_config(folder.path(), json!({ "num_hidden_layers": 2, "tie_word_embeddings": false }));
     assert!(message(folder.path()).contains("tensor `lm_head.weight` is missing"));
@@ -133,7 +140,10 @@ fn missing_files_are_named() {
     let folder = copy_of("qwen3-sharded-layout4");
     fs::remove_file(folder.path().join("model-00002-of-00004.safetensors")).unwrap();
     let text = message(folder.path());
-    assert!(text.contains("model.safetensors.index.json: shard `model-00002-of-00004.safetensors`"), "{text}");
+    assert!(
+        text.contains("model.safetensors.index.json: shard `model-00002-of-00004.safetensors`"),
+        "{text}"
+    );
     fs::remove_file(folder.path().join(INDEX_FILE)).unwrap();
     assert!(message(folder.path()).contains("has no `model.safetensors` or `model.safetensors.index.json`"));
     fs::remove_file(folder.path().join("config.json")).unwrap();

@@ -105,10 +105,9 @@ impl Config {
         let kv_heads = if fields.is_null("num_key_value_heads") {
             heads
         } else {
-            fields
-                .count("num_key_value_heads", LARGEST_DIMENSION)?
-                .or(family.key_value_heads)
-                .unwrap_or(heads)
+            // A default that cannot be meant is no default.
+            let default = family.key_value_heads.filter(|default| heads % default == 0);
+            fields.count("num_key_value_heads", LARGEST_DIMENSION)?.or(default).unwrap_or(heads)
         };
         if heads % kv_heads != 0 {
             return Err(fields.wrong(

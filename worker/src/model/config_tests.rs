@@ -49,7 +49,8 @@ fn absent_fields_get_the_defaults_of_transformers() {
     let qwen2 = with(llama(), json!({ "model_type": "qwen2", "architectures": null }));
     let config = parse(&qwen2).unwrap();
     assert!(config.query_key_value_bias && !config.attention_output_bias);
-    let mistral = with(llama(), json!({ "architectures": ["MistralForCausalLM"], "num_key_value_heads": null }));
+    let mistral =
+        with(llama(), json!({ "architectures": ["MistralForCausalLM"], "num_key_value_heads": null }));
     let config = parse(&mistral).unwrap();
     assert_eq!((config.kv_heads, config.windows.as_slice()), (4, &[Some(4096), Some(4096)][..]));
 }

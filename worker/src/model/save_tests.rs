@@ -29,7 +29,10 @@ fn tensors() -> Vec<(String, Tensor)> {
 fn source() -> TempDir {
     let folder = TempDir::new().unwrap();
     let files = [
-        ("config.json", r#"{"torch_dtype": "float32", "hidden_size": 4, "quantization_config": {"bits": 4}}"#),
+        (
+            "config.json",
+            r#"{"torch_dtype": "float32", "hidden_size": 4, "quantization_config": {"bits": 4}}"#,
+        ),
         ("generation_config.json", "{}"),
         ("tokenizer.json", "{}"),
         ("tokenizer_config.json", "{}"),
@@ -79,7 +82,8 @@ fn a_large_checkpoint_is_sharded_in_order() {
         writer.put(name, tensor).unwrap();
     }
     writer.finish().unwrap();
-    let index: Value = serde_json::from_str(&fs::read_to_string(folder.path().join(INDEX_FILE)).unwrap()).unwrap();
+    let index: Value =
+        serde_json::from_str(&fs::read_to_string(folder.path().join(INDEX_FILE)).unwrap()).unwrap();
     assert_eq!(index["metadata"]["total_size"], 200);
     assert_eq!(index["weight_map"]["t1"], "model-00001-of-00003.safetensors");
     assert_eq!(index["weight_map"]["t4"], "model-00003-of-00003.safetensors");
@@ -119,7 +123,8 @@ fn companions_travel_and_the_config_is_patched() {
         Some(&patch),
     )
     .unwrap();
-    let config: Value = serde_json::from_str(&fs::read_to_string(out.path().join(CONFIG_FILE)).unwrap()).unwrap();
+    let config: Value =
+        serde_json::from_str(&fs::read_to_string(out.path().join(CONFIG_FILE)).unwrap()).unwrap();
     assert_eq!(config, json!({ "torch_dtype": "bfloat16", "hidden_size": 4, "extra": 1 }));
     let mut names: Vec<String> = fs::read_dir(out.path())
         .unwrap()

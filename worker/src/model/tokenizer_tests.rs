@@ -94,7 +94,10 @@ fn a_tokenizer_that_does_not_fit_is_refused() {
     let folder = folder(&["<s>", "a", "b", "c", "d"]);
     write(&folder, "config.json", &config(4));
     let text = Tokenizer::open(folder.path()).unwrap_err().to_string();
-    assert!(text.contains("tokenizer.json: the tokenizer does not fit the model: its highest token is 4"), "{text}");
+    assert!(
+        text.contains("tokenizer.json: the tokenizer does not fit the model: its highest token is 4"),
+        "{text}"
+    );
     assert!(text.contains("vocabulary has 4 entries"), "{text}");
 }
 
@@ -102,15 +105,23 @@ fn a_tokenizer_that_does_not_fit_is_refused() {
 fn broken_files_are_named() {
     let folder = folder(&["<s>", "a"]);
     fs::write(folder.path().join("tokenizer_config.json"), "{").unwrap();
-    assert!(Tokenizer::open(folder.path()).unwrap_err().to_string().contains("tokenizer_config.json: not valid JSON"));
+    assert!(
+        Tokenizer::open(folder.path())
+            .unwrap_err()
+            .to_string()
+            .contains("tokenizer_config.json: not valid JSON")
+    );
     fs::write(folder.path().join(TOKENIZER_FILE), "{}").unwrap();
-    assert!(Tokenizer::open(folder.path()).unwrap_err().to_string().contains("tokenizer.json: not a tokenizer"));
+    assert!(
+        Tokenizer::open(folder.path()).unwrap_err().to_string().contains("tokenizer.json: not a tokenizer")
+    );
     fs::remove_file(folder.path().join(TOKENIZER_FILE)).unwrap();
     assert!(Tokenizer::open(folder.path()).unwrap_err().to_string().contains("has no `tokenizer.json`"));
 }
 
 /// The tokenizer of the trained checkpoint among the shared data: ids as the Hub's own gives them.
 #[test]
+#[expect(clippy::print_stdout, reason = "says why it did nothing")]
 fn stories_are_tokenized() {
     let Some(data) = std::env::var_os("QPIPE_TEST_DATA") else {
         println!("skipped: QPIPE_TEST_DATA is not set");
