@@ -89,12 +89,14 @@ pub struct Planner<'a> {
     pub machine: &'a Machine,
     /// Instances that run though their result is known.
     pub forced: Vec<bool>,
+    /// The run that this is for; empty if nothing is going to run.
+    pub run: String,
 }
 
 impl<'a> Planner<'a> {
     /// A planner that forces nothing.
     pub fn new(pipeline: &'a Pipeline, store: &'a Store, machine: &'a Machine) -> Self {
-        Self { pipeline, store, machine, forced: vec![false; pipeline.instances.len()] }
+        Self { pipeline, store, machine, forced: vec![false; pipeline.instances.len()], run: String::new() }
     }
 
     /// What is to be done about the instance `index`, given the results `known` so far.
@@ -126,7 +128,7 @@ impl<'a> Planner<'a> {
         }
         match self.store.peek_as(&key, &manifest.kind)? {
             Some(record) => Ok(State::Cached(Known::of(&record, local_path(source.as_ref())))),
-            None => due(reason::explain(self.store, &key, &manifest, &instance.id, &self.pipeline.name)?),
+            None => due(reason::explain(self.store, &key, &manifest, &instance.id, &self.pipeline.name, &self.run)?),
         }
     }
 

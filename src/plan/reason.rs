@@ -86,11 +86,14 @@ pub(super) fn explain(
     manifest: &Manifest,
     node: &str,
     pipeline: &str,
+    run: &str,
 ) -> Result<Reason, StoreError> {
-    let records = store.records_of(&manifest.kind, COMPARED)?;
+    let mut records = store.records_of(&manifest.kind, COMPARED)?;
     if records.iter().any(|record| record.key == *key) {
         return Ok(Reason::Lost);
     }
+    // A sibling that this very run made is not what the node was before.
+    records.retain(|record| record.meta.run != run);
     Ok(nearest(&records, manifest, node, pipeline).unwrap_or(Reason::New))
 }
 

@@ -91,6 +91,8 @@ pub fn run(
     let started = Instant::now();
     let machine = Machine::detect(store.root());
     let mut planner = Planner::new(pipeline, store, &machine);
+    let name = run_name();
+    planner.run.clone_from(&name);
     planner.forced = plan::marked(pipeline, &options.force, false).map_err(RunError::Selection)?;
     let wanted = plan::marked(pipeline, &options.only, true).map_err(RunError::Selection)?;
     let wanted = plan::with_ancestors(pipeline, wanted);
@@ -99,7 +101,6 @@ pub fn run(
     let lock = Lock::load(&lock_path)?;
     let (states, known) = examine(&planner, &lock, &wanted, options.locked.then_some(&lock_path))?;
 
-    let name = run_name();
     let mut record = RunRecord::create(&store.runs_dir(), &name);
     record.write(PLAN_FILE, &plan::plan_rows(pipeline, &states, &wanted));
     let mut observers = Fan { first: &mut record, second: observer, failures: Vec::new() };

@@ -132,5 +132,8 @@ pub fn fake_worker() -> PathBuf {
     let mut path = std::env::current_exe().unwrap();
     path.pop();
     path.pop();
-    path.join("examples").join("fake_worker")
+    let path = path.join("examples").join("fake_worker");
+    // `cargo test` builds examples; `cargo test --test engine` does not.
+    assert!(path.is_file(), "run `cargo build --release --example fake_worker` first");
+    path
 }
