@@ -123,14 +123,13 @@ impl Claim {
         output: Tree,
         location: Location,
         meta: Meta,
-        mut to_sync: Vec<PathBuf>,
+        blob_folders: Vec<PathBuf>,
     ) -> Result<Record, StoreError> {
         let layout = self.store.layout();
         let record = Record { key: self.key, manifest, output, location, meta };
         let written = self.staging.join(RECORD);
         fs::write(&written, record.encode()?).map_err(StoreError::writing)?;
-        to_sync.push(written.clone());
-        self.store.group_sync().sync(to_sync).map_err(StoreError::writing)?;
+        self.store.group_sync().sync(vec![written.clone()], blob_folders).map_err(StoreError::writing)?;
 
         let path = layout.record(&record.manifest.kind, &self.key);
         let shard = path.parent().expect("a record lies in a shard");
@@ -138,7 +137,7 @@ impl Claim {
         make_folder(shard)?;
         fs::rename(&written, &path).map_err(StoreError::writing)?;
         let folders = vec![shard.to_owned(), of_kind.to_owned(), layout.actions()];
-        self.store.group_sync().sync(folders).map_err(StoreError::writing)?;
+        self.store.group_sync().sync(Vec::new(), folders).map_err(StoreError::writing)?;
         remove(&layout.staging(&self.key));
         tracing::debug!(key = %self.key.short(), kind = %record.manifest.kind, "committed");
         Ok(record)

@@ -56,7 +56,8 @@ pub(crate) fn ingest(
             incoming.push((movable(file, &scratch.join(name))?, blob));
         }
     }
-    sync.sync(incoming.iter().map(|(from, _)| from.clone()).collect()).map_err(StoreError::writing)?;
+    sync.sync(incoming.iter().map(|(from, _)| from.clone()).collect(), Vec::new())
+        .map_err(StoreError::writing)?;
     folders.dedup();
     for shard in &folders {
         make_folder(shard)?;

@@ -138,7 +138,7 @@ fn now() -> i64 {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::*;
 
@@ -287,14 +287,20 @@ mod tests {
         stat_log::append(&fixture.log(), &lines).unwrap();
         let best = (0..5)
             .map(|_| {
-                let start = Instant::now();
+                let start = cpu_time();
                 assert_eq!(stat_log::load(&fixture.log()).len(), 10_000);
-                start.elapsed()
+                cpu_time() - start
             })
             .min()
             .unwrap();
-        // The aim is 10 ms on an idle core; the bound leaves room for a busy machine.
-        assert!(best < Duration::from_millis(40), "{best:?}");
+        // The aim is 10 ms on an idle core; the bound leaves room for a busy machine's cold caches.
+        assert!(best < Duration::from_millis(25), "{best:?}");
+    }
+
+    /// Time that this thread has spent on a processor: other tests run at the same time.
+    fn cpu_time() -> Duration {
+        let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+        Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
     }
 
     #[test]
