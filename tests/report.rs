@@ -1,5 +1,6 @@
 //! The report from artifacts on disk to the files in `results/NAME/`.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::print_stdout, reason = "a test says what it skips")]
 
 use std::path::{Path, PathBuf};
 

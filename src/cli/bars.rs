@@ -49,8 +49,13 @@ impl Observer for Bars {
                 if bar.length() != Some(*total) && *total > 0 {
                     bar.set_length(*total);
                     let template = match unit.as_str() {
-                        "bytes" => "{prefix:28} {bar:28} {bytes}/{total_bytes}  {bytes_per_sec}  eta {eta}  {msg}".to_owned(),
-                        unit => format!("{{prefix:28}} {{bar:28}} {{pos}}/{{len}} {unit}  {{per_sec}}  eta {{eta}}  {{msg}}"),
+                        "bytes" => {
+                            "{prefix:28} {bar:28} {bytes}/{total_bytes}  {bytes_per_sec}  eta {eta}  {msg}"
+                                .to_owned()
+                        }
+                        unit => format!(
+                            "{{prefix:28}} {{bar:28}} {{pos}}/{{len}} {unit}  {{per_sec}}  eta {{eta}}  {{msg}}"
+                        ),
                     };
                     bar.set_style(style(&template));
                 }

@@ -41,7 +41,11 @@ fn verify() -> Result<Exit, Failure> {
         "{} blobs, {}: {}",
         report.blobs,
         size::bytes(report.bytes),
-        if report.corrupt.is_empty() { "all as they were written".to_owned() } else { format!("{} corrupt, set aside", report.corrupt.len()) }
+        if report.corrupt.is_empty() {
+            "all as they were written".to_owned()
+        } else {
+            format!("{} corrupt, set aside", report.corrupt.len())
+        }
     ));
     Ok(if report.corrupt.is_empty() { Exit::Done } else { Exit::Environment })
 }

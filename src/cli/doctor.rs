@@ -17,6 +17,12 @@ const LITTLE_SPACE: u64 = 5 << 30;
 /// How long the Hub may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// A check, by the name that it is printed under.
+type Check = (&'static str, fn() -> Finding);
+
+static CHECKS: [Check; 5] =
+    [("worker", worker), ("cuda", cuda), ("store", store), ("disk", disk), ("hub", hub)];
+
 /// Says what works, what is missing, and the command that mends it.
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {}
@@ -30,10 +36,8 @@ enum Finding {
 }
 
 pub(super) fn exec(_: &DoctorArgs) -> Result<Exit, Failure> {
-    let checks: [(&str, fn() -> Finding); 5] =
-        [("worker", worker), ("cuda", cuda), ("store", store), ("disk", disk), ("hub", hub)];
     let mut exit = Exit::Done;
-    for (name, check) in checks {
+    for (name, check) in CHECKS {
         let (mark, text, mend) = match check() {
             Finding::Good(text) => ("ok", text, None),
             Finding::Note(text, mend) => ("--", text, Some(mend)),
@@ -92,7 +96,9 @@ fn store() -> Finding {
                 ),
             }
         }
-        Err(failure) => Finding::Bad(failure.text().to_owned(), "name another folder in QPIPE_CACHE".to_owned()),
+        Err(failure) => {
+            Finding::Bad(failure.text().to_owned(), "name another folder in QPIPE_CACHE".to_owned())
+        }
     }
 }
 
@@ -103,9 +109,10 @@ fn disk() -> Finding {
         .map(|disk| disk.f_bavail * disk.f_frsize);
     match free {
         Some(free) if free >= LITTLE_SPACE => Finding::Good(format!("{} free", size::bytes(free))),
-        Some(free) => {
-            Finding::Note(format!("{} free", size::bytes(free)), "a larger disk can be named in QPIPE_CACHE".to_owned())
-        }
+        Some(free) => Finding::Note(
+            format!("{} free", size::bytes(free)),
+            "a larger disk can be named in QPIPE_CACHE".to_owned(),
+        ),
         None => Finding::Note("free space cannot be told".to_owned(), "df -h".to_owned()),
     }
 }

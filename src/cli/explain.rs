@@ -31,13 +31,15 @@ pub(super) fn exec(args: &ExplainArgs) -> Result<Exit, Failure> {
     let wanted = marked(&pipeline, only, true).map_err(|error| Failure::selection(&error))?;
     let wanted = with_ancestors(&pipeline, wanted);
     let lock = Lock::load(&Lock::path_of(&pipeline.file)).map_err(|error| Failure::lock(&error))?;
-    let (states, _) = planner.examine_all(&lock, &wanted).map_err(|errors| Failure::plan(&pipeline, &errors))?;
+    let (states, _) =
+        planner.examine_all(&lock, &wanted).map_err(|errors| Failure::plan(&pipeline, &errors))?;
     for index in indices {
         let instance = &pipeline.instances[index];
         let mut text = format!("{} ({})\n", instance.id, instance.kind.name);
         match &states[index] {
             State::Cached(known) => {
-                let record = store.peek_as(&known.key, instance.kind.name).map_err(|error| Failure::store(&error))?;
+                let record =
+                    store.peek_as(&known.key, instance.kind.name).map_err(|error| Failure::store(&error))?;
                 let _ = writeln!(text, "  cached: nothing in its manifest changed");
                 let _ = writeln!(text, "  key {}", known.key);
                 if let Some(record) = record {
@@ -53,7 +55,8 @@ pub(super) fn exec(args: &ExplainArgs) -> Result<Exit, Failure> {
                     }
                     manifest(&mut text, &record.manifest);
                 }
-                let _ = writeln!(text, "  output {} ({})", known.content, size::bytes(known.output.total_size()));
+                let _ =
+                    writeln!(text, "  output {} ({})", known.content, size::bytes(known.output.total_size()));
                 for (name, entry) in &known.output.files {
                     let _ = writeln!(text, "    {} {} {name}", entry.digest.short(), size::bytes(entry.size));
                 }
@@ -73,7 +76,8 @@ pub(super) fn exec(args: &ExplainArgs) -> Result<Exit, Failure> {
                 }
             }
             State::Blocked(inputs) => {
-                let names: Vec<&str> = inputs.iter().map(|&input| pipeline.instances[input].id.as_str()).collect();
+                let names: Vec<&str> =
+                    inputs.iter().map(|&input| pipeline.instances[input].id.as_str()).collect();
                 let _ = writeln!(text, "  key not known before these ran: {}", names.join(", "));
             }
         }
@@ -83,7 +87,11 @@ pub(super) fn exec(args: &ExplainArgs) -> Result<Exit, Failure> {
 }
 
 fn manifest(text: &mut String, manifest: &Manifest) {
-    let _ = writeln!(text, "  manifest (schema {}, {} version {})", manifest.schema, manifest.kind, manifest.version);
+    let _ = writeln!(
+        text,
+        "  manifest (schema {}, {} version {})",
+        manifest.schema, manifest.kind, manifest.version
+    );
     let _ = writeln!(text, "    params {}", manifest.params);
     for (port, value) in &manifest.inputs {
         let _ = writeln!(text, "    input {port} {value}");

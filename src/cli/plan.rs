@@ -32,7 +32,8 @@ pub(super) fn exec(args: &PlanArgs) -> Result<Exit, Failure> {
     let wanted = marked(&pipeline, &args.only, true).map_err(|error| Failure::selection(&error))?;
     let wanted = with_ancestors(&pipeline, wanted);
     let lock = Lock::load(&Lock::path_of(&pipeline.file)).map_err(|error| Failure::lock(&error))?;
-    let (states, _) = planner.examine_all(&lock, &wanted).map_err(|errors| Failure::plan(&pipeline, &errors))?;
+    let (states, _) =
+        planner.examine_all(&lock, &wanted).map_err(|errors| Failure::plan(&pipeline, &errors))?;
     let rows = plan_rows(&pipeline, &states, &wanted);
     if args.json {
         printer::out(serde_json::to_string_pretty(&rows).unwrap_or_default());
@@ -46,7 +47,8 @@ pub(super) fn exec(args: &PlanArgs) -> Result<Exit, Failure> {
         let _ = writeln!(text, "{}", line.trim_end());
     }
     let count = |state: &str| rows.iter().filter(|row| row.state == state).count();
-    let _ = write!(text, "{} cached, {} to run, {} to be seen", count("cached"), count("run"), count("unknown"));
+    let _ =
+        write!(text, "{} cached, {} to run, {} to be seen", count("cached"), count("run"), count("unknown"));
     printer::out(text);
     Ok(Exit::Done)
 }

@@ -67,10 +67,10 @@ pub(super) fn exec(args: &RunArgs, verbose: u8, format: LogFormat) -> Result<Exi
     };
     let bars = std::io::stderr().is_terminal() && verbose == 0 && format == LogFormat::Text;
     let terminal: Box<dyn Observer> = if bars { Box::new(Bars::new()) } else { Box::new(Lines::new()) };
-    let events = args.events.as_ref().map(|path| open_events(path)).transpose()?;
+    let events = args.events.as_ref().map(open_events).transpose()?;
     let mut observer = Both { terminal, events };
-    let outcome =
-        run::run(&pipeline, &store, &options, &mut observer).map_err(|error| Failure::run(&pipeline, &error))?;
+    let outcome = run::run(&pipeline, &store, &options, &mut observer)
+        .map_err(|error| Failure::run(&pipeline, &error))?;
 
     for report in &outcome.published {
         printer::out(&report.table);

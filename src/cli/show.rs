@@ -38,8 +38,9 @@ pub(super) fn exec(args: &ShowArgs) -> Result<Exit, Failure> {
         },
     };
     let file = runs.join(&name).join(SUMMARY_FILE);
-    let text = fs::read(&file)
-        .map_err(|_| Failure::usage(format!("run `{name}` did not end; {} has what happened", runs.join(&name).display())))?;
+    let text = fs::read(&file).map_err(|_| {
+        Failure::usage(format!("run `{name}` did not end; {} has what happened", runs.join(&name).display()))
+    })?;
     let summary: Summary = serde_json::from_slice(&text)
         .map_err(|error| Failure::environment(format!("{}: {error}", file.display()), None))?;
     for (folder, table) in &summary.reports {

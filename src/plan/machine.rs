@@ -139,7 +139,8 @@ fn gpus(store: &Path) -> Vec<Gpu> {
     if let Some(known) = remembered.filter(|known| known.boot == boot) {
         return known.gpus;
     }
-    let answer = Command::new("nvidia-smi").args(["--query-gpu=name,compute_cap", "--format=csv,noheader"]).output();
+    let answer =
+        Command::new("nvidia-smi").args(["--query-gpu=name,compute_cap", "--format=csv,noheader"]).output();
     let gpus: Vec<Gpu> = match answer {
         Ok(output) if output.status.success() => {
             String::from_utf8_lossy(&output.stdout).lines().filter_map(parse_gpu).collect()

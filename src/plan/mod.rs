@@ -20,5 +20,5 @@ pub use planner::{Due, Examined, Known, Place, Planner, State, content_manifest,
 pub use reason::{Difference, Reason};
 pub use rows::Row;
 pub use select::{find, marked, with_ancestors};
-pub use table::{PlanRow, plan_rows};
 pub use source::{Resolved, local_tree, lock_name};
+pub use table::{PlanRow, plan_rows};

@@ -112,7 +112,12 @@ impl<'a> Planner<'a> {
             _ => (Some(self.ordinary(instance, known)), None),
         };
         let Some(manifest) = manifest else {
-            return Ok(State::Due(Box::new(Due { manifest: None, key: None, reason: Reason::Unresolved, source })));
+            return Ok(State::Due(Box::new(Due {
+                manifest: None,
+                key: None,
+                reason: Reason::Unresolved,
+                source,
+            })));
         };
         let key = manifest.key();
         let due = |reason| {
@@ -128,7 +133,14 @@ impl<'a> Planner<'a> {
         }
         match self.store.peek_as(&key, &manifest.kind)? {
             Some(record) => Ok(State::Cached(Known::of(&record, local_path(source.as_ref())))),
-            None => due(reason::explain(self.store, &key, &manifest, &instance.id, &self.pipeline.name, &self.run)?),
+            None => due(reason::explain(
+                self.store,
+                &key,
+                &manifest,
+                &instance.id,
+                &self.pipeline.name,
+                &self.run,
+            )?),
         }
     }
 
@@ -170,7 +182,8 @@ impl<'a> Planner<'a> {
     }
 
     fn ordinary(&self, instance: &Instance, known: &[Option<Known>]) -> Manifest {
-        let content = |index: usize| known[index].as_ref().map_or(Value::Null, |k| k.content.to_string().into());
+        let content =
+            |index: usize| known[index].as_ref().map_or(Value::Null, |k| k.content.to_string().into());
         let inputs = instance
             .inputs
             .iter()
@@ -178,9 +191,9 @@ impl<'a> Planner<'a> {
                 let value = match binding {
                     Binding::One(index) => content(*index),
                     Binding::Many(list) => list.iter().map(|&index| content(index)).collect(),
-                    Binding::Map(map) => {
-                        Value::Object(map.iter().map(|(name, &index)| (name.clone(), content(index))).collect())
-                    }
+                    Binding::Map(map) => Value::Object(
+                        map.iter().map(|(name, &index)| (name.clone(), content(index))).collect(),
+                    ),
                 };
                 ((*port).to_owned(), value)
             })
@@ -189,7 +202,11 @@ impl<'a> Planner<'a> {
     }
 
     /// A download's key is its content: the same bytes at any path have the same key.
-    fn download(&self, instance: &Instance, lock: &Lock) -> Result<(Option<Manifest>, Option<Resolved>), PlanError> {
+    fn download(
+        &self,
+        instance: &Instance,
+        lock: &Lock,
+    ) -> Result<(Option<Manifest>, Option<Resolved>), PlanError> {
         // The parameters were read as a `Download` once already.
         let Ok(download) = serde_json::from_value::<Download>(instance.parsed.params.clone()) else {
             return Ok((None, Some(Resolved::Unresolved)));
@@ -197,11 +214,13 @@ impl<'a> Planner<'a> {
         let resolved = source::resolve(&download, &instance.base_dir, self.store.stat_cache(), lock)?;
         let manifest = match &resolved {
             Resolved::Local { tree, .. } => Some(content_manifest(instance, instance.parsed.output, tree)),
-            Resolved::Pinned { pin } => Some(content_manifest(instance, instance.parsed.output, &pin.tree())),
+            Resolved::Pinned { pin } => Some(content_manifest(instance, instance.parsed.output, pin.tree())),
             Resolved::Unresolved => None,
             Resolved::Random { config, tokenizer } => {
-                let params = json!({"artifact": "model", "seed": download.seed.unwrap_or(0), "dtype": download.dtype});
-                let mut inputs = BTreeMap::from([("config".to_owned(), config.1.digest().to_string().into())]);
+                let params =
+                    json!({"artifact": "model", "seed": download.seed.unwrap_or(0), "dtype": download.dtype});
+                let mut inputs =
+                    BTreeMap::from([("config".to_owned(), config.1.digest().to_string().into())]);
                 if let Some((_, tree)) = tokenizer {
                     inputs.insert("tokenizer".to_owned(), tree.digest().to_string().into());
                 }
@@ -216,7 +235,8 @@ impl<'a> Planner<'a> {
         let instance = &self.pipeline.instances[index];
         let (rows, order) = self.report_rows(index, known)?;
         let place_of = |row: usize| order.iter().position(|&other| other == row);
-        let content = |index: usize| known[index].as_ref().map_or(Value::Null, |k| k.content.to_string().into());
+        let content =
+            |index: usize| known[index].as_ref().map_or(Value::Null, |k| k.content.to_string().into());
         let ordered = order.iter().map(|&row| &rows[row]);
         let labels: Vec<Value> = ordered
             .clone()
@@ -226,7 +246,10 @@ impl<'a> Planner<'a> {
         let params = json!({"document": report.document, "title": report.title, "rows": labels});
         let inputs = BTreeMap::from([
             ("evaluations".to_owned(), ordered.clone().map(|row| content(row.evaluation)).collect()),
-            ("benchmarks".to_owned(), ordered.map(|row| row.benchmark.map_or(Value::Null, content)).collect()),
+            (
+                "benchmarks".to_owned(),
+                ordered.map(|row| row.benchmark.map_or(Value::Null, content)).collect(),
+            ),
         ]);
         Ok(self.manifest(instance, params, inputs, Sensitivity::Portable))
     }

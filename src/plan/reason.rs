@@ -118,7 +118,11 @@ pub(super) fn compare(before: &Manifest, after: &Manifest) -> Vec<Difference> {
     let mut differences = Vec::new();
     let mut note = |field: &str, before: Value, after: Value| {
         if before != after {
-            differences.push(Difference { field: field.to_owned(), before: Some(before), after: Some(after) });
+            differences.push(Difference {
+                field: field.to_owned(),
+                before: Some(before),
+                after: Some(after),
+            });
         }
     };
     note("schema", before.schema.into(), after.schema.into());
@@ -129,7 +133,12 @@ pub(super) fn compare(before: &Manifest, after: &Manifest) -> Vec<Difference> {
     differences
 }
 
-fn maps(at: &str, before: &BTreeMap<String, Value>, after: &BTreeMap<String, Value>, found: &mut Vec<Difference>) {
+fn maps(
+    at: &str,
+    before: &BTreeMap<String, Value>,
+    after: &BTreeMap<String, Value>,
+    found: &mut Vec<Difference>,
+) {
     let as_object = |map: &BTreeMap<String, Value>| {
         Value::Object(map.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
     };
@@ -207,7 +216,11 @@ mod tests {
     #[test]
     fn long_reasons_are_cut() {
         let differences = (0..5)
-            .map(|i| Difference { field: format!("params.p{i}"), before: Some(json!(0)), after: Some(json!(1)) })
+            .map(|i| Difference {
+                field: format!("params.p{i}"),
+                before: Some(json!(0)),
+                after: Some(json!(1)),
+            })
             .collect();
         let text = Reason::Changed { since: 0.0, differences }.to_string();
         assert!(text.ends_with("`p2` 0 -> 1, and 2 more"), "{text}");

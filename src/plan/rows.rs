@@ -55,8 +55,9 @@ pub(super) fn rows(pipeline: &Pipeline, report: usize) -> Result<Vec<Row>, PlanE
     let row_of = |model: usize| rows.iter().position(|row| row.model == model);
     let baselines: Vec<Option<usize>> = match input(pipeline, report, "baseline") {
         Some(model) => {
-            let baseline = row_of(model)
-                .ok_or_else(|| PlanError::BaselineNotEvaluated { model: pipeline.instances[model].id.clone() })?;
+            let baseline = row_of(model).ok_or_else(|| PlanError::BaselineNotEvaluated {
+                model: pipeline.instances[model].id.clone(),
+            })?;
             (0..rows.len()).map(|row| (row != baseline).then_some(baseline)).collect()
         }
         None => rows

@@ -36,7 +36,12 @@ pub enum Resolved {
 }
 
 /// Looks at the source of `download`; relative paths start at `base`.
-pub(super) fn resolve(download: &Download, base: &Path, stat: &StatCache, lock: &Lock) -> Result<Resolved, PlanError> {
+pub(super) fn resolve(
+    download: &Download,
+    base: &Path,
+    stat: &StatCache,
+    lock: &Lock,
+) -> Result<Resolved, PlanError> {
     let Some((artifact, text)) = download.target() else { return Ok(Resolved::Unresolved) };
     match download.source() {
         Some(Source::Local(path)) => {
@@ -91,7 +96,7 @@ pub fn local_tree(path: &Path, artifact: Artifact, stat: &StatCache) -> Result<T
     match artifact {
         Artifact::Data if is_file => {
             // An artifact that is one file has no name: paths are in no key.
-            file_tree(path, stat)
+            Ok(stat.digest_tree(path, &|_| true)?)
         }
         _ if is_file => Err(PlanError::Unsuitable {
             path: path.to_owned(),
@@ -101,12 +106,22 @@ pub fn local_tree(path: &Path, artifact: Artifact, stat: &StatCache) -> Result<T
             folder_tree(path, "data files (.jsonl)", &|name| name.ends_with(".jsonl") && !hidden(name), stat)
         }
         Artifact::Adapter => {
-            let tree = folder_tree(path, "adapter files", &|name| !name.contains('/') && wanted_adapter_file(name), stat)?;
+            let tree = folder_tree(
+                path,
+                "adapter files",
+                &|name| !name.contains('/') && wanted_adapter_file(name),
+                stat,
+            )?;
             demand(path, &tree, "adapter_config.json")?;
             Ok(tree)
         }
         _ => {
-            let tree = folder_tree(path, "model files", &|name| !name.contains('/') && wanted_model_file(name), stat)?;
+            let tree = folder_tree(
+                path,
+                "model files",
+                &|name| !name.contains('/') && wanted_model_file(name),
+                stat,
+            )?;
             demand(path, &tree, "config.json")?;
             Ok(tree)
         }

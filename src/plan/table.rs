@@ -30,9 +30,16 @@ pub fn plan_rows(pipeline: &Pipeline, states: &[State], wanted: &[bool]) -> Vec<
                 State::Cached(known) => ("cached", Some(known.key.to_string()), String::new()),
                 State::Due(due) => ("run", due.key.map(|key| key.to_string()), due.reason.to_string()),
                 State::Blocked(inputs) => {
-                    let names: Vec<String> =
-                        inputs.iter().take(3).map(|&input| format!("`{}`", pipeline.instances[input].id)).collect();
-                    let more = if inputs.len() > 3 { format!(" and {} more", inputs.len() - 3) } else { String::new() };
+                    let names: Vec<String> = inputs
+                        .iter()
+                        .take(3)
+                        .map(|&input| format!("`{}`", pipeline.instances[input].id))
+                        .collect();
+                    let more = if inputs.len() > 3 {
+                        format!(" and {} more", inputs.len() - 3)
+                    } else {
+                        String::new()
+                    };
                     ("unknown", None, format!("depends on {}{more}", names.join(", ")))
                 }
             };

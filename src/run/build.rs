@@ -93,10 +93,9 @@ fn inputs(
 }
 
 fn source(index: usize, known: &[Option<Known>]) -> Result<Source, NodeFailure> {
-    known[index]
-        .as_ref()
-        .map(Source::of)
-        .ok_or_else(|| NodeFailure::new(Failure::Deterministic, "an input of this node is not known yet", None))
+    known[index].as_ref().map(Source::of).ok_or_else(|| {
+        NodeFailure::new(Failure::Deterministic, "an input of this node is not known yet", None)
+    })
 }
 
 fn download(planner: &Planner<'_>, index: usize, source: Resolved) -> Result<Work, NodeFailure> {
@@ -106,7 +105,11 @@ fn download(planner: &Planner<'_>, index: usize, source: Resolved) -> Result<Wor
             .map_err(|error| NodeFailure::new(Failure::Deterministic, error.to_string(), None))
     };
     let fetch = |pin| -> Result<Work, NodeFailure> {
-        Ok(Work::Local(LocalWork::Fetch(Box::new(Remote { download: read()?, instance: instance.clone(), pin }))))
+        Ok(Work::Local(LocalWork::Fetch(Box::new(Remote {
+            download: read()?,
+            instance: instance.clone(),
+            pin,
+        }))))
     };
     match source {
         Resolved::Local { path, tree } => Ok(Work::Local(LocalWork::Reference { path, tree })),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use qpipe_cache::{Digest, Manifest, Tree};
-use qpipe_nodes::protocol::{Action, Device, Failure};
 use qpipe_nodes::Sensitivity;
+use qpipe_nodes::protocol::{Action, Device, Failure};
 use serde_json::Value;
 
 use super::local::LocalWork;

@@ -101,13 +101,17 @@ pub(super) fn run(
         LocalWork::Report { title, rows } => {
             fs::create_dir_all(&out)?;
             let inputs = claim.staging().join("inputs");
-            let place = |source: &Source, name: String| materialise_one(shared.store, source, &inputs.join(name));
+            let place =
+                |source: &Source, name: String| materialise_one(shared.store, source, &inputs.join(name));
             let rows = rows
                 .iter()
                 .enumerate()
                 .map(|(index, row)| {
-                    let benchmark =
-                        row.benchmark.as_ref().map(|source| place(source, format!("benchmark/{index}"))).transpose()?;
+                    let benchmark = row
+                        .benchmark
+                        .as_ref()
+                        .map(|source| place(source, format!("benchmark/{index}")))
+                        .transpose()?;
                     Ok(RowInput {
                         evaluation: place(&row.evaluation, format!("evaluation/{index}"))?,
                         benchmark,
@@ -129,7 +133,11 @@ pub(super) fn run(
 
 /// Gets a remote source that is not pinned: what it is decides its key. One process asks, others wait; the
 /// lock file then says what it is.
-pub(super) fn fetch(job: &Job, shared: &Shared<'_>, tell: &mut dyn FnMut(Event)) -> Result<Outcome, NodeFailure> {
+pub(super) fn fetch(
+    job: &Job,
+    shared: &Shared<'_>,
+    tell: &mut dyn FnMut(Event),
+) -> Result<Outcome, NodeFailure> {
     let Work::Local(LocalWork::Fetch(remote)) = &job.work else {
         return Err(NodeFailure::new(Failure::Deterministic, "only remote sources have no key", None));
     };
@@ -160,7 +168,7 @@ pub(super) fn fetch(job: &Job, shared: &Shared<'_>, tell: &mut dyn FnMut(Event))
             Pin::new(revision, &tree)
         }
     };
-    let manifest = content_manifest(&remote.instance, remote.instance.parsed.output, &pin.tree());
+    let manifest = content_manifest(&remote.instance, remote.instance.parsed.output, pin.tree());
     let record = match patient_lookup(shared.store, &manifest.key(), &job.kind, shared, &mut quiet)? {
         None => return Ok(Outcome::Stopped),
         Some(Lookup::Hit(record)) => record,
@@ -231,7 +239,8 @@ fn download(
             Ok(Some(resolved.revision))
         }
         Some(Where::Http(url)) => {
-            let extension = url.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map_or("", |(_, e)| e);
+            let extension =
+                url.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map_or("", |(_, e)| e);
             let name = if extension.is_empty() { "data".to_owned() } else { format!("data.{extension}") };
             let digest = remote.download.digest.as_deref().unwrap_or_default();
             fetch::fetch_http(&url, digest, &folder.join(name), &mut progress).map_err(of_fetch)?;

@@ -118,7 +118,8 @@ pub fn run(
     let slots = options.limits.jobs;
     let shared = Shared::new(store, lock, &lock_path, names, slots);
     let interrupts = Interrupts::listen();
-    let scheduler = Scheduler::new(&planner, &shared, options.limits, &mut observers, (states, known), &wanted);
+    let scheduler =
+        Scheduler::new(&planner, &shared, options.limits, &mut observers, (states, known), &wanted);
     let mut results = scheduler.run(&interrupts);
 
     let mut published = Vec::new();

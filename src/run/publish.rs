@@ -31,8 +31,9 @@ pub(super) fn publish(
     results: &Path,
 ) -> Vec<(usize, Result<Published, NodeFailure>)> {
     let pipeline = planner.pipeline;
-    let reports: Vec<usize> =
-        (0..pipeline.instances.len()).filter(|&index| pipeline.instances[index].kind.name == "report").collect();
+    let reports: Vec<usize> = (0..pipeline.instances.len())
+        .filter(|&index| pipeline.instances[index].kind.name == "report")
+        .collect();
     let folder = results.join(&pipeline.name);
     let several = reports.len() > 1;
     reports

@@ -43,7 +43,8 @@ mod tests {
         queue.push(3, 30, false);
         queue.push(0, 7, true);
         queue.push(1, 10, false);
-        let order: Vec<usize> = std::iter::from_fn(|| queue.pop(|_, _| true)).map(|(index, _)| index).collect();
+        let order: Vec<usize> =
+            std::iter::from_fn(|| queue.pop(|_, _| true)).map(|(index, _)| index).collect();
         assert_eq!(order, [10, 30, 7]);
     }
 

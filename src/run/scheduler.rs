@@ -151,7 +151,11 @@ impl<'a> Scheduler<'a> {
         self.results
     }
 
-    fn spawn<'scope>(&self, scope: &'scope Scope<'scope, 'a>, messages: &Sender<Message>) -> Vec<Sender<Job>> {
+    fn spawn<'scope>(
+        &self,
+        scope: &'scope Scope<'scope, 'a>,
+        messages: &Sender<Message>,
+    ) -> Vec<Sender<Job>> {
         let shared = self.shared;
         (0..self.limits.jobs + LOCAL_SLOTS)
             .map(|slot| {
@@ -174,7 +178,9 @@ impl<'a> Scheduler<'a> {
             }
             match inbox.recv_timeout(TICK) {
                 Ok(Message::Event(event)) => self.observer.on(&event),
-                Ok(Message::Ended { slot, index, outcome, seconds }) => self.ended(slot, index, outcome, seconds),
+                Ok(Message::Ended { slot, index, outcome, seconds }) => {
+                    self.ended(slot, index, outcome, seconds)
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -200,7 +206,8 @@ impl<'a> Scheduler<'a> {
             let (planner, limits, free, known) = (self.planner, self.limits, &self.free, &self.results.known);
             let next = self.ready.pop(|index, measured| {
                 let host = planner.pipeline.instances[index].parsed.host;
-                let fits = limits.max_memory.is_none_or(|max| idle || used + memory(planner, index, known) <= max);
+                let fits =
+                    limits.max_memory.is_none_or(|max| idle || used + memory(planner, index, known) <= max);
                 !measuring && fits && (!measured || idle) && !free[lane(host)].is_empty()
             });
             let Some((index, measured)) = next else { return };

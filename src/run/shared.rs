@@ -29,7 +29,13 @@ pub(super) struct Shared<'a> {
 
 impl<'a> Shared<'a> {
     /// For a run called `run` with `slots` slots.
-    pub(super) fn new(store: &'a Store, lock: Lock, lock_path: &Path, names: [&str; 2], slots: usize) -> Self {
+    pub(super) fn new(
+        store: &'a Store,
+        lock: Lock,
+        lock_path: &Path,
+        names: [&str; 2],
+        slots: usize,
+    ) -> Self {
         let [run, pipeline] = names;
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Self {

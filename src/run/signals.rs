@@ -21,7 +21,12 @@ impl Interrupts {
             .filter_map(|signal| {
                 let count = Arc::clone(&count);
                 // SAFETY: the handler only adds to an atomic, which is async-signal-safe.
-                unsafe { signal_hook::low_level::register(signal, move || _ = count.fetch_add(1, Ordering::Relaxed)) }.ok()
+                unsafe {
+                    signal_hook::low_level::register(signal, move || {
+                        _ = count.fetch_add(1, Ordering::Relaxed)
+                    })
+                }
+                .ok()
             })
             .collect();
         Self { count, registered }

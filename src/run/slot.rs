@@ -53,7 +53,9 @@ pub(super) fn serve(slot: usize, jobs: &Receiver<Job>, messages: &Sender<Message
         let outcome = match outcome {
             Ok(outcome) => outcome,
             // A download that was told to stop has not failed.
-            Err(_) if shared.stopping() && matches!(job.work, Work::Local(LocalWork::Fetch(_))) => Outcome::Stopped,
+            Err(_) if shared.stopping() && matches!(job.work, Work::Local(LocalWork::Fetch(_))) => {
+                Outcome::Stopped
+            }
             Err(failure) => Outcome::Failed(failure),
         };
         let seconds = started.elapsed().as_secs_f64();
@@ -119,7 +121,10 @@ impl Attempt<'_, '_> {
     /// The result, or the right to compute it; `None` if the run ends while another process computes it.
     fn claim(&self, store: &Store, key: &Digest) -> Result<Option<Lookup>, NodeFailure> {
         let mut wait = |holder: &str| {
-            tell(self.messages, Event::NodeWaiting { node: self.job.node.clone(), holder: holder.to_owned() });
+            tell(
+                self.messages,
+                Event::NodeWaiting { node: self.job.node.clone(), holder: holder.to_owned() },
+            );
         };
         if self.job.forced {
             return Ok(Some(Lookup::Miss(store.claim_anew(key, &self.job.kind, &mut wait)?)));
@@ -280,7 +285,10 @@ fn materialise(
         let input = match binding {
             Binding::One(source) => Input::One(place(source, port)?),
             Binding::Many(list) => Input::Many(
-                list.iter().enumerate().map(|(i, s)| place(s, &format!("{port}/{i}"))).collect::<Result<_, _>>()?,
+                list.iter()
+                    .enumerate()
+                    .map(|(i, s)| place(s, &format!("{port}/{i}")))
+                    .collect::<Result<_, _>>()?,
             ),
             Binding::Map(map) => Input::Map(
                 map.iter()
@@ -294,11 +302,15 @@ fn materialise(
 }
 
 /// The path of one artifact: the user's own, or a folder of links at `destination`.
-pub(super) fn materialise_one(store: &Store, source: &Source, destination: &Path) -> Result<PathBuf, NodeFailure> {
+pub(super) fn materialise_one(
+    store: &Store,
+    source: &Source,
+    destination: &Path,
+) -> Result<PathBuf, NodeFailure> {
     match &source.place {
-        Place::Path(path) => path.canonicalize().map_err(|error| {
-            NodeFailure::new(Failure::User, format!("{}: {error}", path.display()), None)
-        }),
+        Place::Path(path) => path
+            .canonicalize()
+            .map_err(|error| NodeFailure::new(Failure::User, format!("{}: {error}", path.display()), None)),
         Place::Store => {
             store.materialise(&source.tree, destination)?;
             Ok(destination.to_owned())

@@ -48,7 +48,9 @@ pub enum WorkerError {
         line: String,
     },
     /// It is of another version.
-    #[error("the worker speaks protocol {found} on libtorch {torch}; this qpipe needs protocol {PROTOCOL_VERSION} on libtorch {TORCH_VERSION}")]
+    #[error(
+        "the worker speaks protocol {found} on libtorch {torch}; this qpipe needs protocol {PROTOCOL_VERSION} on libtorch {TORCH_VERSION}"
+    )]
     Version {
         /// Its protocol.
         found: u32,
@@ -112,7 +114,8 @@ impl Worker {
             .process_group(0)
             .spawn()
             .map_err(|source| WorkerError::Spawn { path: path.to_owned(), source })?;
-        let (Some(stdin), Some(stdout), Some(errors)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        let (Some(stdin), Some(stdout), Some(errors)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             unreachable!("all three streams were asked for as pipes");
         };
@@ -130,7 +133,9 @@ impl Worker {
         });
         let mut worker = Self { child, stdin, stdout: BufReader::new(stdout), stderr, drain: Some(drain) };
         match worker.next_event()? {
-            Event::Ready { protocol: PROTOCOL_VERSION, torch } if torch.starts_with(TORCH_VERSION) => Ok(worker),
+            Event::Ready { protocol: PROTOCOL_VERSION, torch } if torch.starts_with(TORCH_VERSION) => {
+                Ok(worker)
+            }
             Event::Ready { protocol, torch } => Err(WorkerError::Version { found: protocol, torch }),
             other => Err(WorkerError::Garbage { line: format!("{other:?} before it was ready") }),
         }
@@ -181,7 +186,10 @@ impl Worker {
     fn died(&mut self) -> WorkerError {
         match self.child.wait() {
             Ok(status) => match status.signal() {
-                Some(signal) => WorkerError::Died { how: format!("was killed by {}", signal_name(signal)), killed: signal == 9 },
+                Some(signal) => WorkerError::Died {
+                    how: format!("was killed by {}", signal_name(signal)),
+                    killed: signal == 9,
+                },
                 None => WorkerError::Died {
                     how: format!("exited with code {}", status.code().unwrap_or_default()),
                     killed: false,

@@ -1,4 +1,5 @@
 //! A small server on a local port that speaks the Hub's HTTP interface, with faults on request.
+#![allow(unreachable_pub, reason = "a module of several test binaries")]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Write};

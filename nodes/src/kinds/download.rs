@@ -160,17 +160,15 @@ impl Kind for Download {
                 errors.push(ParamError::value(name, format!("`{name}` belongs to `random:` sources")));
             }
         }
-        match &source {
-            Source::Hub { .. } => {
-                if self.revision.is_some() && text.contains('@') {
+        if self.revision.is_some() {
+            match source {
+                Source::Hub { .. } if text.contains('@') => {
                     errors
                         .push(ParamError::value("revision", "the source already names a revision after `@`"));
                 }
+                Source::Hub { .. } => {}
+                _ => errors.push(ParamError::value("revision", "`revision` belongs to `hf://` sources")),
             }
-            _ if self.revision.is_some() => {
-                errors.push(ParamError::value("revision", "`revision` belongs to `hf://` sources"));
-            }
-            _ => {}
         }
         match (&source, &self.digest) {
             (Source::Http(_), None) => errors.push(

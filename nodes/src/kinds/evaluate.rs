@@ -92,9 +92,11 @@ impl Kind for Evaluate {
         for (index, task) in self.tasks.iter().enumerate() {
             if !TASKS.iter().any(|(name, _)| name == task) {
                 let names: Vec<&str> = TASKS.iter().map(|(name, _)| *name).collect();
-                let mut error = ParamError::value("tasks", format!("unknown task `{task}`"));
+                let mut error = ParamError::value("tasks", format!("unknown task `{task}`"))
+                    .help(format!("Known tasks: {}.", names.join(", ")));
                 error.path.push(index.to_string());
-                errors.push(error.help(format!("Known tasks: {}.", names.join(", "))));
+                error.alternatives = names.into_iter().map(str::to_owned).collect();
+                errors.push(error);
             } else if self.tasks[..index].contains(task) {
                 errors.push(ParamError::value("tasks", format!("`{task}` stands there twice")));
             }

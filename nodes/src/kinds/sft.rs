@@ -161,9 +161,13 @@ impl Lora {
         if self.targets.is_empty() {
             errors.push(at("targets", "names no layer".to_owned()));
         }
-        for target in &self.targets {
+        for (index, target) in self.targets.iter().enumerate() {
             if !LINEAR_NAMES.contains(&target.as_str()) {
-                errors.push(at("targets", format!("`{target}` is not one of {}", LINEAR_NAMES.join(", "))));
+                let mut error =
+                    at("targets", format!("`{target}` is not one of {}", LINEAR_NAMES.join(", ")));
+                error.path.push(index.to_string());
+                error.alternatives = LINEAR_NAMES.iter().map(|name| (*name).to_owned()).collect();
+                errors.push(error);
             }
         }
         errors
