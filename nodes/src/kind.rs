@@ -7,6 +7,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::Artifact;
+pub use crate::param_error::{ParamError, Target};
 
 /// How many artifacts a port takes, and how they are written in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,60 +56,6 @@ pub enum Sensitivity {
     /// The very hardware: measured times.
     Hardware,
 }
-
-/// Where in a parameter an error lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// The key is wrong: it should not be there, or has another name.
-    Key,
-    /// The value is wrong.
-    Value,
-    /// Something is absent; the enclosing mapping is to be shown.
-    Missing,
-}
-
-/// A mistake in a node's parameters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParamError {
-    /// Where: mapping keys and list indices from the node's own mapping downward.
-    pub path: Vec<String>,
-    /// Which part of that place to show.
-    pub target: Target,
-    /// What is wrong: a lower-case fragment without a final period.
-    pub message: String,
-    /// What to do, as an imperative sentence.
-    pub help: Option<String>,
-}
-
-impl ParamError {
-    /// A mistake in the value of the top-level parameter `key`.
-    pub fn value(key: &str, message: impl Into<String>) -> Self {
-        Self { path: vec![key.to_owned()], target: Target::Value, message: message.into(), help: None }
-    }
-
-    /// A parameter that had to be there.
-    pub fn missing(message: impl Into<String>) -> Self {
-        Self { path: Vec::new(), target: Target::Missing, message: message.into(), help: None }
-    }
-
-    /// The same error with advice.
-    #[must_use]
-    pub fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
-        self
-    }
-}
-
-impl fmt::Display for ParamError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.path.is_empty() {
-            write!(f, "{}: ", self.path.join("."))?;
-        }
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for ParamError {}
 
 /// The typed parameters of one node kind. The struct is the node: what it says is what the file can say.
 ///
@@ -170,6 +117,12 @@ pub struct KindSpec {
     pub schema: fn() -> Schema,
 }
 
+impl fmt::Debug for KindSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} v{}", self.name, self.version)
+    }
+}
+
 impl KindSpec {
     /// The table row of `K`.
     pub const fn of<K: Kind>() -> Self {
@@ -202,36 +155,21 @@ fn schema<K: Kind>() -> Schema {
     schemars::schema_for!(K)
 }
 
-/// Types first, each mistake on its own: a top-level parameter that does not fit is noted and left out,
-/// and the rest is read again, so that one pass over the file shows every mistake.
 fn parse<K: Kind>(value: Value) -> Result<Parsed, Vec<ParamError>> {
-    let Value::Object(mut object) = value else {
-        return Err(vec![ParamError::missing("the node is not a mapping")]);
-    };
-    let mut errors: Vec<ParamError> = Vec::new();
-    let kind = loop {
-        match serde_path_to_error::deserialize::<_, K>(Value::Object(object.clone())) {
-            Ok(kind) => break Some(kind),
-            Err(error) => {
-                let path = segments(error.path());
-                let message = error.into_inner().to_string();
-                let removable = path.first().filter(|key| object.contains_key(*key)).cloned();
-                let already_known = removable.is_none()
-                    && errors.iter().any(|e| message == format!("missing field `{}`", e.path.join(".")));
-                if !already_known {
-                    errors.push(classify(path, message));
-                }
-                match removable {
-                    Some(key) => object.remove(&key),
-                    None => break None,
-                };
+    let keys: Vec<String> = value.as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect();
+    let (kind, mut errors) = read::<K>(value);
+    if let Some(kind) = &kind {
+        let known = errors.len();
+        let is_known = |error: &ParamError, known: &[ParamError]| {
+            known.iter().any(|other| other.path.first() == error.path.first())
+        };
+        for error in kind.check() {
+            // What is absent may be what a mistake above took out.
+            let follows = error.target == Target::Missing || is_known(&error, &errors[..known]);
+            if known == 0 || (!follows && error.path.first().is_some_and(|key| keys.contains(key))) {
+                errors.push(error);
             }
         }
-    };
-    if let Some(kind) = &kind
-        && errors.is_empty()
-    {
-        errors = kind.check();
     }
     match kind {
         Some(kind) if errors.is_empty() => Ok(Parsed {
@@ -244,6 +182,67 @@ fn parse<K: Kind>(value: Value) -> Result<Parsed, Vec<ParamError>> {
     }
 }
 
+/// Reads a JSON object by its types. Each mistake stands on its own: a key that does not fit is noted and
+/// left out, and the rest is read again, so that one pass shows every mistake. The value is what could be
+/// read.
+pub fn read<T: DeserializeOwned + JsonSchema>(value: Value) -> (Option<T>, Vec<ParamError>) {
+    // Nearly always all is well; then nothing is copied.
+    if let Ok(read) = T::deserialize(&value) {
+        return (Some(read), Vec::new());
+    }
+    if !value.is_object() {
+        return (None, vec![ParamError::missing("this is not a mapping")]);
+    }
+    let given: Vec<String> = value.as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect();
+    let mut rest = value;
+    let mut removed: Vec<Vec<String>> = Vec::new();
+    let mut errors: Vec<ParamError> = Vec::new();
+    loop {
+        let error = match serde_path_to_error::deserialize::<_, T>(rest.clone()) {
+            Ok(read) => return (Some(read), errors),
+            Err(error) => error,
+        };
+        let path = segments(error.path());
+        let error = ParamError::from_serde(path, &error.into_inner().to_string());
+        let is_absent = error.target == Target::Missing;
+        if is_absent && error.path.is_empty() {
+            // Serde names the first absent key only.
+            let absent = required::<T>().into_iter().filter(|name| !given.contains(name));
+            errors.extend(absent.map(|name| ParamError::absent(&name)));
+            return (None, errors);
+        }
+        // What is absent may be what was left out.
+        let absent: Vec<String> = error.path.iter().chain(&error.alternatives).cloned().collect();
+        let place = error.path.clone();
+        if !is_absent || !removed.contains(&absent) {
+            errors.push(error);
+        }
+        match remove(&mut rest, &place) {
+            Some(path) => removed.push(path),
+            None => return (None, errors),
+        }
+    }
+}
+
+/// Takes the value at `path` out of `value`, or what holds it where that is a list. Gives the path of what
+/// was taken.
+fn remove(value: &mut Value, path: &[String]) -> Option<Vec<String>> {
+    let (first, rest) = path.split_first()?;
+    let object = value.as_object_mut()?;
+    let deeper = object.get_mut(first).and_then(|inner| remove(inner, rest));
+    if let Some(mut taken) = deeper {
+        taken.insert(0, first.clone());
+        return Some(taken);
+    }
+    object.remove(first).map(|_| vec![first.clone()])
+}
+
+fn required<T: JsonSchema>() -> Vec<String> {
+    let schema = schemars::schema_for!(T);
+    let names = schema.get("required").and_then(Value::as_array);
+    names.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
 fn segments(path: &serde_path_to_error::Path) -> Vec<String> {
     use serde_path_to_error::Segment;
     path.iter()
@@ -254,21 +253,4 @@ fn segments(path: &serde_path_to_error::Path) -> Vec<String> {
             Segment::Unknown => None,
         })
         .collect()
-}
-
-fn classify(mut path: Vec<String>, message: String) -> ParamError {
-    let unknown = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
-    if let Some(name) = unknown {
-        if path.last().map(String::as_str) != Some(name) {
-            path.push(name.to_owned());
-        }
-        return ParamError {
-            path,
-            target: Target::Key,
-            message: format!("unknown key `{name}`"),
-            help: None,
-        };
-    }
-    let target = if message.starts_with("missing field") { Target::Missing } else { Target::Value };
-    ParamError { path, target, message, help: None }
 }

@@ -11,6 +11,7 @@
 pub mod artifact;
 pub mod kind;
 pub mod kinds;
+pub mod param_error;
 pub mod protocol;
 pub mod resources;
 pub mod results;
