@@ -118,9 +118,10 @@ fn a_worker_killed_in_any_kind_of_node_costs_only_that_node() {
         let events = env.path("events.jsonl");
         let _ = fs::remove_file(&events);
         let mut child = qpipe(&env).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let started = format!("\"event\":\"node_started\",\"node\":\"{victim}\"");
+        // Its first progress: before that the worker may not have been started.
+        let sign = format!("\"event\":\"progress\",\"node\":\"{victim}\"");
         let begun =
-            wait_until(&mut child, || fs::read_to_string(&events).is_ok_and(|text| text.contains(&started)));
+            wait_until(&mut child, || fs::read_to_string(&events).is_ok_and(|text| text.contains(&sign)));
         if begun {
             for worker in children(child.id()) {
                 let pid = rustix::process::Pid::from_raw(worker).unwrap();
