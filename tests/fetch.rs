@@ -342,7 +342,7 @@ fn an_absent_server_is_of_the_surroundings() {
 #[test]
 fn listed_files_cannot_leave_the_folder() {
     let (server, folder) = (HubServer::start(), folder());
-    server.add("datasets/org/evil", "../outside.jsonl", b"{}", false);
+    server.add("datasets/org/evil", "/outside.jsonl", b"{}", false);
     let mut request = request("org/evil");
     request.repo_type = "datasets".to_owned();
     request.artifact = Artifact::Data;

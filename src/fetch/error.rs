@@ -154,14 +154,6 @@ pub enum FetchError {
         /// The version that is.
         understood: u32,
     },
-    /// The lock file would have to change, which `--locked` forbids.
-    #[error("{} does not pin `{source_text}`, and --locked keeps it as it is", path.display())]
-    Locked {
-        /// The lock file.
-        path: PathBuf,
-        /// The source as the pipeline has it.
-        source_text: String,
-    },
     /// The caller asked to stop.
     #[error("the download was stopped")]
     Stopped,
@@ -191,8 +183,7 @@ impl FetchError {
             | Self::BadDigest { .. }
             | Self::BadPath { .. }
             | Self::BadLock { .. }
-            | Self::LockVersion { .. }
-            | Self::Locked { .. } => Failure::User,
+            | Self::LockVersion { .. } => Failure::User,
         }
     }
 
@@ -228,7 +219,6 @@ impl FetchError {
             }
             Self::WrongDigest { .. } => "If the new content is what you want, change `digest`.".to_owned(),
             Self::LockVersion { .. } => "Use the qpipe that wrote it, or remove the file.".to_owned(),
-            Self::Locked { .. } => "Run once without --locked and commit the lock file.".to_owned(),
             Self::BadLock { .. } => "Restore the file from version control, or remove it.".to_owned(),
             Self::Io(_)
             | Self::Status { .. }

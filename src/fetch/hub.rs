@@ -13,7 +13,7 @@ use ureq::http::Response;
 use super::client::{Client, Failed, header_text};
 use super::transfer::{RemoteFile, offset_by, transfer};
 use super::wanted::{description, suffices};
-use super::{Checksum, FetchError, Pin, Progress, http, wanted_file};
+use super::{Checksum, FetchError, Pin, Progress, endpoint, http, wanted_file};
 
 pub(super) const PUBLIC_ENDPOINT: &str = "https://huggingface.co";
 /// A listing of a repository with a hundred thousand files stays below this (bytes).
@@ -56,14 +56,13 @@ impl Hub {
     /// As the Hub's own tools find it: `HF_ENDPOINT`; the token in `HF_TOKEN`, else in the file that
     /// `huggingface-cli login` writes (`HF_TOKEN_PATH`, `HF_HOME/token`, `~/.cache/huggingface/token`); `HF_HUB_OFFLINE`.
     pub fn from_environment() -> Self {
-        let endpoint = text_variable("HF_ENDPOINT").unwrap_or_else(|| PUBLIC_ENDPOINT.to_owned());
         let token = text_variable("HF_TOKEN").or_else(|| {
             let text = fs::read_to_string(token_file()?).ok()?;
             Some(text.trim().to_owned()).filter(|token| !token.is_empty())
         });
         let offline = text_variable("HF_HUB_OFFLINE")
             .is_some_and(|value| matches!(value.to_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE"));
-        Self { offline, ..Self::new(&endpoint, token, Client::default()) }
+        Self { offline, ..Self::new(&endpoint(), token, Client::default()) }
     }
 
     /// Brings the wanted files of a repository into the folder `destination`, which then holds exactly these.

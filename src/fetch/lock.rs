@@ -79,15 +79,6 @@ impl Lock {
         self.pins.get(source)
     }
 
-    /// Like [`Self::get`], for a run with `--locked`.
-    ///
-    /// # Errors
-    /// [`FetchError::Locked`] when nothing is pinned; `path` is named in it.
-    pub fn demand(&self, source: &str, path: &Path) -> Result<&Pin, FetchError> {
-        self.get(source)
-            .ok_or_else(|| FetchError::Locked { path: path.to_owned(), source_text: source.to_owned() })
-    }
-
     /// Pins `source`. Says whether that changed anything.
     pub fn set(&mut self, source: &str, pin: Pin) -> bool {
         match self.pins.entry(source.to_owned()) {
@@ -264,12 +255,5 @@ mod tests {
         ] {
             assert_eq!(Lock::parse(text, Path::new("x.lock")).unwrap_err().to_string(), expected);
         }
-    }
-
-    #[test]
-    fn locked_runs_demand_a_pin() {
-        let error = Lock::default().demand("hf://org/name", Path::new("x.lock")).unwrap_err();
-        assert!(matches!(error, FetchError::Locked { .. }));
-        assert_eq!(error.to_string(), "x.lock does not pin `hf://org/name`, and --locked keeps it as it is");
     }
 }

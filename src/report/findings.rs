@@ -38,8 +38,8 @@ fn verdict(name: &str, baseline: &str, difference: &Difference, n: u64) -> Strin
     if difference.is_real() {
         let direction = if difference.diff < 0.0 { "worse" } else { "better" };
         return format!(
-            "**{name}** is {direction} than **{baseline}**, and not by chance: {balance} ({} points, 95 % \
-             interval {interval}; {p}, {holm}).",
+            "**{name}** is {direction} than **{baseline}**, and not by chance: {balance}, {} points, 95 % \
+             interval {interval}; {p}, {holm}.",
             format::points(difference.diff),
         );
     }
@@ -54,8 +54,8 @@ fn verdict(name: &str, baseline: &str, difference: &Difference, n: u64) -> Strin
         format!("chance alone does as much ({p})")
     };
     format!(
-        "**{name}** cannot be told from **{baseline}** by {questions}: {balance}, and {test}. What the data \
-         allow lies between {interval} points; {flips}."
+        "**{name}** cannot be told from **{baseline}** by {questions}: {balance}, and {test}. The 95 % interval \
+         of the difference is {interval} points; {flips}."
     )
 }
 
@@ -71,7 +71,7 @@ fn balance(difference: &Difference) -> String {
 }
 
 fn interval(ci95: Interval) -> String {
-    format!("{} and {}", format::points(ci95.low), format::points(ci95.high))
+    format!("{} to {}", format::points(ci95.low), format::points(ci95.high))
 }
 
 /// How speed and memory relate to the baseline's, for rows that were measured alike.

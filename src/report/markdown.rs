@@ -94,10 +94,10 @@ fn method(named: &Named<'_>) -> String {
     let half_widths = rows(named).map(|row| 0.5 * (row.ci95.high - row.ci95.low));
     let widest = half_widths.fold(0.0, f64::max);
     format!(
-        "An accuracy by itself is known to about ±{} points here. Models that answered the same questions are compared question by \
+        "An accuracy by itself is known to about ±{:.1} points here. Models that answered the same questions are compared question by \
          question, which sees smaller differences. A difference is called real where McNemar's exact p, \
          corrected for {}, is below {}; where it is not, no difference has been shown, which is not a proof that there is none.",
-        format::percent(widest),
+        100.0 * widest,
         format::plural(comparisons, "comparison"),
         super::SIGNIFICANCE,
     )

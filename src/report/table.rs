@@ -1,6 +1,8 @@
 //! The table of a comparison, for the document and for the terminal.
 
-use super::comparison::{Against, Comparison, Row};
+use qpipe_nodes::results::BenchmarkResult;
+
+use super::comparison::{Against, Comparison, Difference, Row};
 use super::format;
 use super::names::{Named, RowName};
 
@@ -8,114 +10,96 @@ use super::names::{Named, RowName};
 struct Column {
     heading: &'static str,
     cell: fn(&Named<'_>, &Row) -> String,
+    /// Figures stand to the right, names to the left.
+    is_figure: bool,
     /// Whether the terminal shows it too: lines there are short.
     on_terminal: bool,
 }
 
+impl Column {
+    const fn figure(heading: &'static str, cell: fn(&Named<'_>, &Row) -> String) -> Self {
+        Self { heading, cell, is_figure: true, on_terminal: true }
+    }
+
+    const fn name(heading: &'static str, cell: fn(&Named<'_>, &Row) -> String) -> Self {
+        Self { heading, cell, is_figure: false, on_terminal: true }
+    }
+
+    const fn in_document_only(mut self) -> Self {
+        self.on_terminal = false;
+        self
+    }
+}
+
 const COLUMNS: &[Column] = &[
-    Column { heading: "accuracy %", cell: |_, row| format::percent(row.accuracy), on_terminal: true },
-    Column {
-        heading: "95 %",
-        cell: |_, row| format!("{} to {}", format::percent(row.ci95.low), format::percent(row.ci95.high)),
-        on_terminal: false,
-    },
-    Column {
-        heading: "right",
-        cell: |_, row| format!("{}/{}", format::count(row.correct), format::count(row.n)),
-        on_terminal: true,
-    },
-    Column { heading: "linear layers", cell: |_, row| row.scheme.clone(), on_terminal: false },
-    Column {
-        heading: "against",
-        cell: |named, row| match &row.against {
-            Some(Against::Paired { baseline, .. }) => named.name(*baseline).to_owned(),
-            Some(Against::Unpaired { .. }) | None => String::new(),
-        },
-        on_terminal: true,
-    },
-    Column {
-        heading: "points",
-        cell: |_, row| row.difference().map_or(String::new(), |(_, d)| format::points(d.diff)),
-        on_terminal: true,
-    },
-    Column {
-        heading: "95 % of points",
-        cell: |_, row| {
-            row.difference().map_or(String::new(), |(_, d)| {
-                format!("{} to {}", format::points(d.ci95.low), format::points(d.ci95.high))
-            })
-        },
-        on_terminal: true,
-    },
-    Column {
-        heading: "p",
-        cell: |_, row| row.difference().map_or(String::new(), |(_, d)| format::probability(d.mcnemar_p)),
-        on_terminal: true,
-    },
-    Column {
-        heading: "p (Holm)",
-        cell: |_, row| row.difference().map_or(String::new(), |(_, d)| format::probability(d.holm_p)),
-        on_terminal: false,
-    },
-    Column {
-        heading: "flips %",
-        cell: |_, row| row.difference().map_or(String::new(), |(_, d)| format::percent(d.flips)),
-        on_terminal: true,
-    },
-    Column {
-        heading: "KL",
-        cell: |_, row| row.difference().map_or(String::new(), |(_, d)| format::divergence(d.kl)),
-        on_terminal: true,
-    },
-    Column {
-        heading: "time/question",
-        cell: |_, row| row.benchmark.as_ref().map_or(String::new(), |b| format::duration(b.avg_time_s)),
-        on_terminal: true,
-    },
-    Column {
-        heading: "tokens/s",
-        cell: |_, row| row.benchmark.as_ref().map_or(String::new(), |b| format::quantity(b.tokens_per_s)),
-        on_terminal: true,
-    },
-    Column {
-        heading: "peak MiB",
-        cell: |_, row| row.benchmark.as_ref().map_or(String::new(), |b| format::quantity(b.avg_peak_vram_mb)),
-        on_terminal: true,
-    },
-    Column {
-        heading: "score",
-        cell: |_, row| row.score_acc_over_vram().map_or(String::new(), |score| format!("{score:.3}")),
-        on_terminal: false,
-    },
+    Column::figure("accuracy %", |_, row| format::percent(row.accuracy)),
+    Column::figure("95 %", |_, row| {
+        format!("{} to {}", format::percent(row.ci95.low), format::percent(row.ci95.high))
+    })
+    .in_document_only(),
+    Column::figure("right", |_, row| format!("{}/{}", format::count(row.correct), format::count(row.n))),
+    Column::name("linear layers", |_, row| row.scheme.clone()).in_document_only(),
+    Column::name("against", |named, row| match &row.against {
+        Some(Against::Paired { baseline, .. }) => named.name(*baseline).to_owned(),
+        Some(Against::Unpaired { .. }) | None => String::new(),
+    }),
+    Column::figure("points", |_, row| of_difference(row, |d| format::points(d.diff))),
+    Column::figure("95 % of points", |_, row| {
+        of_difference(row, |d| format!("{} to {}", format::points(d.ci95.low), format::points(d.ci95.high)))
+    }),
+    Column::figure("p", |_, row| of_difference(row, |d| format::probability(d.mcnemar_p))),
+    Column::figure("p (Holm)", |_, row| of_difference(row, |d| format::probability(d.holm_p)))
+        .in_document_only(),
+    Column::figure("flips %", |_, row| of_difference(row, |d| format::percent(d.flips))),
+    Column::figure("KL", |_, row| of_difference(row, |d| format::divergence(d.kl))),
+    Column::figure("time/question", |_, row| of_benchmark(row, |b| format::duration(b.avg_time_s))),
+    Column::figure("tokens/s", |_, row| of_benchmark(row, |b| format::quantity(b.tokens_per_s))),
+    Column::figure("peak MiB", |_, row| of_benchmark(row, |b| format::quantity(b.avg_peak_vram_mb))),
+    Column::figure("score", |_, row| {
+        row.score_acc_over_vram().map_or(String::new(), |score| format!("{score:.3}"))
+    })
+    .in_document_only(),
 ];
 
-/// Heading and cells, column by column, with the columns that are empty in every row left out.
-fn filled<'a>(
-    named: &'a Named<'_>,
-    wanted: impl Fn(&Column) -> bool + 'a,
-) -> impl Iterator<Item = (&'static str, Vec<String>)> + 'a {
-    COLUMNS.iter().filter(move |column| wanted(column)).filter_map(|column| {
+fn of_difference(row: &Row, text: impl Fn(&Difference) -> String) -> String {
+    row.difference().map_or(String::new(), |(_, difference)| text(difference))
+}
+
+fn of_benchmark(row: &Row, text: impl Fn(&BenchmarkResult) -> String) -> String {
+    row.benchmark.as_ref().map_or(String::new(), text)
+}
+
+/// A column with its cells.
+struct Filled {
+    heading: &'static str,
+    is_figure: bool,
+    cells: Vec<String>,
+}
+
+/// The names, then each wanted column that is not empty in every row.
+fn filled(named: &Named<'_>, wanted: impl Fn(&Column) -> bool) -> Vec<Filled> {
+    let names = named.iter().map(|(name, _)| name.to_owned()).collect();
+    let mut columns = vec![Filled { heading: "model", is_figure: false, cells: names }];
+    for column in COLUMNS.iter().filter(|column| wanted(column)) {
         let cells: Vec<String> = named.iter().map(|(_, row)| (column.cell)(named, row)).collect();
-        cells.iter().any(|cell| !cell.is_empty()).then_some((column.heading, cells))
-    })
+        if cells.iter().any(|cell| !cell.is_empty()) {
+            columns.push(Filled { heading: column.heading, is_figure: column.is_figure, cells });
+        }
+    }
+    columns
 }
 
 /// The table in Markdown.
 pub(super) fn markdown(named: &Named<'_>) -> String {
-    let columns: Vec<_> = filled(named, |_| true).collect();
-    let mut text = String::from("| model |");
-    for (heading, _) in &columns {
-        text.push_str(&format!(" {heading} |"));
+    let columns = filled(named, |_| true);
+    let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    let mut text = line(columns.iter().map(|column| column.heading.to_owned()).collect());
+    for column in &columns {
+        text.push_str(if column.is_figure { "|---:" } else { "|---" });
     }
-    text.push_str("\n|---|");
-    text.push_str(&"---:|".repeat(columns.len()));
-    text.push('\n');
-    for (index, (name, _)) in named.iter().enumerate() {
-        text.push_str(&format!("| {} |", escaped(name)));
-        for (_, cells) in &columns {
-            text.push_str(&format!(" {} |", escaped(&cells[index])));
-        }
-        text.push('\n');
+    text.push_str("|\n");
+    for index in 0..named.iter().count() {
+        text.push_str(&line(columns.iter().map(|column| escaped(&column.cells[index])).collect()));
     }
     text
 }
@@ -129,28 +113,18 @@ fn escaped(text: &str) -> String {
 /// in the order of the rows.
 pub fn table(comparison: &Comparison, names: &[RowName]) -> String {
     let named = Named::new(comparison, names);
-    let mut columns = vec![("model", named.iter().map(|(name, _)| name.to_owned()).collect::<Vec<_>>())];
-    columns.extend(filled(&named, |column| column.on_terminal));
+    let columns = filled(&named, |column| column.on_terminal);
     let width = |text: &str| text.chars().count();
     let mut text = String::new();
     for line in 0..=comparison.rows.len() {
-        let mut cells = String::new();
-        for (position, (heading, column)) in columns.iter().enumerate() {
-            let cell = if line == 0 { heading } else { column[line - 1].as_str() };
-            let widest = column.iter().map(|cell| width(cell)).max().unwrap_or(0).max(width(heading));
-            let padding = " ".repeat(widest - width(cell));
-            // Names stand to the left, figures to the right.
-            let (before, after) = if position == 0 || *heading == "against" {
-                ("", padding.as_str())
-            } else {
-                (padding.as_str(), "")
-            };
-            if position > 0 {
-                cells.push_str("  ");
-            }
-            cells.extend([before, cell, after]);
+        let mut cells = Vec::with_capacity(columns.len());
+        for column in &columns {
+            let cell = if line == 0 { column.heading } else { column.cells[line - 1].as_str() };
+            let widest = column.cells.iter().map(|cell| width(cell)).max().unwrap_or(0);
+            let padding = " ".repeat(widest.max(width(column.heading)) - width(cell));
+            cells.push(if column.is_figure { padding + cell } else { cell.to_owned() + &padding });
         }
-        text.push_str(cells.trim_end());
+        text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }
     text
