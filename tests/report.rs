@@ -205,7 +205,10 @@ fn only_what_is_missing_or_differs_is_written() {
 
     let sample = out.join("samples/scores[w4].jsonl");
     fs::remove_file(&sample).unwrap();
-    assert_eq!(write(&comparison, &study.names, &study.samples, &out).unwrap().files, [sample.clone()]);
+    assert_eq!(
+        write(&comparison, &study.names, &study.samples, &out).unwrap().files,
+        std::slice::from_ref(&sample)
+    );
     assert_eq!(fs::read(&sample).unwrap(), fs::read(&study.samples[3]).unwrap());
 
     fs::write(out.join("results.json"), "{").unwrap();

@@ -38,7 +38,7 @@ impl Checksum {
     pub(super) fn hasher(&self) -> Hasher {
         match self {
             Self::Sha256(_) => Hasher::Sha256(Sha256::new()),
-            Self::Blake3(_) => Hasher::Blake3(Box::new(blake3::Hasher::new())),
+            Self::Blake3(_) => Hasher::Blake3(Box::default()),
         }
     }
 }
