@@ -63,14 +63,27 @@ fn dependencies_run_one_way() {
 
 #[test]
 fn one_file_reads_yaml() {
-    let readers: Vec<PathBuf> =
-        sources("src").into_iter().filter(|(_, text)| mentions(text, "serde_yaml")).map(|(path, _)| path).collect();
+    let readers: Vec<PathBuf> = sources("src")
+        .into_iter()
+        .filter(|(_, text)| mentions(text, "serde_yaml"))
+        .map(|(path, _)| path)
+        .collect();
     assert_eq!(readers, [root().join("src/pipeline/yaml.rs")]);
 }
 
 #[test]
 fn libraries_do_not_print() {
-    for folder in ["src/pipeline", "src/plan", "src/run", "src/report", "src/fetch", "cache/src", "nodes/src", "kernels/src", "worker/src"] {
+    for folder in [
+        "src/pipeline",
+        "src/plan",
+        "src/run",
+        "src/report",
+        "src/fetch",
+        "cache/src",
+        "nodes/src",
+        "kernels/src",
+        "worker/src",
+    ] {
         for (path, text) in sources(folder) {
             for name in ["println!", "eprintln!", "eprint!", "print!("] {
                 let own = text.split("#[cfg(test)]").next().unwrap();

@@ -10,8 +10,19 @@ use std::time::{Duration, Instant};
 use support::{STUDY, TestEnv, read_events, statuses, told, with_status};
 
 const COMPUTED: [&str; 13] = [
-    "adapter", "base", "heldout", "report", "scores[base]", "scores[small]", "scores[tuned]", "small", "speed[base]",
-    "speed[small]", "speed[tuned]", "train", "tuned",
+    "adapter",
+    "base",
+    "heldout",
+    "report",
+    "scores[base]",
+    "scores[small]",
+    "scores[tuned]",
+    "small",
+    "speed[base]",
+    "speed[small]",
+    "speed[tuned]",
+    "train",
+    "tuned",
 ];
 
 fn ran_study() -> TestEnv {
@@ -43,7 +54,13 @@ fn comments_names_order_and_place_are_in_no_key() {
         .replace("heldout", "questions")
         .replace("data: questions.jsonl", "data: heldout.jsonl")
         .replace("name: study", "name: other");
-    env.write("moved/deeper/study.yaml", &text.replace("model: model", "model: ../model").replace("data: train.j", "data: ../train.j").replace("data: held", "data: ../held"));
+    env.write(
+        "moved/deeper/study.yaml",
+        &text
+            .replace("model: model", "model: ../model")
+            .replace("data: train.j", "data: ../train.j")
+            .replace("data: held", "data: ../held"),
+    );
     for name in ["model", "train.jsonl", "heldout.jsonl"] {
         fs::rename(env.path(name), env.path("moved").join(name)).unwrap();
     }
@@ -60,7 +77,7 @@ fn a_changed_parameter_runs_its_node_and_what_depends_on_its_bytes() {
     let (_, events) = env.run("study.yaml", &[]);
     assert_eq!(with_status(&events, "ran"), ["report", "scores[small]", "small", "speed[small]"]);
     let reason = events.iter().find(|e| e["event"] == "node_started" && e["node"] == "small").unwrap();
-    assert_eq!(reason["reason"], "`group_size` none -> 64");
+    assert_eq!(reason["reason"], "`group_size` 128 -> 64");
 }
 
 #[test]
@@ -88,7 +105,8 @@ fn a_deleted_report_is_written_again_from_the_store() {
 fn rows_keep_the_files_order() {
     let env = ran_study();
     let text = fs::read_to_string(env.path("results/study/results.json")).unwrap();
-    let places: Vec<usize> = ["\"Base\"", "\"Tuned\"", "\"Small\""].iter().map(|row| text.find(row).unwrap()).collect();
+    let places: Vec<usize> =
+        ["\"Base\"", "\"Tuned\"", "\"Small\""].iter().map(|row| text.find(row).unwrap()).collect();
     assert!(places.is_sorted(), "{text}");
     assert!(env.path("results/study/samples/scores[tuned].jsonl").exists());
 }
@@ -132,7 +150,8 @@ fn an_interrupted_run_ends_cleanly_and_goes_on_later() {
         .spawn()
         .unwrap();
     wait_for(|| fs::read_to_string(&events).is_ok_and(|text| text.contains("\"done\":5,")));
-    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT)
+        .unwrap();
     let status = child.wait().unwrap();
     assert_eq!(status.code(), Some(130));
     let seen = read_events(&events);
@@ -203,7 +222,8 @@ fn two_clones_share_a_store() {
     let clone = env.path("clone");
     fs::create_dir(&clone).unwrap();
     for name in ["model", "train.jsonl", "heldout.jsonl", "study.yaml"] {
-        let copied = std::process::Command::new("cp").arg("-r").arg(env.path(name)).arg(clone.join(name)).status();
+        let copied =
+            std::process::Command::new("cp").arg("-r").arg(env.path(name)).arg(clone.join(name)).status();
         assert!(copied.unwrap().success());
     }
     let before = env.actions().len();

@@ -74,6 +74,13 @@ pub trait Kind: Serialize + DeserializeOwned + JsonSchema {
     /// What is wrong beyond types: ranges, contradictions. All mistakes, not the first.
     fn check(&self) -> Vec<ParamError>;
 
+    /// Fills in the defaults that depend on other parameters, so that a default written out and one left out
+    /// have one key.
+    #[must_use]
+    fn completed(self) -> Self {
+        self
+    }
+
     /// What the node produces.
     fn output(&self) -> Artifact;
 
@@ -173,10 +180,11 @@ fn parse<K: Kind>(value: Value) -> Result<Parsed, Vec<ParamError>> {
     }
     match kind {
         Some(kind) if errors.is_empty() => Ok(Parsed {
-            params: serde_json::to_value(&kind).map_err(|e| vec![ParamError::missing(e.to_string())])?,
             output: kind.output(),
             host: kind.host(),
             sensitivity: kind.sensitivity(),
+            params: serde_json::to_value(kind.completed())
+                .map_err(|error| vec![ParamError::missing(error.to_string())])?,
         }),
         _ => Err(errors),
     }

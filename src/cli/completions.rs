@@ -5,6 +5,7 @@ use clap_complete::Shell;
 
 use super::exit::Exit;
 use super::failure::Failure;
+use super::printer;
 
 /// Prints the completion script of a shell.
 #[derive(Debug, Args)]
@@ -17,6 +18,8 @@ pub(super) struct CompletionsArgs {
 #[expect(clippy::unnecessary_wraps, reason = "all commands have one signature")]
 pub(super) fn exec(args: &CompletionsArgs) -> Result<Exit, Failure> {
     let mut command = super::Cli::command();
-    clap_complete::generate(args.shell, &mut command, "qpipe", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command, "qpipe", &mut script);
+    printer::out(String::from_utf8_lossy(&script).trim_end());
     Ok(Exit::Done)
 }

@@ -75,7 +75,12 @@ fn act(action: &Action, stop: &AtomicBool) {
         }
         Mischief::UserError => {
             let message = "train.jsonl:3: the row has no text".to_owned();
-            return say(&Event::Failed { id, class: Failure::User, message, help: Some("Mend the row.".into()) });
+            return say(&Event::Failed {
+                id,
+                class: Failure::User,
+                message,
+                help: Some("Mend the row.".into()),
+            });
         }
         Mischief::Slow => {
             let units = action.scratch.join(UNITS);
@@ -113,11 +118,18 @@ fn write_artifact(action: &Action, seed: &str) {
                 .map(|doc_id| {
                     let pred = u32::from(random.as_bytes()[doc_id as usize] % 4);
                     let scores = (0..4).map(|i| if i == pred { -0.5 } else { -1.0 - f64::from(i) }).collect();
-                    Answer { doc_id, scores, pred, gold: (doc_id % 4) as u32, correct: u64::from(pred) == doc_id % 4 }
+                    Answer {
+                        doc_id,
+                        scores,
+                        pred,
+                        gold: (doc_id % 4) as u32,
+                        correct: u64::from(pred) == doc_id % 4,
+                    }
                 })
                 .collect();
             let correct = answers.iter().filter(|answer| answer.correct).count() as u64;
-            let lines: Vec<String> = answers.iter().map(|answer| serde_json::to_string(answer).unwrap()).collect();
+            let lines: Vec<String> =
+                answers.iter().map(|answer| serde_json::to_string(answer).unwrap()).collect();
             write("mcqa.jsonl", lines.join("\n") + "\n");
             let result = TaskResult {
                 n: 30,

@@ -124,7 +124,11 @@ pub fn statuses(events: &[Value]) -> Vec<String> {
 
 /// The nodes that ended with `status`, sorted.
 pub fn with_status(events: &[Value], status: &str) -> Vec<String> {
-    statuses(events).iter().filter_map(|line| line.strip_suffix(&format!(" {status}"))).map(str::to_owned).collect()
+    statuses(events)
+        .iter()
+        .filter_map(|line| line.strip_suffix(&format!(" {status}")))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Built beside the tests, as an example of the package.

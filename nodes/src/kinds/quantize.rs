@@ -61,6 +61,11 @@ impl Kind for Quantize {
         }
     }
 
+    fn completed(mut self) -> Self {
+        self.group_size = self.group();
+        self
+    }
+
     fn output(&self) -> Artifact {
         Artifact::Model
     }
