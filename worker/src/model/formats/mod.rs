@@ -1,8 +1,15 @@
-//! How linear layers are stored in a checkpoint.
+//! How linear layers are stored in a checkpoint: one module a format.
+
+pub mod compressed_tensors;
+mod quantized;
+
+use tch::Kind;
 
 use super::checkpoint::Checkpoint;
 use super::error::ModelError;
 use super::linear::{Dense, Linear, LinearSpec, LoadOptions};
+
+pub use quantized::Quantized;
 
 /// The linear layer `spec`, however `checkpoint` stores it.
 pub fn load_linear(
@@ -10,13 +17,46 @@ pub fn load_linear(
     spec: &LinearSpec<'_>,
     options: &LoadOptions,
 ) -> Result<Box<dyn Linear>, ModelError> {
-    match checkpoint.quantization_config() {
+    let Some(config) = checkpoint.quantization_config() else {
+        return Ok(Box::new(Dense::load(checkpoint, spec, options)?));
+    };
+    let weight = match quantization_method(checkpoint).unwrap_or_default() {
+        compressed_tensors::METHOD => {
+            let config = compressed_tensors::QuantizationConfig::parse(&checkpoint.config.file, config)?;
+            compressed_tensors::read_linear(checkpoint, spec, &config)?
+        }
+        other => {
+            return Err(ModelError::Unsupported {
+                file: checkpoint.config.file.clone(),
+                field: "quantization_config.quant_method".to_owned(),
+                value: other.to_owned(),
+                known: compressed_tensors::METHOD.to_owned(),
+            });
+        }
+    };
+    match weight {
+        Some(weight) => Ok(Box::new(Quantized::prepare(checkpoint, spec, weight, options)?)),
         None => Ok(Box::new(Dense::load(checkpoint, spec, options)?)),
-        Some(config) => Err(ModelError::Unsupported {
-            file: checkpoint.config.file.clone(),
-            field: "quantization_config.quant_method".to_owned(),
-            value: config.get("quant_method").and_then(|name| name.as_str()).unwrap_or("").to_owned(),
-            known: String::new(),
-        }),
     }
+}
+
+/// The name of the format that `checkpoint`'s linear layers are in, if config.json says that they are quantized.
+pub fn quantization_method(checkpoint: &Checkpoint) -> Option<&str> {
+    let config = checkpoint.quantization_config()?;
+    Some(config.get("quant_method").and_then(serde_json::Value::as_str).unwrap_or_default())
+}
+
+/// An error unless the tensor `name` has `shape` and `kind`.
+fn expect_tensor(checkpoint: &Checkpoint, name: &str, shape: &[i64], kind: Kind) -> Result<(), ModelError> {
+    checkpoint.expect_shape(name, shape)?;
+    let found = checkpoint.kind(name)?;
+    if found == kind {
+        return Ok(());
+    }
+    Err(ModelError::TensorType {
+        file: checkpoint.file_of(name).to_owned(),
+        tensor: name.to_owned(),
+        expected: format!("{kind:?}"),
+        found: format!("{found:?}"),
+    })
 }

@@ -1,0 +1,331 @@
+//! config.json's `quantization_config`: which layers are quantized, and how.
+//!
+//! Everything is checked and nothing is passed over: a setting that the kernels do not implement is refused
+//! with its place and value, since ignoring it would give wrong numbers.
+
+use std::path::Path;
+
+use regex::Regex;
+use serde_json::{Map, Value, json};
+
+use super::METHOD;
+use crate::model::error::ModelError;
+
+/// The version whose layout is read and written.
+const VERSION: &str = "0.19.0";
+const INT_QUANTIZED: &str = "int-quantized";
+const PACK_QUANTIZED: &str = "pack-quantized";
+
+/// How a layer is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredScheme {
+    /// int8 weights, one scale an output channel; int8 activations, one scale a token, at run time.
+    W8A8,
+    /// int4 weights, packed.
+    W4A16 {
+        /// Input channels that share a scale. `None`: all of them.
+        group: Option<i64>,
+    },
+}
+
+/// Which layers are quantized, and how.
+#[derive(Debug)]
+pub struct QuantizationConfig {
+    groups: Vec<Group>,
+    ignore: Vec<Pattern>,
+}
+
+#[derive(Debug)]
+struct Group {
+    targets: Vec<Pattern>,
+    scheme: StoredScheme,
+}
+
+/// A layer's name, a regular expression after `re:`, or a class of layers.
+#[derive(Debug)]
+enum Pattern {
+    Name(String),
+    Regex(Regex),
+    /// `Linear`, or its base class.
+    EveryLinear,
+}
+
+impl Pattern {
+    fn parse(field: &Field<'_>) -> Result<Self, ModelError> {
+        let text = field.value.as_str().ok_or_else(|| field.unsupported("a string"))?;
+        match text.strip_prefix("re:") {
+            // Python's re.match: from the beginning, to anywhere.
+            Some(pattern) => Regex::new(&format!("^(?:{pattern})")).map(Self::Regex).map_err(|_| {
+                field.unsupported("regular expressions without look-around and back-references")
+            }),
+            None if text == "Linear" || text == "Module" => Ok(Self::EveryLinear),
+            None => Ok(Self::Name(text.to_owned())),
+        }
+    }
+
+    fn matches(&self, name: &str) -> bool {
+        match self {
+            Self::Name(exact) => exact == name,
+            Self::Regex(regex) => regex.is_match(name),
+            Self::EveryLinear => true,
+        }
+    }
+
+    /// A name comes before an expression, an expression before a class, as in compressed-tensors'
+    /// `match_targets`.
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Name(_) => 0,
+            Self::Regex(_) => 1,
+            Self::EveryLinear => 2,
+        }
+    }
+}
+
+impl QuantizationConfig {
+    /// `value` is the `quantization_config` of the config.json at `file`.
+    ///
+    /// # Errors
+    ///
+    /// Whatever is not one of the two schemes, named by its place.
+    pub fn parse(file: &Path, value: &Value) -> Result<Self, ModelError> {
+        let root = Field { file, path: "quantization_config".to_owned(), value };
+        root.get("quant_method").one_of(&[METHOD])?;
+        root.get("quantization_status").absent_or(&["compressed"])?;
+        root.get("kv_cache_scheme").absent_or(&[])?;
+        root.get("transform_config").absent_or(&[])?;
+        let sparsity = root.get("sparsity_config");
+        if !sparsity.is_absent() {
+            sparsity.get("format").absent_or(&["dense"])?;
+        }
+
+        let groups = root.get("config_groups");
+        let map = groups.value.as_object().filter(|map| !map.is_empty());
+        let map = map.ok_or_else(|| groups.unsupported("an object with at least one group"))?;
+        Ok(Self {
+            groups: map
+                .keys()
+                .map(|name| Group::parse(&root, &groups.get(name), name))
+                .collect::<Result<_, _>>()?,
+            ignore: root.get("ignore").patterns()?,
+        })
+    }
+
+    /// How the linear layer called `name` is stored; `None`: in floating point.
+    pub fn scheme_of(&self, name: &str) -> Option<StoredScheme> {
+        if self.ignore.iter().any(|pattern| pattern.matches(name)) {
+            return None;
+        }
+        let targets =
+            self.groups.iter().flat_map(|group| group.targets.iter().map(move |target| (target, group)));
+        let matching = targets.filter(|(target, _)| target.matches(name));
+        matching.min_by_key(|(target, _)| target.rank()).map(|(_, group)| group.scheme)
+    }
+}
+
+impl Group {
+    fn parse(root: &Field<'_>, group: &Field<'_>, name: &str) -> Result<Self, ModelError> {
+        if group.value.is_array() {
+            // A preset: its name, and the layers.
+            let scheme = match name.to_uppercase().as_str() {
+                "W8A8" | "INT8" => StoredScheme::W8A8,
+                "W4A16" => StoredScheme::W4A16 { group: Some(128) },
+                _ => return Err(group.unsupported("a scheme, or a list under the name W8A8 or W4A16")),
+            };
+            return Ok(Self { targets: group.patterns()?, scheme });
+        }
+        let targets = group.get("targets").patterns()?;
+        group.get("output_activations").absent_or(&[])?;
+        let own = group.get("format");
+        let format = if own.is_absent() { root.get("format") } else { own };
+        let weights = group.get("weights");
+        let inputs = group.get("input_activations");
+        let scheme = match format.one_of(&[INT_QUANTIZED, PACK_QUANTIZED])? {
+            INT_QUANTIZED => {
+                weights.expect_integers(8, false)?;
+                weights.strategy(&["channel"])?;
+                inputs.expect_integers(8, true)?;
+                inputs.strategy(&["token"])?;
+                StoredScheme::W8A8
+            }
+            _ => {
+                weights.expect_integers(4, false)?;
+                inputs.absent_or(&[])?;
+                let group = match weights.strategy(&["group", "channel"])?.as_str() {
+                    "group" => Some(weights.group_size()?),
+                    _ => None,
+                };
+                StoredScheme::W4A16 { group }
+            }
+        };
+        Ok(Self { targets, scheme })
+    }
+}
+
+/// A value and where it stands.
+struct Field<'a> {
+    file: &'a Path,
+    path: String,
+    value: &'a Value,
+}
+
+impl<'a> Field<'a> {
+    /// The value under `key`; null where there is none.
+    fn get(&self, key: &str) -> Field<'a> {
+        static NULL: Value = Value::Null;
+        Field {
+            file: self.file,
+            path: format!("{}.{key}", self.path),
+            value: self.value.get(key).unwrap_or(&NULL),
+        }
+    }
+
+    /// Null, missing, or an empty object.
+    fn is_absent(&self) -> bool {
+        self.value.is_null() || self.value.as_object().is_some_and(Map::is_empty)
+    }
+
+    fn unsupported(&self, known: &str) -> ModelError {
+        ModelError::Unsupported {
+            file: self.file.to_owned(),
+            field: self.path.clone(),
+            value: self.value.as_str().map_or_else(|| self.value.to_string(), str::to_owned),
+            known: known.to_owned(),
+        }
+    }
+
+    /// The text that it holds, one of `known`; upper and lower case are the same.
+    fn one_of<'k>(&self, known: &[&'k str]) -> Result<&'k str, ModelError> {
+        let text = self.value.as_str().unwrap_or_default();
+        let found = known.iter().find(|name| name.eq_ignore_ascii_case(text));
+        found.copied().ok_or_else(|| self.unsupported(&known.join(", ")))
+    }
+
+    /// An error unless it is absent or one of `known`.
+    fn absent_or(&self, known: &[&str]) -> Result<(), ModelError> {
+        if self.is_absent() {
+            return Ok(());
+        }
+        if known.is_empty() {
+            return Err(self.unsupported("null"));
+        }
+        self.one_of(known).map(|_| ())
+    }
+
+    fn patterns(&self) -> Result<Vec<Pattern>, ModelError> {
+        let list = match self.value {
+            Value::Null => return Ok(Vec::new()),
+            Value::Array(list) => list,
+            _ => return Err(self.unsupported("a list of names")),
+        };
+        let entries = list.iter().enumerate();
+        entries
+            .map(|(index, value)| Field { file: self.file, path: format!("{}[{index}]", self.path), value })
+            .map(|field| Pattern::parse(&field))
+            .collect()
+    }
+
+    /// An error unless these are the arguments of a symmetric rounding to integers of `bits` bits, at run
+    /// time or not, with nothing besides.
+    fn expect_integers(&self, bits: u64, dynamic: bool) -> Result<(), ModelError> {
+        if self.is_absent() {
+            return Err(self.unsupported(&format!("{bits}-bit integers")));
+        }
+        let expect = |key: &str, default: Value, expected: Value| {
+            let field = self.get(key);
+            let found = if field.value.is_null() { &default } else { field.value };
+            if *found == expected { Ok(()) } else { Err(field.unsupported(&expected.to_string())) }
+        };
+        expect("num_bits", json!(8), json!(bits))?;
+        self.get("type").absent_or(&["int"])?;
+        expect("symmetric", json!(true), json!(true))?;
+        expect("dynamic", json!(false), json!(dynamic))?;
+        for key in ["block_structure", "scale_dtype"] {
+            self.get(key).absent_or(&[])?;
+        }
+        // `weight` and its other name only say in which order GPTQ went through the columns.
+        let order = self.get("actorder");
+        if order.value != &Value::Bool(false) {
+            order.absent_or(&["weight", "static"])?;
+        }
+        Ok(())
+    }
+
+    /// The strategy, which may be left to be told from the group size.
+    fn strategy(&self, known: &[&str]) -> Result<String, ModelError> {
+        let strategy = self.get("strategy");
+        if !strategy.value.is_null() {
+            return strategy.one_of(known).map(str::to_owned);
+        }
+        let inferred = match self.get("group_size").value.as_i64() {
+            None => "tensor",
+            Some(-1) => "channel",
+            Some(_) => "group",
+        };
+        let found = known.iter().find(|name| **name == inferred);
+        found.map(|name| (*name).to_owned()).ok_or_else(|| strategy.unsupported(&known.join(", ")))
+    }
+
+    fn group_size(&self) -> Result<i64, ModelError> {
+        let size = self.get("group_size");
+        size.value.as_i64().filter(|size| *size > 0).ok_or_else(|| size.unsupported("a positive number"))
+    }
+}
+
+/// The `quantization_config` of a checkpoint whose linear layers, all but `ignore`, are stored as `scheme`: the
+/// very object that compressed-tensors 0.19.0 writes.
+pub fn describe(scheme: StoredScheme, ignore: &[&str]) -> Value {
+    let weights = |bits: u32, strategy: &str, group: Option<i64>| {
+        arguments(bits, strategy, group, false, Some("memoryless_minmax"))
+    };
+    let (format, weights, inputs) = match scheme {
+        StoredScheme::W8A8 => {
+            (INT_QUANTIZED, weights(8, "channel", None), arguments(8, "token", None, true, None))
+        }
+        StoredScheme::W4A16 { group } => {
+            let strategy = if group.is_some() { "group" } else { "channel" };
+            (PACK_QUANTIZED, weights(4, strategy, group), Value::Null)
+        }
+    };
+    json!({
+        "quant_method": METHOD,
+        "version": VERSION,
+        "format": format,
+        "quantization_status": "compressed",
+        "global_compression_ratio": null,
+        "ignore": ignore,
+        "kv_cache_scheme": null,
+        "sparsity_config": {},
+        "transform_config": {},
+        "config_groups": {
+            "group_0": {
+                "format": format,
+                "targets": ["Linear"],
+                "weights": weights,
+                "input_activations": inputs,
+                "output_activations": null,
+            }
+        },
+    })
+}
+
+fn arguments(bits: u32, strategy: &str, group: Option<i64>, dynamic: bool, observer: Option<&str>) -> Value {
+    json!({
+        "num_bits": bits,
+        "type": "int",
+        "symmetric": true,
+        "strategy": strategy,
+        "group_size": group,
+        "block_structure": null,
+        "dynamic": dynamic,
+        "actorder": null,
+        "scale_dtype": null,
+        "zp_dtype": null,
+        "observer": observer,
+        "observer_kwargs": {},
+    })
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

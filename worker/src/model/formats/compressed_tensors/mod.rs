@@ -1,0 +1,109 @@
+//! compressed-tensors 0.19, the format that llm-compressor writes and transformers and vLLM read.
+//!
+//! | scheme | format | tensors of a linear layer [N, K] |
+//! |---|---|---|
+//! | W8A8 | `int-quantized` | `weight` i8 [N, K], `weight_scale` [N, 1] |
+//! | W4A16 | `pack-quantized` | `weight_packed` i32 [N, ⌈K/8⌉], `weight_scale` [N, K/g], `weight_shape` i64 [2] |
+//!
+//! Which layers, and how, is in config.json: [`QuantizationConfig`].
+
+mod config;
+
+use qpipe_kernels::{Codes, QuantizedWeight, packing};
+use tch::{Kind, Tensor};
+
+use super::expect_tensor;
+use crate::model::checkpoint::Checkpoint;
+use crate::model::error::ModelError;
+use crate::model::linear::LinearSpec;
+
+pub use config::{QuantizationConfig, StoredScheme, describe};
+
+/// `quant_method` in config.json.
+pub const METHOD: &str = "compressed-tensors";
+
+/// The tensors of a quantized linear layer, after the layer's name and a dot.
+pub mod tensors {
+    /// i8 [N, K], of W8A8.
+    pub const WEIGHT: &str = "weight";
+    /// i32 [N, ⌈K/8⌉], of W4A16.
+    pub const PACKED: &str = "weight_packed";
+    /// Floating point, [N, 1] or [N, K/g].
+    pub const SCALE: &str = "weight_scale";
+    /// i64 [2]: N and K, of W4A16.
+    pub const SHAPE: &str = "weight_shape";
+    /// Floating point [N], never quantized.
+    pub const BIAS: &str = "bias";
+}
+
+/// The layer `spec` of `checkpoint`; `None` where `config` leaves it in floating point.
+///
+/// # Errors
+///
+/// Tensors that are missing, or whose type or shape is not what config.json calls for.
+pub fn read_linear(
+    checkpoint: &Checkpoint,
+    spec: &LinearSpec<'_>,
+    config: &QuantizationConfig,
+) -> Result<Option<QuantizedWeight>, ModelError> {
+    let Some(scheme) = config.scheme_of(spec.name) else { return Ok(None) };
+    let (out_features, in_features) = (spec.out_features, spec.in_features);
+    let name = |part: &str| format!("{}.{part}", spec.name);
+    let codes = match scheme {
+        StoredScheme::W8A8 => {
+            expect_tensor(checkpoint, &name(tensors::WEIGHT), &[out_features, in_features], Kind::Int8)?;
+            Codes::Int8 {
+                weight: checkpoint.tensor(&name(tensors::WEIGHT))?,
+                scale: floats(checkpoint, &name(tensors::SCALE), &[out_features, 1])?,
+            }
+        }
+        StoredScheme::W4A16 { group } => {
+            let group = group.unwrap_or(in_features);
+            if in_features % group != 0 {
+                return Err(ModelError::Quantization {
+                    file: checkpoint.config.file.clone(),
+                    problem: format!(
+                        "`{}` has {in_features} input channels, which are not a multiple of the group size {group}",
+                        spec.name
+                    ),
+                });
+            }
+            let packed = name(tensors::PACKED);
+            expect_tensor(checkpoint, &packed, &[out_features, packing::words(in_features)], Kind::Int)?;
+            expect_stored_shape(checkpoint, &name(tensors::SHAPE), &[out_features, in_features])?;
+            Codes::Int4 {
+                packed: checkpoint.tensor(&packed)?,
+                scale: floats(checkpoint, &name(tensors::SCALE), &[out_features, in_features / group])?,
+                group,
+            }
+        }
+    };
+    let bias =
+        if spec.bias { Some(floats(checkpoint, &name(tensors::BIAS), &[out_features])?) } else { None };
+    let weight = QuantizedWeight::new(codes, bias, out_features, in_features).map_err(|error| {
+        ModelError::Quantization {
+            file: checkpoint.config.file.clone(),
+            problem: format!("`{}`: {error}", spec.name),
+        }
+    })?;
+    Ok(Some(weight))
+}
+
+/// The floating-point tensor `name`, in the type that it is stored in.
+fn floats(checkpoint: &Checkpoint, name: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
+    checkpoint.float_tensor(name, shape, checkpoint.kind(name)?, tch::Device::Cpu)
+}
+
+/// An error unless the tensor `name` holds the numbers `expected`.
+fn expect_stored_shape(checkpoint: &Checkpoint, name: &str, expected: &[i64; 2]) -> Result<(), ModelError> {
+    expect_tensor(checkpoint, name, &[2], Kind::Int64)?;
+    let tensor = checkpoint.tensor(name)?;
+    let found = [tensor.f_int64_value(&[0])?, tensor.f_int64_value(&[1])?];
+    if found == *expected {
+        return Ok(());
+    }
+    Err(ModelError::Quantization {
+        file: checkpoint.file_of(name).to_owned(),
+        problem: format!("tensor `{name}` says {found:?}, config.json calls for {expected:?}"),
+    })
+}

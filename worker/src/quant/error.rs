@@ -1,0 +1,71 @@
+//! Why a checkpoint cannot be quantized.
+
+use qpipe_nodes::protocol::Failure;
+
+use crate::error::ActionError;
+use crate::model::ModelError;
+
+/// See the module's documentation.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QuantizeError {
+    /// Codes of codes are of no use.
+    #[error("the model is already quantized (`{method}`)")]
+    AlreadyQuantized {
+        /// `quant_method` of its config.json.
+        method: String,
+    },
+    /// The last group would be shorter than the others, for which the format has no place.
+    #[error(
+        "tensor `{tensor}` has {in_features} input channels, which are not a multiple of the group size {group}"
+    )]
+    Group {
+        /// The weight.
+        tensor: String,
+        /// K.
+        in_features: i64,
+        /// Input channels that share a scale.
+        group: i64,
+    },
+    /// A NaN or an infinity would become the scale of a whole row.
+    #[error("tensor `{tensor}` has values that are not finite: {count}")]
+    NotFinite {
+        /// The weight.
+        tensor: String,
+        /// How many.
+        count: i64,
+    },
+    /// The checkpoint cannot be read or written.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// libtorch failed.
+    #[error(transparent)]
+    Torch(#[from] tch::TchError),
+}
+
+impl From<QuantizeError> for ActionError {
+    fn from(error: QuantizeError) -> Self {
+        match error {
+            QuantizeError::Model(error) => error.into(),
+            QuantizeError::Torch(error) => error.into(),
+            QuantizeError::AlreadyQuantized { .. } => {
+                Self::user(error.to_string()).help("Quantize the 16- or 32-bit model that it was made from.")
+            }
+            QuantizeError::Group { in_features, .. } => {
+                let fitting: Vec<_> = [128, 64, 32]
+                    .iter()
+                    .filter(|size| in_features % **size == 0)
+                    .map(ToString::to_string)
+                    .collect();
+                let advice = if fitting.is_empty() {
+                    "Use `scheme: W8A8`, which has no groups.".to_owned()
+                } else {
+                    format!("Set `group_size` to {}.", fitting.join(" or "))
+                };
+                Self::user(error.to_string()).help(advice)
+            }
+            QuantizeError::NotFinite { .. } => Self::new(Failure::Deterministic, error.to_string())
+                .help("The model is broken: look at how it was trained or converted."),
+        }
+    }
+}
