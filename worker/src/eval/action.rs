@@ -72,10 +72,10 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
     Ok(facts)
 }
 
-fn read_tasks(
-    context: &Context<'_>,
-    parameters: &Evaluate,
-) -> Result<Vec<(&'static dyn Task, Vec<Document>)>, EvalError> {
+/// A task and what it asks.
+type Work = (&'static dyn Task, Vec<Document>);
+
+fn read_tasks(context: &Context<'_>, parameters: &Evaluate) -> Result<Vec<Work>, EvalError> {
     let options = TaskOptions {
         topic: parameters.topic.as_deref().unwrap_or_default(),
         candidates: parameters.candidates,

@@ -56,10 +56,10 @@ impl Row {
             row.ids.extend_from_slice(&ids[shared..last]);
             row.positions.extend(shared as i64..last as i64);
             row.segments.resize(row.ids.len(), candidate as i64 + 1);
-            for target in sequences.prompt_tokens..ids.len() {
+            for (target, &id) in ids.iter().enumerate().skip(sequences.prompt_tokens) {
                 let before = target - 1;
                 let place = if before < shared { before } else { branch + before - shared };
-                row.targets.push(Target { candidate, place, id: ids[target] });
+                row.targets.push(Target { candidate, place, id });
             }
         }
         row

@@ -107,7 +107,8 @@ impl<'a> Encoder<'a> {
         }
         // An empty completion teaches nothing, not even to stop.
         let border = if text.is_empty() { ids.len() } else { border };
-        Ok(Sample::new(&ids, &[border..ids.len()]))
+        let learned = border..ids.len();
+        Ok(Sample::new(&ids, std::slice::from_ref(&learned)))
     }
 
     fn conversation(&self, rendered: &Rendered) -> Result<Sample, SftError> {

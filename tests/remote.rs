@@ -1,0 +1,111 @@
+//! Remote sources through the whole program: fetched once, pinned in the lock file, never asked for again.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+#[expect(dead_code, reason = "faults and gates are for tests/fetch.rs")]
+mod hub_server;
+mod support;
+
+use std::fs;
+use std::process::Command;
+
+use hub_server::{COMMIT, HubServer};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use support::{TestEnv, read_events, statuses, with_status};
+
+const ROWS: &[u8] = b"{\"text\": \"from the web\"}\n";
+
+fn server() -> HubServer {
+    let server = HubServer::start();
+    server.add("org/model", "config.json", b"{}", false);
+    server.add("org/model", "model.safetensors", b"weights from the hub", true);
+    server.add("org/model", "README.md", b"not needed", false);
+    server.add("org/files", "train.jsonl", ROWS, false);
+    server
+}
+
+fn study(env: &TestEnv, server: &HubServer) {
+    env.write("heldout.jsonl", "{}\n");
+    let digest: String = Sha256::digest(ROWS).iter().map(|byte| format!("{byte:02x}")).collect();
+    let url = format!("{}/org/files/resolve/{COMMIT}/train.jsonl", server.endpoint);
+    let text = format!(
+        "version: 1\nname: remote\nnodes:\n  \
+         base: {{ kind: download, model: \"hf://org/model\" }}\n  \
+         train: {{ kind: download, data: \"{url}\", digest: \"sha256:{digest}\" }}\n  \
+         tuned: {{ kind: sft, model: base, data: train, steps: 1 }}\n"
+    );
+    env.write("remote.yaml", &text);
+}
+
+fn command(env: &TestEnv, server: &HubServer, args: &[&str]) -> Command {
+    let mut command = env.command();
+    command.env("HF_ENDPOINT", &server.endpoint).args(["run", "remote.yaml", "--events", "events.jsonl"]).args(args);
+    command
+}
+
+fn run(env: &TestEnv, server: &HubServer, args: &[&str]) -> (i32, Vec<Value>) {
+    let _ = fs::remove_file(env.path("events.jsonl"));
+    let output = command(env, server, args).output().unwrap();
+    (output.status.code().unwrap(), read_events(&env.path("events.jsonl")))
+}
+
+#[test]
+fn remote_sources_are_fetched_once_and_pinned() {
+    let env = TestEnv::new();
+    let hub = server();
+    study(&env, &hub);
+
+    let (code, _) = run(&env, &hub, &["--locked"]);
+    assert_eq!(code, 3, "--locked does not ask for what is not pinned");
+    assert!(hub.asked().is_empty());
+
+    let (code, events) = run(&env, &hub, &[]);
+    assert_eq!(code, 0, "{events:#?}");
+    assert_eq!(with_status(&events, "ran"), ["base", "train", "tuned"]);
+    let lock = fs::read_to_string(env.path("remote.yaml.lock")).unwrap();
+    assert!(lock.contains("hf://org/model") && lock.contains(COMMIT), "{lock}");
+    hub.asked();
+
+    let (code, events) = run(&env, &hub, &["--locked"]);
+    assert_eq!(code, 0);
+    assert_eq!(with_status(&events, "cached"), ["base", "train", "tuned"], "{:?}", statuses(&events));
+    assert!(hub.asked().is_empty(), "a cached run needs no network");
+    assert_eq!(fs::read_to_string(env.path("remote.yaml.lock")).unwrap(), lock);
+}
+
+#[test]
+fn a_teammate_gets_the_pinned_bytes() {
+    let env = TestEnv::new();
+    let hub = server();
+    study(&env, &hub);
+    assert_eq!(run(&env, &hub, &[]).0, 0);
+    let lock = fs::read_to_string(env.path("remote.yaml.lock")).unwrap();
+
+    let teammate = TestEnv::new();
+    study(&teammate, &hub);
+    teammate.write("remote.yaml.lock", &lock);
+    let (code, events) = run(&teammate, &hub, &["--locked"]);
+    assert_eq!(code, 0, "{events:#?}");
+    assert_eq!(with_status(&events, "ran"), ["base", "train", "tuned"]);
+
+    // The branch moved on: what the lock file says cannot be had any more, and nothing else is taken for it.
+    hub.add("org/model", "model.safetensors", b"other weights entirely", true);
+    let late = TestEnv::new();
+    study(&late, &hub);
+    late.write("remote.yaml.lock", &lock);
+    let (code, events) = run(&late, &hub, &["--locked"]);
+    assert_ne!(code, 0);
+    assert_eq!(with_status(&events, "failed"), ["base"], "{:?}", statuses(&events));
+}
+
+#[test]
+fn a_wrong_digest_is_refused() {
+    let env = TestEnv::new();
+    let hub = server();
+    study(&env, &hub);
+    hub.add("org/files", "train.jsonl", b"{\"text\": \"tampered with\"}\n", false);
+    let (code, events) = run(&env, &hub, &["--only", "train"]);
+    assert_ne!(code, 0);
+    let failure = events.iter().find(|e| e["status"] == "failed").unwrap();
+    assert!(failure["reason"].as_str().unwrap().contains("sha256"), "{failure}");
+}
