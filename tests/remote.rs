@@ -39,7 +39,10 @@ fn study(env: &TestEnv, server: &HubServer) {
 
 fn command(env: &TestEnv, server: &HubServer, args: &[&str]) -> Command {
     let mut command = env.command();
-    command.env("HF_ENDPOINT", &server.endpoint).args(["run", "remote.yaml", "--events", "events.jsonl"]).args(args);
+    command
+        .env("HF_ENDPOINT", &server.endpoint)
+        .args(["run", "remote.yaml", "--events", "events.jsonl"])
+        .args(args);
     command
 }
 

@@ -38,7 +38,10 @@ impl<'a> Context<'a> {
     /// The typed parameters.
     pub fn params<K: Kind>(&self) -> Result<K, ActionError> {
         serde_json::from_value(self.action.params.clone()).map_err(|error| {
-            ActionError::new(Failure::Deterministic, format!("the parameters of `{}` do not parse: {error}", K::NAME))
+            ActionError::new(
+                Failure::Deterministic,
+                format!("the parameters of `{}` do not parse: {error}", K::NAME),
+            )
         })
     }
 
@@ -105,8 +108,11 @@ impl<'a> Context<'a> {
     /// Names of all finished units, sorted.
     pub fn units(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.action.scratch.join(UNITS)) else { return Vec::new() };
-        let mut names: Vec<String> =
-            entries.flatten().filter_map(|e| e.file_name().into_string().ok()).filter(|n| !n.ends_with(".partial")).collect();
+        let mut names: Vec<String> = entries
+            .flatten()
+            .filter_map(|e| e.file_name().into_string().ok())
+            .filter(|n| !n.ends_with(".partial"))
+            .collect();
         names.sort();
         names
     }

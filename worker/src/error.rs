@@ -51,7 +51,8 @@ impl From<tch::TchError> for ActionError {
     fn from(error: tch::TchError) -> Self {
         let text = error.to_string();
         let text = text.lines().next().unwrap_or("libtorch failed").to_owned();
-        let memory = ["out of memory", "can't allocate memory", "CUDA OOM"].iter().any(|sign| text.contains(sign));
+        let memory =
+            ["out of memory", "can't allocate memory", "CUDA OOM"].iter().any(|sign| text.contains(sign));
         Self::new(if memory { Failure::Resources } else { Failure::Deterministic }, text)
     }
 }
