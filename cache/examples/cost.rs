@@ -58,6 +58,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         report("peek_as, CPU", cpu_time()? - cpu, ACTIONS);
     }
     let (wall, cpu) = (Instant::now(), cpu_time()?);
+    let hits = keys.iter().filter(|key| matches!(store.peek_output(key, "quantize"), Ok(Some(_)))).count();
+    report(&format!("peek_output ({hits} hits)"), wall.elapsed(), ACTIONS);
+    report("peek_output, CPU", cpu_time()? - cpu, ACTIONS);
+    let (wall, cpu) = (Instant::now(), cpu_time()?);
     let hits = keys.iter().filter(|key| matches!(store.peek(key), Ok(Some(_)))).count();
     report(&format!("peek ({hits} hits)"), wall.elapsed(), ACTIONS);
     report("peek, CPU", cpu_time()? - cpu, ACTIONS);

@@ -70,15 +70,35 @@ impl FromStr for Digest {
     type Err = ParseDigestError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            return Err(ParseDigestError { text: text.to_owned() });
-        }
-        match blake3::Hash::from_hex(text) {
-            Ok(hash) => Ok(Self(*hash.as_bytes())),
-            Err(_) => Err(ParseDigestError { text: text.to_owned() }),
-        }
+        parse_hex(text.as_bytes()).map(Self).ok_or_else(|| ParseDigestError { text: text.to_owned() })
     }
 }
+
+/// Records and the stat cache hold tens of thousands of digests that every run reads, hence the table.
+fn parse_hex(digits: &[u8]) -> Option<[u8; 32]> {
+    let digits: &[u8; 64] = digits.try_into().ok()?;
+    let mut bytes = [0; 32];
+    let mut all = 0;
+    for (byte, pair) in bytes.iter_mut().zip(digits.as_chunks::<2>().0) {
+        let (high, low) = (DIGIT_VALUES[usize::from(pair[0])], DIGIT_VALUES[usize::from(pair[1])]);
+        all |= high | low;
+        *byte = high << 4 | low;
+    }
+    (all < NO_DIGIT).then_some(bytes)
+}
+
+const NO_DIGIT: u8 = 16;
+
+/// The value of each byte as a lower-case hexadecimal digit.
+static DIGIT_VALUES: [u8; 256] = {
+    let mut values = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[b"0123456789abcdef"[value as usize] as usize] = value;
+        value += 1;
+    }
+    values
+};
 
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -57,7 +57,7 @@ pub use discover::{STORE_FOLDER, STORE_VARIABLE};
 pub use error::StoreError;
 pub use layout::FORMAT;
 pub use manifest::Manifest;
-pub use record::{Location, Meta, Record};
+pub use record::{Location, Meta, Output, Record};
 pub use stat_cache::StatCache;
 pub use store::{Attempt, Lookup, Store, host_name};
 pub use tree::{Entry, Tree};

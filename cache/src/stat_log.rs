@@ -136,16 +136,20 @@ fn push_line(text: &mut String, path: &str, hashed: &Hashed) {
     let start = text.len();
     write!(text, "{} {size} {modified} {changed} {device} {inode} {} {path}", hashed.digest, hashed.at)
         .expect("writing to a String does not fail");
-    let check = Digest::of(&text.as_bytes()[start..]).short();
-    text.insert_str(start, &format!("{} ", &check[..CHECK_DIGITS]));
+    let check = format!("{:08x} ", check_of(&text[start..]));
+    text.insert_str(start, &check);
     text.push('\n');
+}
+
+fn check_of(rest: &str) -> u32 {
+    let [a, b, c, d, ..] = Digest::of(rest.as_bytes()).0;
+    u32::from_be_bytes([a, b, c, d])
 }
 
 fn parse(line: &[u8]) -> Option<(&str, Hashed)> {
     let line = str::from_utf8(line).ok()?;
     let (check, rest) = line.split_at_checked(CHECK_DIGITS + 1)?;
-    let expected = blake3::hash(rest.as_bytes()).to_hex();
-    if check.strip_suffix(' ')? != &expected[..CHECK_DIGITS] {
+    if u32::from_str_radix(check.strip_suffix(' ')?, 16).ok()? != check_of(rest) {
         return None;
     }
     let mut fields = rest.splitn(8, ' ');

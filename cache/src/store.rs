@@ -12,9 +12,9 @@ use crate::durability::GroupSync;
 use crate::ingest::is_present;
 use crate::layout::{Layout, is_plain_name, named};
 use crate::lock::{self, KeyLock};
-use crate::record::{Location, Record};
+use crate::record::{Location, Output, Record};
 use crate::stat_cache::StatCache;
-use crate::{Digest, StoreError};
+use crate::{Digest, StoreError, Tree};
 
 /// Bytes that hold nearly every record.
 const RECORD_BUFFER: usize = 8 << 10;
@@ -119,12 +119,22 @@ impl Store {
     /// # Errors
     /// When the store cannot be read.
     pub fn peek_as(&self, key: &Digest, kind: &str) -> Result<Option<Record>, StoreError> {
-        let Some(record) = self.read_record(&self.layout().record(kind, key))? else { return Ok(None) };
-        let complete = record.key == *key && self.lacks(&record).is_none();
-        if !complete {
-            tracing::debug!(key = %key.short(), kind, "the record is not backed by all its blobs");
-        }
+        let Some(record) = Self::read_record(&self.layout().record(kind, key))? else { return Ok(None) };
+        let complete = record.key == *key && self.lacks(&record.output, record.location).is_none();
         Ok(complete.then_some(record))
+    }
+
+    /// What came out of `key`, an action of kind `kind`, if it is complete: [`Store::peek_as`] for those who
+    /// ask about thousands and need neither the manifest nor the facts.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn peek_output(&self, key: &Digest, kind: &str) -> Result<Option<Output>, StoreError> {
+        let Some(output) = Self::read_with(&self.layout().record(kind, key), Output::decode)? else {
+            return Ok(None);
+        };
+        let complete = output.key == *key && self.lacks(&output.tree, output.location).is_none();
+        Ok(complete.then_some(output))
     }
 
     /// The record of `key`, or the claim to make it. While another thread or process holds the claim, this
@@ -214,7 +224,7 @@ impl Store {
             if records.len() == limit {
                 break;
             }
-            records.extend(self.read_record(&path)?);
+            records.extend(Self::read_record(&path)?);
         }
         Ok(records)
     }
@@ -228,11 +238,11 @@ impl Store {
     }
 
     /// The first blob of a stored output that is absent or has another size.
-    pub(crate) fn lacks(&self, record: &Record) -> Option<Digest> {
-        match record.location {
+    pub(crate) fn lacks(&self, output: &Tree, location: Location) -> Option<Digest> {
+        match location {
             Location::External => None,
             Location::Stored => {
-                let mut entries = record.output.files.values();
+                let mut entries = output.files.values();
                 let missing = entries.find(|entry| !is_present(&self.blob_path(&entry.digest), entry.size));
                 missing.map(|entry| entry.digest)
             }
@@ -259,9 +269,19 @@ impl Store {
     }
 
     /// A record file's content; `None` where there is none, or where it is damaged.
-    pub(crate) fn read_record(&self, path: &Path) -> Result<Option<Record>, StoreError> {
+    pub(crate) fn read_record(path: &Path) -> Result<Option<Record>, StoreError> {
+        Self::read_with(path, Record::decode)
+    }
+
+    fn read_with<T>(path: &Path, decode: fn(&[u8]) -> Option<T>) -> Result<Option<T>, StoreError> {
         match read_small(path) {
-            Ok(bytes) => Ok(Record::decode(&bytes)),
+            Ok(bytes) => {
+                let decoded = decode(&bytes);
+                if decoded.is_none() {
+                    tracing::debug!(path = %path.display(), "a damaged record counts as absent");
+                }
+                Ok(decoded)
+            }
             Err(error) if is_absence(&error) => Ok(None),
             Err(error) => Err(named(error, "read", path).into()),
         }

@@ -135,7 +135,7 @@ impl Store {
             paths.sort_unstable();
             for path in paths {
                 report.records += 1;
-                let record = self.read_record(&path)?;
+                let record = Self::read_record(&path)?;
                 let node = record.as_ref().map(|record| record.meta.node.clone());
                 let fault = match record {
                     Some(record) if record.manifest.key() != record.key => Some(RecordFault::Damaged),
@@ -146,7 +146,9 @@ impl Store {
                         let outputs = record.output.files.values().map(|entry| entry.digest);
                         let corrupt =
                             |digest: &Digest| report.corrupt.iter().any(|blob| blob.digest == *digest);
-                        let missing = self.lacks(&record).or_else(|| outputs.into_iter().find(corrupt));
+                        let missing = self
+                            .lacks(&record.output, record.location)
+                            .or_else(|| outputs.into_iter().find(corrupt));
                         missing.map(RecordFault::MissingBlob)
                     }
                     None => Some(RecordFault::Damaged),

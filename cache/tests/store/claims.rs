@@ -29,12 +29,15 @@ fn what_is_committed_is_hit_and_can_be_laid_out() {
 
     let reopened = fixture.store();
     assert_eq!(reopened.peek(&record.key).unwrap().unwrap(), record);
+    let output = reopened.peek_output(&record.key, "quantize").unwrap().unwrap();
+    assert_eq!((output.tree, output.location), (record.output.clone(), Location::Stored));
+    assert!(reopened.peek_output(&record.key, "evaluate").unwrap().is_none());
     let Lookup::Hit(hit) = reopened.lookup(&record.key, "quantize", &mut |_| panic!("no wait")).unwrap()
     else {
         panic!("a miss");
     };
     assert_eq!(hit, record);
-    assert_eq!(reopened.records_of("quantize", 9).unwrap(), [record.clone()]);
+    assert_eq!(reopened.records_of("quantize", 9).unwrap(), std::slice::from_ref(&record));
     assert!(reopened.records_of("evaluate", 9).unwrap().is_empty());
 
     let dest = fixture.folder.path().join("inputs/model");

@@ -36,7 +36,7 @@ fn a_process_killed_while_it_commits_leaves_only_whole_results() {
         let record = commit_files(claim(&store, &next), next, &[("a", b"1")]);
         assert!(store.peek(&record.key).unwrap().is_some(), "nothing to unlock");
     }
-    assert!(committed >= 30, "the children got to commit: {committed}");
+    assert!(committed >= 15 + 14, "each child committed, and so did this process after all but the last");
 }
 
 fn wait_for(path: &Path) {
