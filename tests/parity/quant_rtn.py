@@ -7,8 +7,9 @@
 
 `golden` writes a folder a case: `source` (a tiny checkpoint with random weights, one row and one group of them
 zero), and for each scheme SCHEME.safetensors: the quantized tensors that llm-compressor's QuantizationModifier
-writes, `ids` [B, T] and what transformers computes on that checkpoint, `eager` and `sdpa` [B, T, vocabulary], in
-the stored type (W8A8) or in float32 (W4A16); and SCHEME.json: the `quantization_config`.
+writes, `ids` [B, T] and the logits that transformers computes on that checkpoint at the last P positions, `sdpa`
+and for W8A8 `eager` [B, P, vocabulary], in the stored type (W8A8) or in float32 (W4A16); and SCHEME.json: the
+`quantization_config`.
 
 `compare` lets the worker and llm-compressor quantize the same random models (Llama with biases, Qwen3; float32,
 bfloat16) and exits with 1 unless
@@ -38,13 +39,17 @@ from safetensors.torch import load_file, save_file
 SEED = 20240611
 SCHEMES = ("W8A8", "W4A16")
 GOLDEN = {
-    "llama-f32": ("llama", "float32", dict(intermediate_size=32, attention_bias=True, mlp_bias=True)),
+    "llama-f32": (
+        "llama", "float32", dict(intermediate_size=32, num_hidden_layers=2, attention_bias=True, mlp_bias=True)
+    ),
     "qwen3-bf16": ("qwen3", "bfloat16", dict(intermediate_size=96, head_dim=16, tie_word_embeddings=True)),
 }
 GOLDEN_SIZE = dict(
     vocab_size=32, hidden_size=64, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
     max_position_embeddings=64, initializer_range=0.2,
 )
+GOLDEN_PROMPTS = (12, 24)
+GOLDEN_POSITIONS = 24
 COMPARED = {
     f"{family}-{dtype}": (family, dtype, differences)
     for family, differences in (
@@ -111,7 +116,7 @@ def write_golden(out):
         folder = out / case
         shutil.rmtree(folder, ignore_errors=True)
         make_source(family, dtype, GOLDEN_SIZE | differences, folder / "source", SEED)
-        ids = torch.randint(0, GOLDEN_SIZE["vocab_size"], (2, 24), generator=torch.Generator().manual_seed(SEED))
+        ids = torch.randint(0, GOLDEN_SIZE["vocab_size"], GOLDEN_PROMPTS, generator=torch.Generator().manual_seed(SEED))
         for scheme in SCHEMES:
             with tempfile.TemporaryDirectory() as scratch:
                 scratch = pathlib.Path(scratch)
@@ -122,9 +127,8 @@ def write_golden(out):
                     if not name.endswith(".bias")
                 }
                 run_type = "auto" if scheme == "W8A8" else torch.float32
-                tensors["sdpa"] = logits(scratch, ids, "sdpa", run_type)
-                if scheme == "W8A8":
-                    tensors["eager"] = logits(scratch, ids, "eager", run_type)
+                for attention in ("sdpa", "eager") if scheme == "W8A8" else ("sdpa",):
+                    tensors[attention] = logits(scratch, ids, attention, run_type)[:, -GOLDEN_POSITIONS:].contiguous()
                 tensors["ids"] = ids
                 provenance = dict(made_by="tests/parity/quant_rtn.py", llmcompressor="0.14.0.1", seed=str(SEED), **versions)
                 save_file(tensors, folder / f"{scheme}.safetensors", provenance)

