@@ -65,9 +65,9 @@ impl Kernel for IntMm {
 struct PreparedIntMm {
     /// i8 [N, K], both padded with zeros where the device asks for it.
     weight: Tensor,
-    /// f32 [N].
+    /// f32 `[N]`.
     scale: Tensor,
-    /// f32 [N].
+    /// f32 `[N]`.
     bias: Option<Tensor>,
     in_padding: i64,
     /// N without padding.

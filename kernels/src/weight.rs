@@ -89,7 +89,7 @@ pub struct QuantizedWeight {
 }
 
 impl QuantizedWeight {
-    /// A layer of `out_features` (N) by `in_features` (K), with a floating-point bias [N].
+    /// A layer of `out_features` (N) by `in_features` (K), with a floating-point bias `[N]`.
     ///
     /// # Errors
     ///
@@ -124,7 +124,7 @@ impl QuantizedWeight {
         &self.codes
     }
 
-    /// [N].
+    /// `[N]`.
     pub fn bias(&self) -> Option<&Tensor> {
         self.bias.as_ref()
     }

@@ -54,7 +54,7 @@ enum Command {
     Completions(completions::CompletionsArgs),
 }
 
-/// Runs the program; the exit codes are those of [`exit::Exit`].
+/// Runs the program; the exit codes are listed in docs/events.md.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -14,7 +14,7 @@ use super::results_json::{RESULTS_FILE, Results};
 /// Name of the folder of answers in `results/NAME/`.
 pub const SAMPLES_FOLDER: &str = "samples";
 
-/// What [`write`] did.
+/// What [`write()`] did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Written {
     /// The files that were missing or differed, in the order in which they were written.

@@ -18,7 +18,7 @@ const FEW_ROWS: i64 = 128;
 /// Output channels must be a multiple of this.
 const CHANNELS: i64 = 16;
 
-/// bf16 only: the operation's other types are not vectorised, see [`super::tiles`]. Scales are bf16 too, so a
+/// bf16 only: the operation's other types are not vectorised, see `int4/tiles.rs`. Scales are bf16 too, so a
 /// weight with a group of 128 takes 4.25 bits.
 #[derive(Debug)]
 pub struct PackedCpu;
@@ -185,7 +185,7 @@ struct PreparedPackedCpu {
     packed: Tensor,
     /// bf16 [K/g, N, 2].
     scales_and_zeros: Tensor,
-    /// bf16 [N].
+    /// bf16 `[N]`.
     bias: Option<Tensor>,
     group: i64,
     layout: Layout,

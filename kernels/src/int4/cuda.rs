@@ -119,7 +119,7 @@ struct PreparedPackedCuda {
     packed: Tensor,
     /// bf16 [K/g, N, 2].
     scales_and_zeros: Tensor,
-    /// bf16 [N].
+    /// bf16 `[N]`.
     bias: Option<Tensor>,
     group: i64,
 }

@@ -63,7 +63,7 @@ struct PreparedTiles {
     bytes: Tensor,
     /// [N, K/g] in the activations' type.
     scale: Tensor,
-    /// [N] in the activations' type.
+    /// `[N]` in the activations' type.
     bias: Option<Tensor>,
     group: i64,
     /// Columns of zeros that activations lack.

@@ -25,6 +25,9 @@ const UNIT_QUESTIONS: usize = 512;
 /// … or so much time went into them.
 const UNIT_TIME: Duration = Duration::from_secs(5);
 
+/// A task with its data as text.
+type TaskDocuments = (&'static dyn Task, Vec<Document>);
+
 /// A task with its data, ready to be scored.
 struct Prepared {
     task: &'static dyn Task,

@@ -83,13 +83,13 @@ fn triangle(new: i64, all: i64, device: Device) -> Tensor {
 /// The attention of one decoder block.
 #[derive(Debug)]
 pub struct SelfAttention {
-    /// [hidden] to [heads * head_dim].
+    /// `[hidden]` to [heads * head_dim].
     pub query: Box<dyn Linear>,
-    /// [hidden] to [kv_heads * head_dim].
+    /// `[hidden]` to [kv_heads * head_dim].
     pub key: Box<dyn Linear>,
-    /// [hidden] to [kv_heads * head_dim].
+    /// `[hidden]` to [kv_heads * head_dim].
     pub value: Box<dyn Linear>,
-    /// [heads * head_dim] to [hidden].
+    /// [heads * head_dim] to `[hidden]`.
     pub output: Box<dyn Linear>,
     /// Over each query head; only in families with QK-norm.
     pub query_norm: Option<RmsNorm>,

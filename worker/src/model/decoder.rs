@@ -15,7 +15,7 @@ use super::rope::{RotaryEmbedding, Rotation};
 
 /// The embedding's tensor, [vocabulary, hidden].
 pub const EMBEDDING: &str = "model.embed_tokens.weight";
-/// The final norm's tensor, [hidden].
+/// The final norm's tensor, `[hidden]`.
 pub const FINAL_NORM: &str = "model.norm.weight";
 /// The output projection's layer, absent where it is tied to the embedding.
 pub const HEAD: &str = "lm_head";

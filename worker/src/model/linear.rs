@@ -85,7 +85,7 @@ pub trait Linear: Debug {
 pub struct Dense {
     /// [N, K].
     pub weight: Tensor,
-    /// [N].
+    /// `[N]`.
     pub bias: Option<Tensor>,
 }
 

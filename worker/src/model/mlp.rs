@@ -10,11 +10,11 @@ use super::linear::{Linear, LinearSpec, LoadOptions};
 /// down(silu(gate(x)) * up(x)).
 #[derive(Debug)]
 pub struct Mlp {
-    /// [hidden] to [intermediate].
+    /// `[hidden]` to `[intermediate]`.
     pub gate: Box<dyn Linear>,
-    /// [hidden] to [intermediate].
+    /// `[hidden]` to `[intermediate]`.
     pub up: Box<dyn Linear>,
-    /// [intermediate] to [hidden].
+    /// `[intermediate]` to `[hidden]`.
     pub down: Box<dyn Linear>,
 }
 

@@ -1,7 +1,7 @@
 //! `random:` sources: a model with fresh weights, from a config.json.
 //!
 //! Every tensor has its own stream of random bits, which depends on the seed and the tensor's name only, and
-//! every stretch of [`STRETCH`] values in it its own part of that stream: the bytes do not depend on the
+//! every stretch of `STRETCH` values in it its own part of that stream: the bytes do not depend on the
 //! order, the number of threads or the machine. Tensors are made and written one at a time.
 
 use std::path::Path;

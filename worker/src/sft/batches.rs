@@ -80,9 +80,9 @@ pub struct Batch {
     pub positions: Tensor,
     /// Who sees whom.
     pub attention: Attention,
-    /// [M] i64: places in the flattened [B * T] whose successor is to be learned.
+    /// `[M]` i64: places in the flattened [B * T] whose successor is to be learned.
     pub predictors: Tensor,
-    /// [M] i64: those successors.
+    /// `[M]` i64: those successors.
     pub labels: Tensor,
     /// Tokens without padding.
     pub tokens: usize,

@@ -3,7 +3,7 @@
 //! | scheme | format | tensors of a linear layer [N, K] |
 //! |---|---|---|
 //! | W8A8 | `int-quantized` | `weight` i8 [N, K], `weight_scale` [N, 1] |
-//! | W4A16 | `pack-quantized` | `weight_packed` i32 [N, ⌈K/8⌉], `weight_scale` [N, K/g], `weight_shape` i64 [2] |
+//! | W4A16 | `pack-quantized` | `weight_packed` i32 [N, ⌈K/8⌉], `weight_scale` [N, K/g], `weight_shape` i64 `[2]` |
 //!
 //! Which layers, and how, is in config.json: [`QuantizationConfig`].
 
@@ -30,9 +30,9 @@ pub mod tensors {
     pub const PACKED: &str = "weight_packed";
     /// Floating point, [N, 1] or [N, K/g].
     pub const SCALE: &str = "weight_scale";
-    /// i64 [2]: N and K, of W4A16.
+    /// i64 `[2]`: N and K, of W4A16.
     pub const SHAPE: &str = "weight_shape";
-    /// Floating point [N], never quantized.
+    /// Floating point `[N]`, never quantized.
     pub const BIAS: &str = "bias";
 }
 
