@@ -1,5 +1,6 @@
 //! Who is called what: nodes, and the instances that `matrix` and `for_each` make of them.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
 use serde_json::Value as Json;
@@ -56,6 +57,8 @@ pub(super) struct Directory<'a> {
     incomplete: bool,
     members: Vec<Members>,
     ids: HashMap<String, (usize, usize)>,
+    /// For names that mean nothing, the node that may be meant: a generated file repeats its slips.
+    meant: RefCell<HashMap<String, Option<&'a str>>>,
 }
 
 impl<'a> Directory<'a> {
@@ -69,7 +72,15 @@ impl<'a> Directory<'a> {
         let nodes =
             declarations.iter().enumerate().map(|(index, node)| (node.name.text.as_str(), index)).collect();
         let members = declarations.iter().map(|_| Members::Pending).collect();
-        Self { nodes, declarations, broken, incomplete, members, ids: HashMap::new() }
+        Self {
+            nodes,
+            declarations,
+            broken,
+            incomplete,
+            members,
+            ids: HashMap::new(),
+            meant: RefCell::default(),
+        }
     }
 
     /// The index of the node that `reference` is to, whole or in part.
@@ -145,7 +156,11 @@ impl<'a> Directory<'a> {
     fn unknown(&self, reference: &str, at: Span) -> Mistake {
         let mistake = Mistake::new(Code::UnknownNode, at, format!("there is no node `{reference}`"));
         let names = self.declarations.iter().map(|node| node.name.text.as_str());
-        match nearest(reference, names.clone()).or_else(|| nearest(base(reference), names.clone())) {
+        let mut known = self.meant.borrow_mut();
+        let meant = *known.entry(reference.to_owned()).or_insert_with(|| {
+            nearest(reference, names.clone()).or_else(|| nearest(base(reference), names.clone()))
+        });
+        match meant {
             Some(near) => mistake.help(format!("Did you mean `{near}`?")),
             None => mistake.help(format!("Nodes: {}.", listed(names, self.declarations.len()))),
         }

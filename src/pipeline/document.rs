@@ -106,15 +106,12 @@ impl Document {
 }
 
 fn check_version(value: &Value, mistakes: &mut Mistakes) {
-    let given = match &value.data {
-        Data::Number(number) => number.as_u64(),
-        _ => None,
+    let message = match &value.data {
+        Data::Number(number) if number.as_u64() == Some(VERSION) => None,
+        Data::Number(number) => Some(format!("version {number} of the file format is not known")),
+        _ => Some(format!("`version` is a whole number, not {}", value.describe())),
     };
-    if given != Some(VERSION) {
-        let message = match given {
-            Some(version) => format!("version {version} of the file format is not known"),
-            None => format!("`version` is a whole number, not {}", value.describe()),
-        };
+    if let Some(message) = message {
         mistakes.push(
             Mistake::new(Code::InvalidValue, value.span, message)
                 .help(format!("Write `version: {VERSION}`, the one that this qpipe reads.")),
