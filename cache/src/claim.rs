@@ -134,9 +134,14 @@ impl Claim {
         let path = layout.record(&record.manifest.kind, &self.key);
         let shard = path.parent().expect("a record lies in a shard");
         let of_kind = shard.parent().expect("a shard lies in its kind's folder");
-        make_folder(shard)?;
+        let mut folders = vec![shard.to_owned()];
+        if make_folder(of_kind)? {
+            folders.push(layout.actions());
+        }
+        if make_folder(shard)? {
+            folders.push(of_kind.to_owned());
+        }
         fs::rename(&written, &path).map_err(StoreError::writing)?;
-        let folders = vec![shard.to_owned(), of_kind.to_owned(), layout.actions()];
         self.store.group_sync().sync(Vec::new(), folders).map_err(StoreError::writing)?;
         remove(&layout.staging(&self.key));
         tracing::debug!(key = %self.key.short(), kind = %record.manifest.kind, "committed");

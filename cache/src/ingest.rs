@@ -59,10 +59,11 @@ pub(crate) fn ingest(
     sync.sync(incoming.iter().map(|(from, _)| from.clone()).collect(), Vec::new())
         .map_err(StoreError::writing)?;
     folders.dedup();
+    let mut made = false;
     for shard in &folders {
-        make_folder(shard)?;
+        made |= make_folder(shard)?;
     }
-    if !incoming.is_empty() {
+    if made {
         folders.push(layout.cas());
     }
     for (from, blob) in &incoming {
@@ -77,14 +78,12 @@ pub(crate) fn is_present(path: &Path, size: u64) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
 }
 
-/// Makes one folder if it is not there.
-pub(crate) fn make_folder(path: &Path) -> Result<(), StoreError> {
+/// Makes one folder if it is not there; whether it was made.
+pub(crate) fn make_folder(path: &Path) -> Result<bool, StoreError> {
     match fs::create_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::create_dir_all(path).map_err(StoreError::writing)
-        }
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(StoreError::writing(error)),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(StoreError::writing(error)),
     }
 }
 

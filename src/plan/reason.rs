@@ -23,15 +23,15 @@ pub struct Difference {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (part, name) = self.field.split_once('.').unwrap_or(("", &self.field));
-        match part {
-            "inputs" => {
-                let short = |value: &Option<Value>| value.as_ref().map_or("none".to_owned(), short_digest);
-                write!(f, "input `{name}` {} -> {}", short(&self.before), short(&self.after))
-            }
-            _ => {
-                let show = |value: &Option<Value>| value.as_ref().map_or("none".to_owned(), plain);
-                write!(f, "`{name}` {} -> {}", show(&self.before), show(&self.after))
-            }
+        let (what, show): (&str, fn(&Value) -> Option<String>) = match part {
+            "inputs" => ("input ", short_digest),
+            _ => ("", plain),
+        };
+        let side = |value: &Option<Value>| value.as_ref().map_or_else(|| Some("none".to_owned()), show);
+        match (side(&self.before), side(&self.after)) {
+            (Some(before), Some(after)) => write!(f, "{what}`{name}` {before} -> {after}"),
+            // Lists would fill the screen and say no more.
+            _ => write!(f, "{what}`{name}` changed"),
         }
     }
 }
@@ -167,21 +167,18 @@ fn walk(at: &str, before: &Value, after: &Value, found: &mut Vec<Difference>) {
     found.push(Difference { field: at.to_owned(), before: Some(before.clone()), after: Some(after.clone()) });
 }
 
-fn plain(value: &Value) -> String {
+/// A value in a line of text; `None` for what does not fit into one.
+fn plain(value: &Value) -> Option<String> {
     match value {
-        Value::String(text) => text.clone(),
-        Value::Null => "none".to_owned(),
-        other => other.to_string(),
+        Value::String(text) => Some(text.clone()),
+        Value::Null => Some("none".to_owned()),
+        Value::Array(_) | Value::Object(_) => None,
+        other => Some(other.to_string()),
     }
 }
 
-fn short_digest(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.chars().take(12).collect(),
-        Value::Array(items) => format!("{} artifacts", items.len()),
-        Value::Object(map) => format!("{} artifacts", map.len()),
-        other => other.to_string(),
-    }
+fn short_digest(value: &Value) -> Option<String> {
+    value.as_str().map(|digest| digest.chars().take(12).collect())
 }
 
 #[cfg(test)]

@@ -159,9 +159,12 @@ pub(super) fn fetch(
         reason: job.reason.clone(),
     });
     let partial = partial_folder(shared, remote);
-    // Another process may have asked while this one waited for its turn.
-    let pin = match fetch::Lock::load(&shared.lock_path).map_err(of_fetch)?.get(&source) {
-        Some(pin) => pin.clone(),
+    // Another process may have asked while this one waited for its turn; then that answer holds.
+    let known = fetch::Lock::load(&shared.lock_path).map_err(of_fetch)?.get(&source).cloned();
+    let remote =
+        &Remote { download: remote.download.clone(), instance: remote.instance.clone(), pin: known.clone() };
+    let pin = match known {
+        Some(pin) => pin,
         None => {
             let revision = download(remote, &partial, &job.node, shared, tell)?;
             let tree = shared.store.stat_cache().digest_tree(&partial, &|_| true)?;

@@ -143,10 +143,15 @@ def run_worker(worker, source, scheme, folder):
         "request": "run", "id": 1, "kind": "quantize", "params": {"method": "rtn", "scheme": scheme},
         "inputs": {"model": {"one": str(source)}}, "scratch": str(folder), "device": "cpu", "threads": 1,
     }
-    lines = json.dumps(action) + "\n" + json.dumps({"request": "shutdown"}) + "\n"
-    done = subprocess.run([worker], input=lines, text=True, capture_output=True)
-    last = json.loads(done.stdout.splitlines()[-1])
-    assert last["event"] == "done", (last, done.stderr)
+    folder.mkdir()
+    with subprocess.Popen([worker], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        process.stdin.write(json.dumps(action) + "\n")
+        process.stdin.flush()
+        # The pipe stays open until the action has ended: the end of input stops it.
+        ends = (json.loads(line) for line in process.stdout)
+        last = next(event for event in ends if event["event"] in ("done", "failed", "stopped"))
+        process.stdin.close()
+    assert last["event"] == "done", last
     return folder / "out"
 
 

@@ -75,10 +75,7 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
     Ok(facts)
 }
 
-/// A task and what it asks.
-type Work = (&'static dyn Task, Vec<Document>);
-
-fn read_tasks(context: &Context<'_>, parameters: &Evaluate) -> Result<Vec<Work>, EvalError> {
+fn read_tasks(context: &Context<'_>, parameters: &Evaluate) -> Result<Vec<TaskDocuments>, EvalError> {
     let options = TaskOptions {
         topic: parameters.topic.as_deref().unwrap_or_default(),
         candidates: parameters.candidates,
