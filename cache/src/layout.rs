@@ -108,8 +108,13 @@ impl Layout {
         }
     }
 
-    /// Makes an empty store. Several processes may do so at once, and one that was killed half-way is
-    /// finished by the next: the format file comes last.
+    /// Whether all folders are there: people remove `cas/` or `staging/` by hand when a disk is full.
+    pub(crate) fn is_whole(&self) -> bool {
+        FOLDERS.iter().all(|folder| self.root.join(folder).is_dir())
+    }
+
+    /// Makes an empty store, or what one lacks. Several processes may do so at once, and one that was killed
+    /// half-way is finished by the next: the format file comes last.
     pub(crate) fn create(&self) -> Result<(), StoreError> {
         fs::create_dir_all(&self.root).map_err(StoreError::writing)?;
         self.refuse_foreign_folder()?;

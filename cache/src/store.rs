@@ -62,7 +62,7 @@ impl Store {
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let root = std::path::absolute(root).map_err(|error| named(error, "resolve", root))?;
         let layout = Layout::new(root);
-        if layout.read_format()?.is_none() {
+        if layout.read_format()?.is_none() || !layout.is_whole() {
             match layout.create() {
                 Err(StoreError::NotWritable(error)) => tracing::debug!(%error, "no store was made"),
                 result => result?,
