@@ -42,6 +42,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             .try_for_each(|thread| thread.join().expect("no panics").map_err(|error| error.to_string()))
     })?;
     report("commit, eight threads", start.elapsed(), COMMITS * THREADS);
+    let start = Instant::now();
+    store.settle()?;
+    println!("{:<30} {:>9.2} ms in all", "settle after these", milliseconds(start.elapsed()));
 
     for number in COMMITS * (THREADS + 1) + 1..ACTIONS {
         commit(&store, number)?;

@@ -16,7 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use fs_err as fs;
 
-use crate::ingest::{Ingested, ingest, make_folder};
+use crate::ingest::{ingest, make_folder};
 use crate::lock::KeyLock;
 use crate::record::{Location, Meta, Record};
 use crate::store::Store;
@@ -85,7 +85,8 @@ impl Claim {
         Units::of(&self.staging).record(name)
     }
 
-    /// Moves `out/` into the store and then publishes the record. On return both are durable.
+    /// Moves `out/` into the store and then publishes the record. On return everybody hits, and the contents
+    /// are durable; [`Store::settle`] makes their names so.
     ///
     /// # Errors
     /// When `out/` is empty or holds something that is no file, when `manifest` is not what was claimed, or
@@ -93,9 +94,9 @@ impl Claim {
     pub fn commit(self, manifest: Manifest, meta: Meta) -> Result<Record, StoreError> {
         self.check(&manifest)?;
         let store = &self.store;
-        let Ingested { tree, folders } =
-            ingest(store.layout(), store.group_sync(), &self.staging.join(OUT), &self.staging, self.replace)?;
-        self.publish(manifest, tree, Location::Stored, meta, folders)
+        let out = self.staging.join(OUT);
+        let tree = ingest(store.layout(), store.group_sync(), &out, &self.staging, self.replace)?;
+        self.publish(manifest, tree, Location::Stored, meta)
     }
 
     /// Publishes a record of bytes that stay where the user has them, listed in `tree`.
@@ -104,7 +105,7 @@ impl Claim {
     /// As [`Claim::commit`].
     pub fn commit_external(self, manifest: Manifest, tree: Tree, meta: Meta) -> Result<Record, StoreError> {
         self.check(&manifest)?;
-        self.publish(manifest, tree, Location::External, meta, Vec::new())
+        self.publish(manifest, tree, Location::External, meta)
     }
 
     fn check(&self, manifest: &Manifest) -> Result<(), StoreError> {
@@ -116,33 +117,31 @@ impl Claim {
         }
     }
 
-    /// The record becomes durable together with the folders that hold its blobs, and only then visible.
+    /// The record's content is synced before it can be read.
     fn publish(
         self,
         manifest: Manifest,
         output: Tree,
         location: Location,
         meta: Meta,
-        blob_folders: Vec<PathBuf>,
     ) -> Result<Record, StoreError> {
-        let layout = self.store.layout();
+        let (layout, sync) = (self.store.layout(), self.store.group_sync());
         let record = Record { key: self.key, manifest, output, location, meta };
         let written = self.staging.join(RECORD);
         fs::write(&written, record.encode()?).map_err(StoreError::writing)?;
-        self.store.group_sync().sync(vec![written.clone()], blob_folders).map_err(StoreError::writing)?;
+        sync.sync(vec![written.clone()]).map_err(StoreError::writing)?;
 
         let path = layout.record(&record.manifest.kind, &self.key);
         let shard = path.parent().expect("a record lies in a shard");
         let of_kind = shard.parent().expect("a shard lies in its kind's folder");
-        let mut folders = vec![shard.to_owned()];
         if make_folder(of_kind)? {
-            folders.push(layout.actions());
+            sync.later([layout.actions()]);
         }
         if make_folder(shard)? {
-            folders.push(of_kind.to_owned());
+            sync.later([of_kind.to_owned()]);
         }
         fs::rename(&written, &path).map_err(StoreError::writing)?;
-        self.store.group_sync().sync(Vec::new(), folders).map_err(StoreError::writing)?;
+        sync.later([shard.to_owned()]);
         remove(&layout.staging(&self.key));
         tracing::debug!(key = %self.key.short(), kind = %record.manifest.kind, "committed");
         Ok(record)

@@ -17,14 +17,6 @@ use crate::{Digest, StoreError};
 /// Readable by all, writable by none: nobody edits a blob by mistake.
 const READ_ONLY: u32 = 0o444;
 
-/// What an ingest leaves to be synced.
-pub(crate) struct Ingested {
-    /// The listing of the output.
-    pub(crate) tree: Tree,
-    /// Folders whose entries must be durable before a record may name the blobs.
-    pub(crate) folders: Vec<PathBuf>,
-}
-
 /// Ingests the folder `out`. Files are renamed into the store where that is possible, `scratch` (on the
 /// store's file system) takes the copies of those where it is not. With `replace`, blobs that are there
 /// already are written again: they may be damaged.
@@ -34,7 +26,7 @@ pub(crate) fn ingest(
     out: &Path,
     scratch: &Path,
     replace: bool,
-) -> Result<Ingested, StoreError> {
+) -> Result<Tree, StoreError> {
     let found = if out.is_dir() { walk(out, &|_| true)? } else { Vec::new() };
     if found.is_empty() {
         return Err(StoreError::EmptyOutput { path: out.to_owned() });
@@ -45,32 +37,23 @@ pub(crate) fn ingest(
         blobs.entry(entry.digest).or_insert(file);
     }
     let mut incoming = Vec::new();
-    let mut folders = Vec::new();
     for (digest, file) in blobs {
         let blob = layout.blob(&digest);
-        let shard = blob.parent().expect("a blob lies in a shard").to_owned();
-        // Also where the blob is there already: whoever put it there may not have synced the folder yet.
-        folders.push(shard);
         if replace || !is_present(&blob, file.metadata.len()) {
             let name = format!("blob-{}", incoming.len());
             incoming.push((movable(file, &scratch.join(name))?, blob));
         }
     }
-    sync.sync(incoming.iter().map(|(from, _)| from.clone()).collect(), Vec::new())
-        .map_err(StoreError::writing)?;
-    folders.dedup();
-    let mut made = false;
-    for shard in &folders {
-        made |= make_folder(shard)?;
-    }
-    if made {
-        folders.push(layout.cas());
-    }
+    sync.sync(incoming.iter().map(|(from, _)| from.clone()).collect()).map_err(StoreError::writing)?;
     for (from, blob) in &incoming {
+        let shard = blob.parent().expect("a blob lies in a shard");
+        if make_folder(shard)? {
+            sync.later([layout.cas()]);
+        }
         place(from, blob)?;
+        sync.later([shard.to_owned()]);
     }
-    let files = found.into_iter().map(|file| file.relative).zip(entries).collect();
-    Ok(Ingested { tree: Tree { files }, folders })
+    Ok(Tree { files: found.into_iter().map(|file| file.relative).zip(entries).collect() })
 }
 
 /// Whether a blob of this size is at `path`.

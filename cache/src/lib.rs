@@ -8,7 +8,7 @@
 //! ```text
 //! Manifest ── key ──► Store::lookup ──► Hit(Record) ──► materialise / copy_out
 //!                          │
-//!                          └──► Miss(Claim) ──► work in staging/ ──► commit: blobs, sync, record, sync
+//!                          └──► Miss(Claim) ──► work in staging/ ──► commit: blobs, then record
 //! ```
 //!
 //! # What enters the key
@@ -24,8 +24,8 @@
 //!
 //! # What holds at every moment
 //!
-//! * A blob under its name was complete and synced before it got the name; a record, before it can be read,
-//!   names only such blobs. So a process killed anywhere, or a power cut, leaves no half result.
+//! * Blobs and records are complete and synced before they get their names, records last. So a process
+//!   killed anywhere leaves no half result; a power cut in the middle of a run can at most forget results.
 //! * A hit needs an undamaged record and all its blobs in the right size. Anything else is a miss.
 //! * A claim dies with its process. Nobody ever unlocks.
 //! * Reading needs no permission to write.

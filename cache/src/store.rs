@@ -33,6 +33,14 @@ struct Shared {
     run: OnceLock<String>,
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Err(error) = self.group_sync.settle() {
+            tracing::debug!(%error, "a power cut may forget the newest results");
+        }
+    }
+}
+
 /// What [`Store::lookup`] found.
 #[derive(Debug)]
 pub enum Lookup {
@@ -77,6 +85,15 @@ impl Store {
     /// name stays.
     pub fn set_run(&self, run: &str) {
         self.shared.run.get_or_init(|| run.to_owned());
+    }
+
+    /// Makes all commits up to now survive a power cut (they survive the end of any process anyway): to be
+    /// called at the end of a run. Dropping the last clone does the same without telling of errors.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn settle(&self) -> Result<(), StoreError> {
+        self.shared.group_sync.settle().map_err(StoreError::writing)
     }
 
     /// The store's folder, an absolute path.

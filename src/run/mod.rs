@@ -121,6 +121,9 @@ pub fn run(
     let scheduler =
         Scheduler::new(&planner, &shared, options.limits, &mut observers, (states, known), &wanted);
     let mut results = scheduler.run(&interrupts);
+    if let Err(error) = store.settle() {
+        tracing::warn!(%error, "a power cut may forget the newest results");
+    }
 
     let mut published = Vec::new();
     for (index, outcome) in publish::publish(&planner, &results.known, &wanted, &options.results) {
