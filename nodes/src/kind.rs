@@ -3,7 +3,7 @@
 use std::fmt;
 
 use schemars::{JsonSchema, Schema};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::Artifact;
@@ -57,6 +57,21 @@ pub enum Sensitivity {
     Hardware,
 }
 
+/// How much of a calibration a node reads. Each is contained in the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reading {
+    /// No calibration.
+    #[default]
+    Nothing,
+    /// The token ids of the samples.
+    Samples,
+    /// And for the input of every linear layer, a channel's extremes and mean magnitude.
+    Ranges,
+    /// And the second moments XᵀX.
+    Moments,
+}
+
 /// The typed parameters of one node kind. The struct is the node: what it says is what the file can say.
 ///
 /// Implementors use `#[serde(deny_unknown_fields, default, ...)]`; every optional field has a serde
@@ -71,8 +86,19 @@ pub trait Kind: Serialize + DeserializeOwned + JsonSchema {
     /// The keys that refer to other nodes.
     const PORTS: &'static [Port];
 
+    /// Reads the parameters; every mistake stands on its own, see [`read`].
+    fn read(value: Value) -> (Option<Self>, Vec<ParamError>) {
+        read::<Self>(value)
+    }
+
     /// What is wrong beyond types: ranges, contradictions. All mistakes, not the first.
     fn check(&self) -> Vec<ParamError>;
+
+    /// What is wrong with the ports that the node has been `given`, beyond [`Kind::PORTS`]: some parameters call
+    /// for an optional port, others have no use for it.
+    fn check_ports(&self, _given: &[&str]) -> Vec<ParamError> {
+        Vec::new()
+    }
 
     /// Fills in the defaults that depend on other parameters, so that a default written out and one left out
     /// have one key.
@@ -93,6 +119,11 @@ pub trait Kind: Serialize + DeserializeOwned + JsonSchema {
     fn sensitivity(&self) -> Sensitivity {
         Sensitivity::Device
     }
+
+    /// What it reads of a calibration.
+    fn reads(&self) -> Reading {
+        Reading::Nothing
+    }
 }
 
 /// Parameters that passed all checks.
@@ -106,6 +137,8 @@ pub struct Parsed {
     pub host: Host,
     /// What besides inputs and parameters decides its bytes.
     pub sensitivity: Sensitivity,
+    /// What it reads of a calibration.
+    pub reads: Reading,
 }
 
 /// A [`Kind`] as a row of the table [`crate::KINDS`].
@@ -118,8 +151,9 @@ pub struct KindSpec {
     pub summary: &'static str,
     /// See [`Kind::PORTS`].
     pub ports: &'static [Port],
-    /// Reads a JSON object of parameters (ports and common keys already taken out).
-    pub parse: fn(Value) -> Result<Parsed, Vec<ParamError>>,
+    /// Reads a JSON object of parameters (ports and common keys already taken out); the list names the ports
+    /// that are given.
+    pub parse: fn(Value, &[&str]) -> Result<Parsed, Vec<ParamError>>,
     /// The JSON Schema of the parameters.
     pub schema: fn() -> Schema,
 }
@@ -151,10 +185,17 @@ impl KindSpec {
     /// The names of the parameters, in the order of the struct.
     pub fn param_names(&self) -> Vec<String> {
         let schema = (self.schema)();
-        match schema.get("properties") {
-            Some(Value::Object(properties)) => properties.keys().cloned().collect(),
-            _ => Vec::new(),
+        let alternatives = schema.get("oneOf").and_then(Value::as_array).into_iter().flatten();
+        let mut names = Vec::new();
+        for part in alternatives.chain([schema.as_value()]) {
+            let properties = part.get("properties").and_then(Value::as_object);
+            for name in properties.into_iter().flat_map(|properties| properties.keys()) {
+                if !names.contains(name) {
+                    names.push(name.clone());
+                }
+            }
         }
+        names
     }
 }
 
@@ -162,9 +203,9 @@ fn schema<K: Kind>() -> Schema {
     schemars::schema_for!(K)
 }
 
-fn parse<K: Kind>(value: Value) -> Result<Parsed, Vec<ParamError>> {
+fn parse<K: Kind>(value: Value, ports: &[&str]) -> Result<Parsed, Vec<ParamError>> {
     let keys: Vec<String> = value.as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect();
-    let (kind, mut errors) = read::<K>(value);
+    let (kind, mut errors) = K::read(value);
     if let Some(kind) = &kind {
         let known = errors.len();
         let is_known = |error: &ParamError, known: &[ParamError]| {
@@ -177,12 +218,14 @@ fn parse<K: Kind>(value: Value) -> Result<Parsed, Vec<ParamError>> {
                 errors.push(error);
             }
         }
+        errors.extend(kind.check_ports(ports));
     }
     match kind {
         Some(kind) if errors.is_empty() => Ok(Parsed {
             output: kind.output(),
             host: kind.host(),
             sensitivity: kind.sensitivity(),
+            reads: kind.reads(),
             params: serde_json::to_value(kind.completed())
                 .map_err(|error| vec![ParamError::missing(error.to_string())])?,
         }),

@@ -18,6 +18,6 @@ pub mod results;
 pub mod scheme;
 
 pub use artifact::Artifact;
-pub use kind::{Arity, Host, Kind, KindSpec, ParamError, Parsed, Port, Sensitivity, Target};
+pub use kind::{Arity, Host, Kind, KindSpec, ParamError, Parsed, Port, Reading, Sensitivity, Target};
 pub use kinds::{KINDS, find};
 pub use resources::Resources;

@@ -45,7 +45,9 @@ pub(super) fn assemble(declaration: &Declaration, scope: Scope<'_>, mistakes: &m
             },
         }
     }
-    let parsed = match (declaration.kind.parse)(Json::Object(object)) {
+    let keys = declaration.entries.iter().map(|entry| entry.key.text.as_str());
+    let ports: Vec<&str> = keys.filter(|key| declaration.kind.port(key).is_some()).collect();
+    let parsed = match (declaration.kind.parse)(Json::Object(object), &ports) {
         Ok(parsed) => complete.then_some(parsed),
         Err(errors) => {
             for error in errors {

@@ -94,10 +94,52 @@ fn any_node() -> Value {
     })
 }
 
-/// A node of one kind, and the types that its parameters use.
+/// A node of one kind, and the types that its parameters use. Where one key decides which others there may be
+/// (`method` of quantize), each of its values has a schema of its own.
 fn node(kind: &KindSpec) -> (Value, Map<String, Value>) {
     let mut types = Map::new();
-    let params = with_variables((kind.schema)().to_value(), &mut types);
+    let schema = (kind.schema)().to_value();
+    let Some(variants) = schema.get("oneOf").and_then(Value::as_array) else {
+        let params = with_variables(schema, &mut types);
+        return (with_ports(kind, kind.summary, &params), types);
+    };
+    let variants: Vec<Value> = variants.iter().map(|one| with_variables(one.clone(), &mut types)).collect();
+    if let Some(Value::Object(definitions)) = schema.get("$defs") {
+        let definitions = definitions.iter();
+        types.extend(definitions.map(|(name, one)| (name.clone(), one.clone())).collect::<Map<_, _>>());
+    }
+    let tag =
+        variants.first().and_then(|variant| constant(variant)).map_or("method", |(tag, _)| tag).to_owned();
+    let names: Vec<&Value> = variants.iter().filter_map(|one| constant(one).map(|(_, name)| name)).collect();
+    let cases: Vec<Value> = variants
+        .iter()
+        .filter_map(|variant| {
+            let (tag, name) = constant(variant)?;
+            let summary = variant.get("description").and_then(Value::as_str).unwrap_or(kind.summary);
+            Some(json!({
+                "if": { "properties": { tag: { "const": name } }, "required": [tag] },
+                "then": with_ports(kind, summary, variant),
+            }))
+        })
+        .collect();
+    let node = json!({
+        "type": "object",
+        "description": kind.summary,
+        "required": ["kind", &tag],
+        "properties": { "kind": { "const": kind.name }, &tag: or_variable(json!({ "enum": names })) },
+        "allOf": cases,
+    });
+    (node, types)
+}
+
+/// The key of a variant that tells it from the others, and its value.
+fn constant(variant: &Value) -> Option<(&str, &Value)> {
+    let properties = variant.get("properties")?.as_object()?;
+    properties.iter().find_map(|(name, value)| Some((name.as_str(), value.get("const")?)))
+}
+
+/// The schema of a node with these parameters: ports and common keys added.
+fn with_ports(kind: &KindSpec, summary: &str, params: &Value) -> Value {
     let mut properties = params.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
     let mut required = vec![json!("kind")];
     required.extend(params.get("required").and_then(Value::as_array).cloned().unwrap_or_default());
@@ -108,14 +150,13 @@ fn node(kind: &KindSpec) -> (Value, Map<String, Value>) {
         }
     }
     properties.extend(common(kind));
-    let node = json!({
+    json!({
         "type": "object",
-        "description": kind.summary,
+        "description": summary,
         "additionalProperties": false,
         "required": required,
         "properties": properties,
-    });
-    (node, types)
+    })
 }
 
 fn common(kind: &KindSpec) -> Map<String, Value> {
@@ -172,7 +213,8 @@ fn with_variables(mut schema: Value, types: &mut Map<String, Value>) -> Value {
         }
     }
     if let Some(properties) = object.get_mut("properties").and_then(Value::as_object_mut) {
-        for property in properties.values_mut() {
+        // A constant tells variants apart and is no variable.
+        for property in properties.values_mut().filter(|property| property.get("const").is_none()) {
             *property = or_variable(property.take());
         }
     }

@@ -219,7 +219,7 @@ fn a_group_that_does_not_fit_is_refused_before_anything_is_written() {
         "tensor `model.layers.0.self_attn.q_proj.weight` has 64 input channels, which are not a multiple of the \
          group size 128"
     );
-    assert_eq!(fs::read_dir(scratch.path().join("out")).unwrap().count(), 0);
+    assert!(!scratch.path().join("out").exists());
 }
 
 #[test]

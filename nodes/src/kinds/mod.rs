@@ -11,7 +11,7 @@ mod sft_merge;
 pub use benchmark::{Benchmark, Protocol};
 pub use download::{Download, Dtype, Source};
 pub use evaluate::{Bos, Candidates, Evaluate, TASKS};
-pub use quantize::{Method, Quantize};
+pub use quantize::{METHODS, Method, Quantize, Rtn};
 pub use report::{Document, Report};
 pub use sft::{LINEAR_NAMES, Lora, Sft};
 pub use sft_merge::SftMerge;

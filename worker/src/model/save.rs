@@ -41,7 +41,8 @@ impl TensorSpec {
         Self { name: name.into(), kind: tensor.kind(), shape: tensor.size() }
     }
 
-    fn bytes(&self) -> u64 {
+    /// Bytes of its elements.
+    pub fn bytes(&self) -> u64 {
         self.shape.iter().product::<i64>() as u64 * self.kind.elt_size_in_bytes() as u64
     }
 }

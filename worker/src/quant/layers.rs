@@ -6,6 +6,17 @@ use tch::Kind;
 use crate::model::decoder::block_name;
 use crate::model::{Checkpoint, ModelError};
 
+/// The linear layers of a block by their names in it, in the order in which they are used.
+pub(super) const PARTS: [&str; 7] = [
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+];
+
 /// A linear layer's weight in the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Layer {
@@ -27,18 +38,19 @@ pub(super) fn of_blocks(checkpoint: &Checkpoint) -> Result<Vec<Layer>, ModelErro
     let config = &checkpoint.config;
     let (hidden, inner) = (config.hidden_size, config.intermediate_size);
     let (queries, keys) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+    // N and K of each of `PARTS`.
     let shapes = [
-        ("self_attn.q_proj", queries, hidden),
-        ("self_attn.k_proj", keys, hidden),
-        ("self_attn.v_proj", keys, hidden),
-        ("self_attn.o_proj", hidden, queries),
-        ("mlp.gate_proj", inner, hidden),
-        ("mlp.up_proj", inner, hidden),
-        ("mlp.down_proj", hidden, inner),
+        (queries, hidden),
+        (keys, hidden),
+        (keys, hidden),
+        (hidden, queries),
+        (inner, hidden),
+        (inner, hidden),
+        (hidden, inner),
     ];
     let mut layers = Vec::with_capacity(config.layers * shapes.len());
     for block in 0..config.layers {
-        for (part, out_features, in_features) in shapes {
+        for (part, (out_features, in_features)) in PARTS.into_iter().zip(shapes) {
             let name = format!("{}.{part}", block_name(block));
             let weight = format!("{name}.weight");
             checkpoint.expect_shape(&weight, &[out_features, in_features])?;

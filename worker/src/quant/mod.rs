@@ -1,20 +1,24 @@
-//! The `quantize` action: a floating-point checkpoint in, a compressed-tensors checkpoint out.
+//! The `quantize` action: a floating-point checkpoint in, a quantized one out.
 //!
 //! ```text
-//! mod (parameters, checks) ─► layers (which tensors) ─► rtn (codes and scales of one) ─► writer
+//! mod ─► METHODS ─► Box<dyn Method> ─┐
+//!                                    ▼
+//! blocks (one decoder block after the other) ─► Method::quantize ─► a unit of tensors ─► assemble ─► out/
 //! ```
 //!
-//! A method decides on the codes of one layer and knows no file; the writer knows no method.
+//! A method turns the weights of one block into the tensors of its format and knows no file; `blocks` and
+//! `assemble` know no method. A finished block is a unit: after a crash it is not computed again.
 
+mod assemble;
+mod blocks;
 mod error;
 mod layers;
+mod method;
 pub mod rtn;
-mod writer;
 
-use std::path::Path;
+use std::collections::BTreeMap;
 
-use qpipe_nodes::kinds::{Method, Quantize};
-use qpipe_nodes::scheme::Scheme;
+use qpipe_nodes::kinds::Quantize;
 use serde_json::json;
 
 use crate::context::{Context, Facts};
@@ -25,56 +29,45 @@ use crate::model::formats::quantization_method;
 pub use error::QuantizeError;
 pub use rtn::Rounding;
 
+use method::Method;
+
 /// Runs the action.
 pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
-    let parameters: Quantize = context.params()?;
-    let rounding = match (parameters.method, parameters.scheme) {
-        (Method::Rtn, Scheme::W8A8) => Rounding::Channel8,
-        (Method::Rtn, Scheme::W4A16) => {
-            Rounding::Group4 { group: i64::from(parameters.group().unwrap_or(128)) }
-        }
-    };
-    let _no_gradients = tch::no_grad_guard();
-    let sizes = quantize(context.input("model")?, &context.out()?, rounding, context)?;
-    Ok(Facts::from([
-        ("method".to_owned(), json!(parameters.method)),
-        ("scheme".to_owned(), json!(parameters.scheme)),
-        ("group_size".to_owned(), json!(parameters.group())),
-        ("rounding".to_owned(), json!("nearest, half to even")),
-        ("scale".to_owned(), json!(rounding.scale_rule())),
-        ("layers".to_owned(), json!(sizes.layers)),
-        ("bytes_before".to_owned(), json!(sizes.before)),
-        ("bytes_after".to_owned(), json!(sizes.after)),
-        ("linear_bytes_before".to_owned(), json!(sizes.linears_before)),
-        ("linear_bytes_after".to_owned(), json!(sizes.linears_after)),
-    ]))
-}
-
-/// Quantizes the linear layers of the blocks of the checkpoint at `source` into the folder `out`.
-fn quantize(
-    source: &Path,
-    out: &Path,
-    rounding: Rounding,
-    context: &Context<'_>,
-) -> Result<writer::Sizes, ActionError> {
-    let checkpoint = Checkpoint::open(source)?;
+    let options: Quantize = context.params()?;
+    let checkpoint = Checkpoint::open(context.input("model")?)?;
     if let Some(method) = quantization_method(&checkpoint) {
         return Err(QuantizeError::AlreadyQuantized { method: method.to_owned() }.into());
     }
+    let _no_gradients = tch::no_grad_guard();
+    let mut method = method_of(&options, context, &checkpoint)?;
     let layers = layers::of_blocks(&checkpoint)?;
     for layer in &layers {
-        rounding.check(layer)?;
+        method.check(layer)?;
     }
-    let blocks = checkpoint.config.layers as u64;
-    let mut writer = writer::QuantizedWriter::create(&checkpoint, &layers, rounding, out)?;
-    writer.copy_the_rest()?;
-    for (index, layer) in layers.iter().enumerate() {
-        context.check_stop()?;
-        let weight = checkpoint.tensor(&layer.weight)?.f_to_device(context.device())?;
-        writer.put(layer, &rounding.round(&layer.weight, &weight)?)?;
-        // Linears come block by block, equally many of each.
-        let done = (index as u64 + 1) * blocks / layers.len() as u64;
-        context.progress(done, blocks, "layers", None);
+    let units = blocks::quantize(&checkpoint, layers, method.as_mut(), context)?;
+    let sizes = assemble::assemble(&checkpoint, &units, &method.config(), &context.out()?)?;
+
+    let mut facts = method.facts();
+    facts.insert("method".to_owned(), json!(options.method()));
+    facts.insert("layers".to_owned(), json!(units.layers));
+    facts.insert("bytes_before".to_owned(), json!(sizes.before));
+    facts.insert("bytes_after".to_owned(), json!(sizes.after));
+    facts.insert("linear_bytes_before".to_owned(), json!(sizes.linears_before));
+    facts.insert("linear_bytes_after".to_owned(), json!(sizes.linears_after));
+    let notes: BTreeMap<_, _> = units.notes.into_iter().collect();
+    if !notes.is_empty() {
+        facts.insert("notes".to_owned(), json!(notes));
     }
-    Ok(writer.finish()?)
+    Ok(facts)
+}
+
+/// The table of methods.
+fn method_of(
+    options: &Quantize,
+    _context: &Context<'_>,
+    _checkpoint: &Checkpoint,
+) -> Result<Box<dyn Method>, ActionError> {
+    Ok(match options {
+        Quantize::Rtn(options) => Box::new(rtn::Rtn::new(options)),
+    })
 }

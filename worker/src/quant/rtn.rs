@@ -2,11 +2,64 @@
 //! [`qpipe_kernels::symmetric`]. Pure: a matrix in, codes and scales out, the same bytes on every device.
 
 use qpipe_kernels::symmetric;
+use qpipe_nodes::kinds;
+use qpipe_nodes::scheme::Scheme;
+use serde_json::{Value, json};
 use tch::Tensor;
 
 use super::error::QuantizeError;
 use super::layers::Layer;
-use crate::model::formats::compressed_tensors::StoredScheme;
+use super::method::{Block, Method, Quantized};
+use crate::context::Facts;
+use crate::model::decoder::HEAD;
+use crate::model::formats::compressed_tensors::{self, StoredScheme};
+
+/// The method `rtn`: all linear layers of the blocks rounded, stored as compressed-tensors.
+#[derive(Debug)]
+pub(super) struct Rtn {
+    rounding: Rounding,
+    scheme: Scheme,
+    group_size: Option<u32>,
+}
+
+impl Rtn {
+    pub(super) fn new(options: &kinds::Rtn) -> Self {
+        let rounding = match options.group() {
+            None => Rounding::Channel8,
+            Some(group) => Rounding::Group4 { group: i64::from(group) },
+        };
+        Self { rounding, scheme: options.scheme, group_size: options.group() }
+    }
+}
+
+impl Method for Rtn {
+    fn check(&self, layer: &Layer) -> Result<(), QuantizeError> {
+        self.rounding.check(layer)
+    }
+
+    fn quantize(&mut self, block: Block) -> Result<Quantized, QuantizeError> {
+        let mut quantized = Quantized::default();
+        for linear in block.linears {
+            let rounded = self.rounding.round(&linear.layer.weight, &linear.weight)?;
+            let (stored, name) = (self.rounding.stored(), &linear.layer.name);
+            quantized.tensors.extend(compressed_tensors::store(name, stored, &rounded.codes, rounded.scale)?);
+        }
+        Ok(quantized)
+    }
+
+    fn config(&self) -> Value {
+        compressed_tensors::describe(self.rounding.stored(), &[HEAD])
+    }
+
+    fn facts(&self) -> Facts {
+        Facts::from([
+            ("scheme".to_owned(), json!(self.scheme)),
+            ("group_size".to_owned(), json!(self.group_size)),
+            ("rounding".to_owned(), json!("nearest, half to even")),
+            ("scale".to_owned(), json!(self.rounding.scale_rule())),
+        ])
+    }
+}
 
 /// What is rounded to what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +121,7 @@ impl Rounding {
     }
 
     /// Scales of an output channel of `in_features` weights.
-    pub(super) fn groups(&self, in_features: i64) -> i64 {
+    fn groups(&self, in_features: i64) -> i64 {
         match *self {
             Self::Channel8 => 1,
             Self::Group4 { group } => in_features / group,

@@ -89,6 +89,30 @@ pub fn read_linear(
     Ok(Some(weight))
 }
 
+/// The tensors of the layer `name` as `scheme` stores it: codes i8 [N, K] and scales, floating point [N, 1] or
+/// [N, K/g].
+///
+/// # Errors
+///
+/// Only libtorch's.
+pub fn store(
+    name: &str,
+    scheme: StoredScheme,
+    codes: &Tensor,
+    scale: Tensor,
+) -> Result<Vec<(String, Tensor)>, tch::TchError> {
+    let named = |part: &str, tensor: Tensor| (format!("{name}.{part}"), tensor);
+    let scale = named(tensors::SCALE, scale);
+    Ok(match scheme {
+        StoredScheme::W8A8 => vec![named(tensors::WEIGHT, codes.shallow_clone()), scale],
+        StoredScheme::W4A16 { .. } => {
+            let shape = Tensor::from_slice(&codes.size());
+            let packed = packing::pack(codes)?;
+            vec![named(tensors::PACKED, packed), named(tensors::SHAPE, shape), scale]
+        }
+    })
+}
+
 /// The floating-point tensor `name`, in the type that it is stored in.
 fn floats(checkpoint: &Checkpoint, name: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
     checkpoint.float_tensor(name, shape, checkpoint.kind(name)?, tch::Device::Cpu)

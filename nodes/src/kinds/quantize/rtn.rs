@@ -1,26 +1,17 @@
-//! `quantize`: stores a model's linear layers in few bits.
+//! Round to nearest.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Method;
 use crate::scheme::Scheme;
-use crate::{Arity, Artifact, Kind, ParamError, Port, Sensitivity};
+use crate::{ParamError, Sensitivity};
 
-/// How the codes are chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// Round to nearest, with llm-compressor's scales (largest magnitude / 7.5 or / 127.5, in the weights' type).
-    Rtn,
-}
-
-/// Quantizes the linear layers of a model and writes a compressed-tensors checkpoint. Embeddings and
-/// `lm_head` stay as they are.
+/// Round to nearest, with llm-compressor's scales (largest magnitude / 7.5 or / 127.5, in the weights' type),
+/// written as compressed-tensors.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Quantize {
-    /// How the codes are chosen.
-    pub method: Method,
+pub struct Rtn {
     /// A preset: `W8A8` or `W4A16`.
     pub scheme: Scheme,
     /// Of W4A16: input channels that share a scale: 32, 64 or 128. Default 128.
@@ -28,7 +19,7 @@ pub struct Quantize {
     pub group_size: Option<u32>,
 }
 
-impl Quantize {
+impl Rtn {
     /// Input channels that share a scale; `None` for one scale an output channel.
     pub fn group(&self) -> Option<u32> {
         match self.scheme {
@@ -38,16 +29,8 @@ impl Quantize {
     }
 }
 
-impl Kind for Quantize {
-    const NAME: &'static str = "quantize";
-    const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Stores a model's linear layers in few bits.";
-    const PORTS: &'static [Port] = &[Port {
-        name: "model",
-        accepts: Artifact::Model,
-        arity: Arity::One,
-        summary: "The model to quantize, in 16 or 32 bits.",
-    }];
+impl Method for Rtn {
+    const NAME: &'static str = "rtn";
 
     fn check(&self) -> Vec<ParamError> {
         match (self.scheme, self.group_size) {
@@ -66,14 +49,8 @@ impl Kind for Quantize {
         self
     }
 
-    fn output(&self) -> Artifact {
-        Artifact::Model
-    }
-
     /// Rounding is element-wise: the same bytes on every device.
     fn sensitivity(&self) -> Sensitivity {
-        match self.method {
-            Method::Rtn => Sensitivity::Portable,
-        }
+        Sensitivity::Portable
     }
 }

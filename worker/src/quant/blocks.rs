@@ -1,0 +1,154 @@
+//! Goes through the decoder blocks: loads one, has it quantized, keeps the result as a unit.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use fs_err as fs;
+use serde_json::Value;
+use tch::Tensor;
+
+use super::error::QuantizeError;
+use super::layers::{self, Layer};
+use super::method::{Block, Linear, Method, Quantized};
+use crate::context::Context;
+use crate::error::ActionError;
+use crate::model::decoder::block_name;
+use crate::model::{Checkpoint, TensorFiles, save};
+
+/// The quantized blocks of a model, on disk.
+#[derive(Debug)]
+pub(super) struct Units {
+    /// Safetensors files: one a block, then one of what is outside the blocks.
+    pub(super) files: Vec<PathBuf>,
+    /// Tensors of the source that are not to be copied: the units hold what became of them.
+    pub(super) replaced: Vec<String>,
+    /// Quantized linear layers.
+    pub(super) layers: usize,
+    /// By layer.
+    pub(super) notes: Vec<(String, Value)>,
+}
+
+/// Quantizes `layers`, which are all linear layers of all blocks in order, and what `method` takes of the rest.
+pub(super) fn quantize(
+    checkpoint: &Checkpoint,
+    layers: Vec<Layer>,
+    method: &mut dyn Method,
+    context: &Context<'_>,
+) -> Result<Units, ActionError> {
+    let blocks = checkpoint.config.layers;
+    let mut units =
+        Units { files: Vec::new(), replaced: Vec::new(), layers: layers.len(), notes: Vec::new() };
+    let mut layers = layers.into_iter().peekable();
+    for index in 0..blocks {
+        context.check_stop()?;
+        let of_block: Vec<Layer> = layers.by_ref().take(layers::PARTS.len()).collect();
+        let norms = norms_of(checkpoint, index);
+        units.replaced.extend(of_block.iter().map(|layer| layer.weight.clone()));
+        let name = format!("block-{index:05}");
+        let file = match finished(context, &name) {
+            Some(file) => {
+                method.passed(index, &TensorFiles::open(&file)?)?;
+                file
+            }
+            None => {
+                let block = load(checkpoint, index, of_block, &norms, context)?;
+                publish(context, &name, method.quantize(block)?)?
+            }
+        };
+        let held = TensorFiles::open(&file)?;
+        units.replaced.extend(norms.into_iter().filter(|norm| held.has(norm)));
+        units.notes.extend(notes(context, &name)?);
+        units.files.push(file);
+        context.progress(index as u64 + 1, blocks as u64, "layers", None);
+    }
+    outside(checkpoint, method, context, &mut units)?;
+    Ok(units)
+}
+
+/// What the method takes of the tensors outside the blocks.
+fn outside(
+    checkpoint: &Checkpoint,
+    method: &mut dyn Method,
+    context: &Context<'_>,
+    units: &mut Units,
+) -> Result<(), ActionError> {
+    let in_blocks = |name: &str| name.starts_with("model.layers.");
+    let mut tensors = Vec::new();
+    for name in checkpoint.names().filter(|name| !in_blocks(name)) {
+        let tensor = checkpoint.tensor(name)?.f_to_device(context.device())?;
+        if let Some(made) = method.quantize_outside(name, &tensor)? {
+            tensors.extend(made);
+            units.replaced.push(name.to_owned());
+        }
+    }
+    if !tensors.is_empty() {
+        let quantized = Quantized { tensors, notes: BTreeMap::new() };
+        units.files.push(publish(context, "outside", quantized)?);
+    }
+    Ok(())
+}
+
+fn load(
+    checkpoint: &Checkpoint,
+    index: usize,
+    layers: Vec<Layer>,
+    norms: &[String],
+    context: &Context<'_>,
+) -> Result<Block, ActionError> {
+    let read = |name: &str| -> Result<Tensor, ActionError> {
+        let tensor = checkpoint.tensor(name)?.f_to_device(context.device())?;
+        let finite = tensor.f_isfinite()?;
+        if !bool::try_from(finite.f_all()?)? {
+            let count = i64::try_from(finite.f_logical_not()?.f_sum(tch::Kind::Int64)?)?;
+            return Err(QuantizeError::NotFinite { tensor: name.to_owned(), count }.into());
+        }
+        Ok(tensor)
+    };
+    let linears = layers
+        .into_iter()
+        .map(|layer| Ok(Linear { weight: read(&layer.weight)?, layer }))
+        .collect::<Result<_, ActionError>>()?;
+    let norms =
+        norms.iter().map(|name| Ok((name.clone(), read(name)?))).collect::<Result<_, ActionError>>()?;
+    Ok(Block { index, linears, norms })
+}
+
+/// The norms of a block that stand before its linear layers.
+fn norms_of(checkpoint: &Checkpoint, index: usize) -> Vec<String> {
+    let block = block_name(index);
+    ["input_layernorm", "post_attention_layernorm"]
+        .map(|norm| format!("{block}.{norm}.weight"))
+        .into_iter()
+        .filter(|name| checkpoint.has(name))
+        .collect()
+}
+
+fn tensors_unit(name: &str) -> String {
+    format!("{name}.safetensors")
+}
+
+fn notes_unit(name: &str) -> String {
+    format!("{name}.json")
+}
+
+/// The unit `name`, if an earlier attempt finished it: the tensors come last.
+fn finished(context: &Context<'_>, name: &str) -> Option<PathBuf> {
+    context.unit(&notes_unit(name))?;
+    context.unit(&tensors_unit(name))
+}
+
+fn publish(context: &Context<'_>, name: &str, quantized: Quantized) -> Result<PathBuf, ActionError> {
+    let notes = serde_json::to_vec(&quantized.notes).map_err(std::io::Error::from)?;
+    context.publish_unit(&notes_unit(name), |path| Ok(fs::write(path, &notes)?))?;
+    let tensors = tensors_unit(name);
+    context.publish_unit(&tensors, |path| Ok(save::write_tensors(path, &quantized.tensors)?))?;
+    context
+        .unit(&tensors)
+        .ok_or_else(|| ActionError::from(std::io::Error::other(format!("unit `{tensors}` vanished"))))
+}
+
+fn notes(context: &Context<'_>, name: &str) -> Result<BTreeMap<String, Value>, ActionError> {
+    let Some(file) = context.unit(&notes_unit(name)) else { return Ok(BTreeMap::new()) };
+    serde_json::from_slice(&fs::read(&file)?)
+        .map_err(|error| ActionError::from(std::io::Error::other(format!("{}: {error}", file.display()))))
+}

@@ -1,0 +1,71 @@
+//! What a method is to the rest: the weights of one decoder block in, the tensors of its format out.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use tch::Tensor;
+
+use super::error::QuantizeError;
+use super::layers::Layer;
+use crate::context::Facts;
+
+/// A linear layer of a block with its weight.
+#[derive(Debug)]
+pub(super) struct Linear {
+    /// Name, shape, type.
+    pub(super) layer: Layer,
+    /// [N, K], floating point, on the device of the action; every value is finite.
+    pub(super) weight: Tensor,
+}
+
+/// The weights of one decoder block.
+#[derive(Debug)]
+#[allow(dead_code, reason = "not every method looks at all of it")]
+pub(super) struct Block {
+    /// Its number, from 0.
+    pub(super) index: usize,
+    /// In the order of [`super::layers::PARTS`].
+    pub(super) linears: Vec<Linear>,
+    /// The weights of its norms by their names in the checkpoint, on the device of the action. Methods that move
+    /// scale from activations into weights change them.
+    pub(super) norms: BTreeMap<String, Tensor>,
+}
+
+/// What a block becomes.
+#[derive(Debug, Default)]
+pub(super) struct Quantized {
+    /// By full name. A linear layer's floating-point weight goes; a norm's takes the place of the source's.
+    pub(super) tensors: Vec<(String, Tensor)>,
+    /// What is worth knowing of a layer, by its name: a fallback, the damping that was needed.
+    pub(super) notes: BTreeMap<String, Value>,
+}
+
+/// A quantization method with its options, ready for a model.
+pub(super) trait Method {
+    /// An error if `layer` cannot be quantized, told before any work is done.
+    fn check(&self, layer: &Layer) -> Result<(), QuantizeError>;
+
+    /// Quantizes `block`. Blocks come in order; those that an earlier attempt finished are left out, and
+    /// [`Method::passed`] is called instead.
+    fn quantize(&mut self, block: Block) -> Result<Quantized, QuantizeError>;
+
+    /// An earlier attempt finished this block; `tensors` is what it became.
+    fn passed(&mut self, _index: usize, _tensors: &crate::model::TensorFiles) -> Result<(), QuantizeError> {
+        Ok(())
+    }
+
+    /// What a tensor outside the blocks becomes (embedding, `lm_head`); `None`: it stays as it is.
+    fn quantize_outside(
+        &mut self,
+        _name: &str,
+        _tensor: &Tensor,
+    ) -> Result<Option<Vec<(String, Tensor)>>, QuantizeError> {
+        Ok(None)
+    }
+
+    /// `quantization_config` of the new config.json.
+    fn config(&self) -> Value;
+
+    /// What the record and the report say of it: rounding rule, scale rule, activations.
+    fn facts(&self) -> Facts;
+}
