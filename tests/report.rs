@@ -44,6 +44,7 @@ fn evaluation(folder: &Path, answers: &[Answer], scheme: &str, candidates: Candi
         dtype: "float32".to_owned(),
         device: "cpu".to_owned(),
         scheme: scheme.to_owned(),
+        quantization: None,
     };
     fs::write(folder.join("evaluation.json"), serde_json::to_string(&summary).unwrap()).unwrap();
     folder.to_owned()

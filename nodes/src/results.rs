@@ -1,8 +1,10 @@
-//! The files inside evaluation and benchmark artifacts: written by the worker, read by the report.
+//! The files inside artifacts that one node writes and others read: how a model was quantized, how it answered,
+//! how fast it was. Written by the worker, read by the report.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::kinds::{Bos, Candidates, Protocol};
 
@@ -10,6 +12,21 @@ use crate::kinds::{Bos, Candidates, Protocol};
 pub const EVALUATION_FILE: &str = "evaluation.json";
 /// Name of the one file in a benchmark artifact.
 pub const BENCHMARK_FILE: &str = "benchmark.json";
+
+/// Name of the file in a quantized checkpoint's folder that says how qpipe made it.
+pub const QUANTIZATION_FILE: &str = "qpipe_quantization.json";
+
+/// `qpipe_quantization.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Quantization {
+    /// The word after `method:`.
+    pub method: String,
+    /// What decides the numbers: bits, groups, rules for rounding, scales and activations, alpha, damping, tokens.
+    pub settings: BTreeMap<String, Value>,
+    /// Linear layers that the method could not do and that were rounded to nearest instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fallbacks: Vec<String>,
+}
 
 /// One question of a four-choice task: a line of `mcqa.jsonl`, in the order of the data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +54,9 @@ pub struct Evaluation {
     pub device: String,
     /// How the model's linear layers are stored and multiplied: `dense`, `W8A8`, `W4A16 g128`.
     pub scheme: String,
+    /// How the model was quantized, if qpipe did it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<Quantization>,
 }
 
 /// Figures of one task.

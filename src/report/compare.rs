@@ -51,6 +51,7 @@ pub fn compare(rows: &[RowInput], title: &str) -> Result<Comparison, ReportError
             dtype: own.evaluation.dtype.clone(),
             device: own.evaluation.device.clone(),
             scheme: own.evaluation.scheme.clone(),
+            quantization: own.evaluation.quantization.clone(),
             benchmark: input.benchmark.as_deref().map(read_benchmark).transpose()?,
             against,
         });

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use qpipe_nodes::kinds::{Bos, Candidates};
-use qpipe_nodes::results::BenchmarkResult;
+use qpipe_nodes::results::{BenchmarkResult, Quantization};
 use serde::{Deserialize, Serialize};
 
 use super::ReportError;
@@ -47,6 +47,9 @@ pub struct Row {
     pub device: String,
     /// How the linear layers are stored and multiplied.
     pub scheme: String,
+    /// How the model was quantized, if qpipe did it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<Quantization>,
     /// Speed and memory.
     pub benchmark: Option<BenchmarkResult>,
     /// How it compares with its baseline.

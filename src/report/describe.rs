@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use qpipe_nodes::kinds::{Bos, Candidates, Protocol};
-use qpipe_nodes::results::BenchmarkResult;
+use qpipe_nodes::results::{BenchmarkResult, Quantization};
+use serde_json::Value;
 
 use super::format;
 
@@ -59,8 +60,54 @@ pub(super) fn setting(benchmark: &BenchmarkResult) -> String {
     )
 }
 
+/// How a model was quantized: the method, then what decides its numbers.
+pub(super) fn quantization(quantization: &Quantization) -> String {
+    let mut parts = vec![format!("`{}`", quantization.method)];
+    for (name, value) in &quantization.settings {
+        let name = name.replace('_', " ");
+        match value {
+            Value::Null => {}
+            Value::String(text) => parts.push(format!("{name}: {text}")),
+            other => parts.push(format!("{name}: {other}")),
+        }
+    }
+    match quantization.fallbacks.as_slice() {
+        [] => {}
+        fallbacks => parts.push(format!(
+            "rounded to nearest after all: {}",
+            fallbacks.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        )),
+    }
+    parts.join("; ")
+}
+
 /// Whether two benchmarks can be set in relation: one protocol, one machine, as many questions.
 pub(super) fn same_setting(a: &BenchmarkResult, b: &BenchmarkResult) -> bool {
     (a.protocol, &a.device, &a.hardware, a.threads, a.questions)
         == (b.protocol, &b.device, &b.hardware, b.threads, b.questions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_quantization_names_its_settings_and_its_fallbacks() {
+        let how = Quantization {
+            method: "gptq".to_owned(),
+            settings: [
+                ("bits".to_owned(), json!(4)),
+                ("order".to_owned(), Value::Null),
+                ("scale_rule".to_owned(), json!("largest magnitude / 7.5")),
+            ]
+            .into(),
+            fallbacks: vec!["model.layers.0.mlp.up_proj".to_owned()],
+        };
+        assert_eq!(
+            quantization(&how),
+            "`gptq`; bits: 4; scale rule: largest magnitude / 7.5; rounded to nearest after all: \
+             `model.layers.0.mlp.up_proj`"
+        );
+    }
 }

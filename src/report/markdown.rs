@@ -29,6 +29,16 @@ pub(super) fn render(named: &Named<'_>, heading: &str) -> String {
                 .to_owned(),
         );
     }
+    let quantized: Vec<String> = named
+        .iter()
+        .filter_map(|(name, row)| {
+            row.quantization.as_ref().map(|how| format!("**{name}**: {}.", describe::quantization(how)))
+        })
+        .collect();
+    if !quantized.is_empty() {
+        sections.push("## How the rows were quantized".to_owned());
+        sections.push(bullets(&quantized));
+    }
     let mut text = sections.join("\n\n");
     text.push('\n');
     text

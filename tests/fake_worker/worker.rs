@@ -144,6 +144,7 @@ fn write_artifact(action: &Action, seed: &str) {
                 dtype: "float32".into(),
                 device: "cpu".into(),
                 scheme: "dense".into(),
+                quantization: None,
             };
             write("evaluation.json", serde_json::to_string(&evaluation).unwrap());
         }

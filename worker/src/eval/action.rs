@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
 use qpipe_nodes::kinds::Evaluate;
-use qpipe_nodes::results::{Answer, EVALUATION_FILE, Evaluation, TaskResult};
+use qpipe_nodes::results::{
+    Answer, EVALUATION_FILE, Evaluation, QUANTIZATION_FILE, Quantization, TaskResult,
+};
 use serde_json::Value;
 
 use super::error::EvalError;
@@ -70,9 +72,21 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
         dtype: torch::kind_name(decoder.kind()).to_owned(),
         device: torch::device_name(context.device()).to_owned(),
         scheme: decoder.scheme_name(),
+        quantization: quantization_of(context.input("model")?)?,
     };
     context.write_json(EVALUATION_FILE, &evaluation)?;
     Ok(facts)
+}
+
+/// What the model's folder says of its quantization, if qpipe did it.
+fn quantization_of(model: &Path) -> Result<Option<Quantization>, ActionError> {
+    let file = model.join(QUANTIZATION_FILE);
+    if !file.is_file() {
+        return Ok(None);
+    }
+    serde_json::from_slice(&fs::read(&file)?)
+        .map(Some)
+        .map_err(|error| ActionError::user(format!("{}: {error}", file.display())))
 }
 
 fn read_tasks(context: &Context<'_>, parameters: &Evaluate) -> Result<Vec<TaskDocuments>, EvalError> {

@@ -9,7 +9,7 @@ use tch::Tensor;
 
 use super::error::QuantizeError;
 use super::layers::{self, Layer};
-use super::method::{Block, Linear, Method, Quantized};
+use super::method::{Block, FALLBACK, Linear, Method, Quantized};
 use crate::context::Context;
 use crate::error::ActionError;
 use crate::model::decoder::block_name;
@@ -26,6 +26,14 @@ pub(super) struct Units {
     pub(super) layers: usize,
     /// By layer.
     pub(super) notes: Vec<(String, Value)>,
+}
+
+impl Units {
+    /// The layers whose notes say that they were rounded to nearest instead.
+    pub(super) fn fallbacks(&self) -> Vec<String> {
+        let is_fallback = |note: &Value| !note[FALLBACK].is_null();
+        self.notes.iter().filter(|(_, note)| is_fallback(note)).map(|(name, _)| name.clone()).collect()
+    }
 }
 
 /// Quantizes `layers`, which are all linear layers of all blocks in order, and what `method` takes of the rest.

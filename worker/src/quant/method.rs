@@ -9,6 +9,9 @@ use super::error::QuantizeError;
 use super::layers::Layer;
 use crate::context::Facts;
 
+/// The key of a layer's note that says why it was rounded to nearest and not by the method.
+pub(super) const FALLBACK: &str = "fallback";
+
 /// A linear layer of a block with its weight.
 #[derive(Debug)]
 pub(super) struct Linear {

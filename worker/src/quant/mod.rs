@@ -19,6 +19,7 @@ pub mod rtn;
 use std::collections::BTreeMap;
 
 use qpipe_nodes::kinds::Quantize;
+use qpipe_nodes::results::{QUANTIZATION_FILE, Quantization};
 use serde_json::json;
 
 use crate::context::{Context, Facts};
@@ -46,8 +47,15 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
     }
     let units = blocks::quantize(&checkpoint, layers, method.as_mut(), context)?;
     let sizes = assemble::assemble(&checkpoint, &units, &method.config(), &context.out()?)?;
+    let settings = method.facts();
+    let description = Quantization {
+        method: options.method().to_owned(),
+        settings: settings.clone(),
+        fallbacks: units.fallbacks(),
+    };
+    context.write_json(QUANTIZATION_FILE, &description)?;
 
-    let mut facts = method.facts();
+    let mut facts = settings;
     facts.insert("method".to_owned(), json!(options.method()));
     facts.insert("layers".to_owned(), json!(units.layers));
     facts.insert("bytes_before".to_owned(), json!(sizes.before));
