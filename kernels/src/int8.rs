@@ -1,8 +1,8 @@
 //! W8A8 through libtorch's `_int_mm`: int8 by int8 to int32, exact, at every number of rows.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
-use crate::symmetric;
+use crate::activations::Int8Rows;
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
 
@@ -10,11 +10,9 @@ use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
 const CUDA_ALIGNMENT: i64 = 8;
 /// On a CPU, `_int_mm` of libtorch 2.11 reads past the end where K is 1.
 const CPU_LEAST_IN_FEATURES: i64 = 2;
-/// On CUDA, `_int_mm` wants more than 16 rows; fewer are filled up to this.
-const CUDA_LEAST_ROWS: i64 = 32;
 
-/// Activations are quantized a token at a time (see [`symmetric`]), multiplied as integers, and the sums are
-/// scaled in f32 by the token's and the output channel's scale.
+/// Activations are quantized (see [`crate::symmetric`]) with a scale a token, or one found beforehand,
+/// multiplied as integers, and the sums are scaled in f32 by the activation's and the output channel's scale.
 #[derive(Debug)]
 pub struct IntMm;
 
@@ -24,7 +22,8 @@ impl Kernel for IntMm {
     }
 
     fn supports(&self, layer: &Layer) -> bool {
-        layer.scheme == Scheme::W8A8 && matches!(layer.device, Device::Cpu | Device::Cuda(_))
+        matches!(layer.scheme, Scheme::W8A8 | Scheme::W8A8Static)
+            && matches!(layer.device, Device::Cpu | Device::Cuda(_))
     }
 
     fn prepare(
@@ -32,8 +31,10 @@ impl Kernel for IntMm {
         weight: QuantizedWeight,
         layer: &Layer,
     ) -> Result<Box<dyn PreparedLinear>, KernelError> {
-        let Codes::Int8 { weight: codes, scale } = weight.codes() else {
-            unreachable!("supports() admits W8A8 only");
+        let (codes, scale, input_scale) = match weight.codes() {
+            Codes::Int8 { weight, scale } => (weight, scale, None),
+            Codes::Int8Static { weight, scale, input_scale } => (weight, scale, Some(input_scale)),
+            _ => unreachable!("supports() admits W8A8 only"),
         };
         let (out_features, in_features) = (weight.out_features(), weight.in_features());
         let mut codes = codes.f_to_device(layer.device)?;
@@ -52,6 +53,9 @@ impl Kernel for IntMm {
             .map(|bias| bias.f_to_device_(layer.device, Kind::Float, false, true))
             .transpose()?;
         Ok(Box::new(PreparedIntMm {
+            input_scale: input_scale
+                .map(|scale| scale.f_to_device_(layer.device, layer.kind, false, false))
+                .transpose()?,
             weight: codes.f_contiguous()?,
             scale: scale.f_to_kind(Kind::Float)?.f_view([-1])?,
             bias,
@@ -67,6 +71,8 @@ struct PreparedIntMm {
     weight: Tensor,
     /// f32 `[N]`.
     scale: Tensor,
+    /// `[1]` in the activations' type, where it was found beforehand.
+    input_scale: Option<Tensor>,
     /// f32 `[N]`.
     bias: Option<Tensor>,
     in_padding: i64,
@@ -74,36 +80,28 @@ struct PreparedIntMm {
     out_features: i64,
 }
 
-impl PreparedLinear for PreparedIntMm {
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let mut shape = x.size();
-        let in_features = shape.pop().expect("activations have a last dimension");
-        shape.push(self.out_features);
-        let x = x.reshape([-1, in_features]);
-        let x_scale = symmetric::scales(&x, 8);
-        let codes = symmetric::codes(&x, &x_scale, 8);
-
-        let rows = codes.size()[0];
-        let missing = if codes.device().is_cuda() { (CUDA_LEAST_ROWS - rows).max(0) } else { 0 };
-        let codes = if missing + self.in_padding > 0 {
-            codes.constant_pad_nd([0, self.in_padding, 0, missing])
+impl PreparedIntMm {
+    fn multiply(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        let rows = Int8Rows::quantize(x, self.input_scale.as_ref())?;
+        let codes = if self.in_padding > 0 {
+            rows.codes.f_constant_pad_nd([0, self.in_padding])?
         } else {
-            codes
+            rows.codes.shallow_clone()
         };
         // The transposed view is the layout that both backends want; a transposed copy is slower.
-        let sums = codes.internal_int_mm(&self.weight.tr());
-        let sums = sums.narrow(0, 0, rows).narrow(1, 0, self.out_features);
+        let sums = codes.f_internal_int_mm(&self.weight.f_tr()?)?;
+        let sums = sums.f_narrow(1, 0, self.out_features)?.f_to_kind(Kind::Float)?;
+        rows.scaled(&sums, &self.scale, self.bias.as_ref())
+    }
+}
 
-        let mut y = sums.to_kind(Kind::Float);
-        y *= x_scale.to_kind(Kind::Float);
-        y *= &self.scale;
-        if let Some(bias) = &self.bias {
-            y += bias;
-        }
-        y.to_kind(x.kind()).view(shape.as_slice())
+impl PreparedLinear for PreparedIntMm {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        self.multiply(x).expect("its shape was checked when the layer was prepared")
     }
 
     fn bytes(&self) -> u64 {
-        bytes_of([&self.weight, &self.scale].into_iter().chain(&self.bias))
+        let optional = self.bias.iter().chain(&self.input_scale);
+        bytes_of([&self.weight, &self.scale].into_iter().chain(optional))
     }
 }

@@ -12,12 +12,15 @@
 //!
 //! Weights stay in their few bits in memory: [`PreparedLinear::bytes`] counts them. A kernel keeps one copy.
 
+mod activations;
 pub mod int4;
 pub mod int8;
 pub mod packing;
+pub mod progressive;
 pub mod reference;
 pub mod symmetric;
 mod table;
+pub mod w4a8;
 mod weight;
 
 pub use table::{KERNELS, Kernel, Layer, PreparedLinear, kernel_for, prepare};

@@ -3,6 +3,7 @@
 use tch::{Kind, Tensor};
 
 use crate::packing;
+use crate::progressive;
 use crate::symmetric;
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, bytes_of};
@@ -34,6 +35,29 @@ impl Kernel for Reference {
             Codes::Int8 { weight, scale } => Box::new(ReferenceW8A8 {
                 weight: weight.f_to_device(layer.device)?,
                 scale: scale.f_to_device_(layer.device, layer.kind, false, false)?,
+                input_scale: None,
+                bias,
+            }),
+            Codes::Int8Static { weight, scale, input_scale } => Box::new(ReferenceW8A8 {
+                weight: weight.f_to_device(layer.device)?,
+                scale: scale.f_to_device_(layer.device, layer.kind, false, false)?,
+                input_scale: Some(input_scale.f_to_device_(layer.device, layer.kind, false, false)?),
+                bias,
+            }),
+            // The int8 weight that it stands for.
+            Codes::Progressive { packed, group_scale, group_zero, channel_scale, .. } => {
+                let codes = packing::unpack(packed, in_features)?;
+                Box::new(ReferenceW8A8 {
+                    weight: progressive::expand(&codes, group_scale, group_zero)?
+                        .f_to_device(layer.device)?,
+                    scale: channel_scale.f_to_device(layer.device)?,
+                    input_scale: None,
+                    bias,
+                })
+            }
+            Codes::Int4A8 { packed, scale, .. } => Box::new(ReferenceW4A8 {
+                codes: packing::unpack(packed, in_features)?.f_to_device(layer.device)?,
+                scale: scale.f_to_device_(layer.device, layer.kind, false, false)?,
                 bias,
             }),
             Codes::Int4 { packed, scale, group } => Box::new(ReferenceW4A16 {
@@ -52,12 +76,14 @@ impl Kernel for Reference {
 struct ReferenceW8A8 {
     weight: Tensor,
     scale: Tensor,
+    input_scale: Option<Tensor>,
     bias: Option<Tensor>,
 }
 
 impl PreparedLinear for ReferenceW8A8 {
     fn forward(&self, x: &Tensor) -> Tensor {
-        let x_scale = symmetric::scales(x, 8);
+        let x_scale =
+            self.input_scale.as_ref().map_or_else(|| symmetric::scales(x, 8), Tensor::shallow_clone);
         let codes = symmetric::codes(x, &x_scale, 8);
         // Products of codes and their sums are integers far below 2^53: f64 holds them exactly.
         let sums = codes.to_kind(Kind::Double).matmul(&self.weight.to_kind(Kind::Double).tr());
@@ -67,7 +93,33 @@ impl PreparedLinear for ReferenceW8A8 {
     }
 
     fn bytes(&self) -> u64 {
-        bytes_of([&self.weight, &self.scale].into_iter().chain(&self.bias))
+        bytes_of([&self.weight, &self.scale].into_iter().chain(&self.bias).chain(&self.input_scale))
+    }
+}
+
+/// Codes times codes, each group summed exactly, then scaled and added in f64.
+#[derive(Debug)]
+struct ReferenceW4A8 {
+    /// i8 [N, K].
+    codes: Tensor,
+    /// [N, K/g].
+    scale: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl PreparedLinear for ReferenceW4A8 {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let (out_features, groups) = self.scale.size2().expect("the shape was checked when it was made");
+        let x_scale = symmetric::scales(x, 8);
+        let codes = symmetric::codes(x, &x_scale, 8).to_kind(Kind::Double);
+        let weight = self.codes.view([out_features, groups, -1]).to_kind(Kind::Double)
+            * self.scale.to_kind(Kind::Double).unsqueeze(-1);
+        let sums = codes.matmul(&weight.view([out_features, -1]).tr()) * x_scale.to_kind(Kind::Double);
+        with_bias(sums.to_kind(Kind::Float), &self.bias).to_kind(x.kind())
+    }
+
+    fn bytes(&self) -> u64 {
+        bytes_of([&self.codes, &self.scale].into_iter().chain(&self.bias))
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use tch::{Device, Kind, Tensor};
 
 use crate::weight::{KernelError, QuantizedWeight, Scheme};
-use crate::{int4, int8, reference};
+use crate::{int4, int8, reference, w4a8};
 
 /// What a kernel would have to do.
 #[derive(Clone, Copy, Debug)]
@@ -45,8 +45,15 @@ pub trait PreparedLinear: Debug {
 }
 
 /// All kernels, best first. The last one supports everything.
-pub static KERNELS: &[&dyn Kernel] =
-    &[&int8::IntMm, &int4::PackedCpu, &int4::PackedCuda, &int4::Tiles, &reference::Reference];
+pub static KERNELS: &[&dyn Kernel] = &[
+    &int8::IntMm,
+    &int4::PackedCpu,
+    &int4::PackedCuda,
+    &int4::Tiles,
+    &w4a8::Progressive,
+    &w4a8::Grouped,
+    &reference::Reference,
+];
 
 /// The kernel that serves `layer`.
 pub fn kernel_for(layer: &Layer) -> &'static dyn Kernel {
@@ -90,6 +97,9 @@ mod tests {
             (Scheme::W4A16 { group: 128 }, Kind::Float),
             (Scheme::W4A16 { group: 128 }, Kind::BFloat16),
             (Scheme::W4A16 { group: 128 }, Kind::Half),
+            (Scheme::W8A8Static, Kind::BFloat16),
+            (Scheme::W4A8 { group: 128 }, Kind::BFloat16),
+            (Scheme::W4A8Float { group: 128 }, Kind::BFloat16),
         ] {
             let layer = Layer { scheme, out_features: 256, in_features: 256, device: Device::Cpu, kind };
             assert_ne!(kernel_for(&layer).name(), "reference", "{layer:?}");

@@ -4,7 +4,7 @@ use std::fmt;
 
 use tch::{Kind, TchError, Tensor};
 
-use crate::packing;
+use crate::{packing, progressive};
 
 /// How a linear layer is stored and multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,12 +18,30 @@ pub enum Scheme {
         /// Input channels that share a scale; K where an output channel has one scale.
         group: i64,
     },
+    /// [`Scheme::W8A8`] with one scale for all activations, found beforehand.
+    W8A8Static,
+    /// int4 weights that an integer scale and zero of their group make int8 weights of one scale an output
+    /// channel (see [`mod@progressive`]); int8 activations with one scale a token, computed at run time; int32
+    /// sums.
+    W4A8 {
+        /// Input channels that share an integer scale.
+        group: i64,
+    },
+    /// int4 weights with a floating-point scale for `group` consecutive input channels of an output channel;
+    /// int8 activations with one scale a token, computed at run time; int32 sums a group.
+    W4A8Float {
+        /// Input channels that share a scale; K where an output channel has one scale.
+        group: i64,
+    },
 }
 
 impl fmt::Display for Scheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::W8A8 => f.write_str("W8A8"),
+            Self::W8A8Static => f.write_str("W8A8 static"),
+            Self::W4A8 { group } => write!(f, "W4A8 g{group}"),
+            Self::W4A8Float { group } => write!(f, "W4A8 g{group} float"),
             Self::W4A16 { group } => write!(f, "W4A16 g{group}"),
         }
     }
@@ -53,12 +71,18 @@ pub enum KernelError {
         /// K.
         in_features: i64,
     },
+    /// Integer scales and zeros of groups that take codes out of int8.
+    #[error("{count} pairs of group_scale and group_zero take 4-bit codes out of the range of int8")]
+    BeyondInt8 {
+        /// How many.
+        count: i64,
+    },
     /// libtorch failed.
     #[error(transparent)]
     Torch(#[from] TchError),
 }
 
-/// The codes of a weight and their scales. Both schemes are symmetric: weight = code · scale.
+/// The codes of a weight and their scales. Unless there are zeros, weight = code · scale.
 #[derive(Debug)]
 pub enum Codes {
     /// [`Scheme::W8A8`].
@@ -70,6 +94,37 @@ pub enum Codes {
     },
     /// [`Scheme::W4A16`].
     Int4 {
+        /// i32 [N, ⌈K/8⌉], see [`packing`].
+        packed: Tensor,
+        /// Floating point [N, K/group].
+        scale: Tensor,
+        /// Input channels that share a scale.
+        group: i64,
+    },
+    /// [`Scheme::W8A8Static`].
+    Int8Static {
+        /// i8 [N, K].
+        weight: Tensor,
+        /// Floating point [N, 1].
+        scale: Tensor,
+        /// Floating point `[1]`: the scale of the activations.
+        input_scale: Tensor,
+    },
+    /// [`Scheme::W4A8`]: weight = (code - zero) · group scale · channel scale, see [`mod@progressive`].
+    Progressive {
+        /// i32 [N, ⌈K/8⌉], see [`packing`].
+        packed: Tensor,
+        /// i8 [N, K/group].
+        group_scale: Tensor,
+        /// i8 [N, K/group].
+        group_zero: Tensor,
+        /// Floating point [N, 1].
+        channel_scale: Tensor,
+        /// Input channels that share an integer scale.
+        group: i64,
+    },
+    /// [`Scheme::W4A8Float`].
+    Int4A8 {
         /// i32 [N, ⌈K/8⌉], see [`packing`].
         packed: Tensor,
         /// Floating point [N, K/group].
@@ -105,12 +160,25 @@ impl QuantizedWeight {
                 expect("weight", weight, &[Kind::Int8], &[out_features, in_features])?;
                 expect("scale", scale, FLOATS, &[out_features, 1])?;
             }
-            Codes::Int4 { packed, scale, group } => {
-                if *group < 1 || in_features % group != 0 {
-                    return Err(KernelError::Group { group: *group, in_features });
-                }
-                expect("packed", packed, &[Kind::Int], &[out_features, packing::words(in_features)])?;
+            Codes::Int4 { packed, scale, group } | Codes::Int4A8 { packed, scale, group } => {
+                expect_packed(packed, *group, out_features, in_features)?;
                 expect("scale", scale, FLOATS, &[out_features, in_features / group])?;
+            }
+            Codes::Int8Static { weight, scale, input_scale } => {
+                expect("weight", weight, &[Kind::Int8], &[out_features, in_features])?;
+                expect("scale", scale, FLOATS, &[out_features, 1])?;
+                expect("input_scale", input_scale, FLOATS, &[1])?;
+            }
+            Codes::Progressive { packed, group_scale, group_zero, channel_scale, group } => {
+                expect_packed(packed, *group, out_features, in_features)?;
+                let groups = [out_features, in_features / group];
+                expect("group_scale", group_scale, &[Kind::Int8], &groups)?;
+                expect("group_zero", group_zero, &[Kind::Int8], &groups)?;
+                expect("channel_scale", channel_scale, FLOATS, &[out_features, 1])?;
+                let count = progressive::beyond_int8(group_scale, group_zero)?;
+                if count > 0 {
+                    return Err(KernelError::BeyondInt8 { count });
+                }
             }
         }
         if let Some(bias) = &bias {
@@ -144,11 +212,27 @@ impl QuantizedWeight {
         match &self.codes {
             Codes::Int8 { .. } => Scheme::W8A8,
             Codes::Int4 { group, .. } => Scheme::W4A16 { group: *group },
+            Codes::Int8Static { .. } => Scheme::W8A8Static,
+            Codes::Progressive { group, .. } => Scheme::W4A8 { group: *group },
+            Codes::Int4A8 { group, .. } => Scheme::W4A8Float { group: *group },
         }
     }
 }
 
 const FLOATS: &[Kind] = &[Kind::Float, Kind::BFloat16, Kind::Half, Kind::Double];
+
+/// An error unless `packed` holds the codes of an [N, K] weight and `group` divides K.
+fn expect_packed(
+    packed: &Tensor,
+    group: i64,
+    out_features: i64,
+    in_features: i64,
+) -> Result<(), KernelError> {
+    if group < 1 || in_features % group != 0 {
+        return Err(KernelError::Group { group, in_features });
+    }
+    expect("packed", packed, &[Kind::Int], &[out_features, packing::words(in_features)])
+}
 
 fn expect(name: &'static str, tensor: &Tensor, kinds: &[Kind], shape: &[i64]) -> Result<(), KernelError> {
     if kinds.contains(&tensor.kind()) && tensor.size() == shape {

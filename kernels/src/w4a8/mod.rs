@@ -1,0 +1,31 @@
+//! W4A8: 4-bit weights that become int8 a tile at a time and are multiplied with int8 activations, through
+//! libtorch's `_int_mm`, in exact int32. The weight in memory is the packed one and no other.
+
+mod grouped;
+mod progressive;
+mod tile;
+
+pub use grouped::Grouped;
+pub use progressive::Progressive;
+
+use tch::Device;
+
+use crate::table::Layer;
+
+/// On CUDA, `_int_mm` wants multiples of this.
+const CUDA_ALIGNMENT: i64 = 8;
+
+/// Weights unpacked at once: on a CPU they stay in the second-level cache.
+fn tile_weights(device: Device) -> i64 {
+    if device.is_cuda() { 1 << 25 } else { 1 << 18 }
+}
+
+/// Whether a product of `inner` channels at a time works: codes come in pairs, CUDA wants more.
+fn serves(layer: &Layer, group: i64, inner: i64) -> bool {
+    let aligned = match layer.device {
+        Device::Cpu => true,
+        Device::Cuda(_) => inner % CUDA_ALIGNMENT == 0 && layer.out_features % CUDA_ALIGNMENT == 0,
+        _ => false,
+    };
+    aligned && group % 2 == 0
+}
