@@ -14,6 +14,7 @@ mod blocks;
 mod error;
 mod layers;
 mod method;
+pub mod progressive;
 pub mod rtn;
 
 use std::collections::BTreeMap;

@@ -21,8 +21,15 @@ const PACK_QUANTIZED: &str = "pack-quantized";
 pub enum StoredScheme {
     /// int8 weights, one scale an output channel; int8 activations, one scale a token, at run time.
     W8A8,
+    /// [`Self::W8A8`] with one scale for all activations of a layer, found beforehand.
+    W8A8Static,
     /// int4 weights, packed.
     W4A16 {
+        /// Input channels that share a scale. `None`: all of them.
+        group: Option<i64>,
+    },
+    /// int4 weights, a byte each; int8 activations, one scale a token, at run time.
+    W4A8 {
         /// Input channels that share a scale. `None`: all of them.
         group: Option<i64>,
     },
@@ -130,7 +137,8 @@ impl Group {
             let scheme = match name.to_uppercase().as_str() {
                 "W8A8" | "INT8" => StoredScheme::W8A8,
                 "W4A16" => StoredScheme::W4A16 { group: Some(128) },
-                _ => return Err(group.unsupported("a scheme, or a list under the name W8A8 or W4A16")),
+                "W4A8" => StoredScheme::W4A8 { group: Some(128) },
+                _ => return Err(group.unsupported("a scheme, or a list under the name W8A8, W4A16 or W4A8")),
             };
             return Ok(Self { targets: group.patterns()?, scheme });
         }
@@ -141,21 +149,29 @@ impl Group {
         let weights = group.get("weights");
         let inputs = group.get("input_activations");
         let scheme = match format.one_of(&[INT_QUANTIZED, PACK_QUANTIZED])? {
+            INT_QUANTIZED if weights.get("num_bits").value == &json!(4) => {
+                weights.expect_integers(4, false)?;
+                inputs.expect_integers(8, true)?;
+                inputs.strategy(&["token"])?;
+                StoredScheme::W4A8 { group: weights.group()? }
+            }
             INT_QUANTIZED => {
                 weights.expect_integers(8, false)?;
                 weights.strategy(&["channel"])?;
-                inputs.expect_integers(8, true)?;
-                inputs.strategy(&["token"])?;
-                StoredScheme::W8A8
+                if inputs.get("dynamic").value == &Value::Bool(false) {
+                    inputs.expect_integers(8, false)?;
+                    inputs.strategy(&["tensor"])?;
+                    StoredScheme::W8A8Static
+                } else {
+                    inputs.expect_integers(8, true)?;
+                    inputs.strategy(&["token"])?;
+                    StoredScheme::W8A8
+                }
             }
             _ => {
                 weights.expect_integers(4, false)?;
                 inputs.absent_or(&[])?;
-                let group = match weights.strategy(&["group", "channel"])?.as_str() {
-                    "group" => Some(weights.group_size()?),
-                    _ => None,
-                };
-                StoredScheme::W4A16 { group }
+                StoredScheme::W4A16 { group: weights.group()? }
             }
         };
         Ok(Self { targets, scheme })
@@ -266,6 +282,14 @@ impl<'a> Field<'a> {
         found.map(|name| (*name).to_owned()).ok_or_else(|| strategy.unsupported(&known.join(", ")))
     }
 
+    /// Input channels that share a scale; `None`: all of them.
+    fn group(&self) -> Result<Option<i64>, ModelError> {
+        match self.strategy(&["group", "channel"])?.as_str() {
+            "group" => self.group_size().map(Some),
+            _ => Ok(None),
+        }
+    }
+
     fn group_size(&self) -> Result<i64, ModelError> {
         let size = self.get("group_size");
         size.value.as_i64().filter(|size| *size > 0).ok_or_else(|| size.unsupported("a positive number"))
@@ -275,17 +299,18 @@ impl<'a> Field<'a> {
 /// The `quantization_config` of a checkpoint whose linear layers, all but `ignore`, are stored as `scheme`: the
 /// very object that compressed-tensors 0.19.0 writes.
 pub fn describe(scheme: StoredScheme, ignore: &[&str]) -> Value {
-    let weights = |bits: u32, strategy: &str, group: Option<i64>| {
+    let weights = |bits: u32, group: Option<i64>| {
+        let strategy = if group.is_some() { "group" } else { "channel" };
         arguments(bits, strategy, group, false, Some("memoryless_minmax"))
     };
+    let each_token = || arguments(8, "token", None, true, None);
     let (format, weights, inputs) = match scheme {
-        StoredScheme::W8A8 => {
-            (INT_QUANTIZED, weights(8, "channel", None), arguments(8, "token", None, true, None))
+        StoredScheme::W8A8 => (INT_QUANTIZED, weights(8, None), each_token()),
+        StoredScheme::W8A8Static => {
+            (INT_QUANTIZED, weights(8, None), arguments(8, "tensor", None, false, Some("static_minmax")))
         }
-        StoredScheme::W4A16 { group } => {
-            let strategy = if group.is_some() { "group" } else { "channel" };
-            (PACK_QUANTIZED, weights(4, strategy, group), Value::Null)
-        }
+        StoredScheme::W4A16 { group } => (PACK_QUANTIZED, weights(4, group), Value::Null),
+        StoredScheme::W4A8 { group } => (INT_QUANTIZED, weights(4, group), each_token()),
     };
     json!({
         "quant_method": METHOD,

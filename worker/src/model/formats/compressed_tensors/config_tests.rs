@@ -19,7 +19,14 @@ const GROUP: &str = "/config_groups/group_0";
 
 #[test]
 fn what_is_written_is_read() {
-    for scheme in [StoredScheme::W8A8, W4A16, StoredScheme::W4A16 { group: None }] {
+    for scheme in [
+        StoredScheme::W8A8,
+        StoredScheme::W8A8Static,
+        W4A16,
+        StoredScheme::W4A16 { group: None },
+        StoredScheme::W4A8 { group: Some(128) },
+        StoredScheme::W4A8 { group: None },
+    ] {
         let config = parse(&describe(scheme, &["lm_head"])).unwrap();
         assert_eq!(config.scheme_of("model.layers.0.self_attn.q_proj"), Some(scheme));
         assert_eq!(config.scheme_of("lm_head"), None);
@@ -78,11 +85,14 @@ fn whatever_is_not_implemented_is_refused_with_its_place_and_value() {
         (StoredScheme::W8A8, "/format", json!("float-quantized")),
         (StoredScheme::W8A8, "/kv_cache_scheme", json!({ "num_bits": 8 })),
         (StoredScheme::W8A8, "/transform_config", json!({ "config_groups": {} })),
-        (StoredScheme::W8A8, "/config_groups/group_0/weights/num_bits", json!(4)),
+        (StoredScheme::W8A8, "/config_groups/group_0/weights/num_bits", json!(6)),
         (StoredScheme::W8A8, "/config_groups/group_0/weights/type", json!("float")),
         (StoredScheme::W8A8, "/config_groups/group_0/weights/strategy", json!("tensor")),
         (StoredScheme::W8A8, "/config_groups/group_0/input_activations", Value::Null),
-        (StoredScheme::W8A8, "/config_groups/group_0/input_activations/dynamic", json!(false)),
+        (StoredScheme::W8A8, "/config_groups/group_0/input_activations/dynamic", json!("local")),
+        (StoredScheme::W8A8Static, "/config_groups/group_0/input_activations/strategy", json!("token")),
+        (StoredScheme::W8A8Static, "/config_groups/group_0/input_activations/symmetric", json!(false)),
+        (StoredScheme::W4A8 { group: None }, "/config_groups/group_0/input_activations/num_bits", json!(4)),
         (StoredScheme::W8A8, "/config_groups/group_0/input_activations/strategy", json!("tensor")),
         (StoredScheme::W8A8, "/config_groups/group_0/output_activations", json!({ "num_bits": 8 })),
         (W4A16, "/config_groups/group_0/weights/symmetric", json!(false)),

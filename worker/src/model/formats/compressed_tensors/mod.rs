@@ -3,6 +3,8 @@
 //! | scheme | format | tensors of a linear layer [N, K] |
 //! |---|---|---|
 //! | W8A8 | `int-quantized` | `weight` i8 [N, K], `weight_scale` [N, 1] |
+//! | W8A8 static | `int-quantized` | also `input_scale` `[1]` |
+//! | W4A8 | `int-quantized` | `weight` i8 [N, K] from -8 to 7, `weight_scale` [N, K/g] |
 //! | W4A16 | `pack-quantized` | `weight_packed` i32 [N, ⌈K/8⌉], `weight_scale` [N, K/g], `weight_shape` i64 `[2]` |
 //!
 //! Which layers, and how, is in config.json: [`QuantizationConfig`].
@@ -24,12 +26,14 @@ pub const METHOD: &str = "compressed-tensors";
 
 /// The tensors of a quantized linear layer, after the layer's name and a dot.
 pub mod tensors {
-    /// i8 [N, K], of W8A8.
+    /// i8 [N, K], of W8A8 and W4A8.
     pub const WEIGHT: &str = "weight";
     /// i32 [N, ⌈K/8⌉], of W4A16.
     pub const PACKED: &str = "weight_packed";
     /// Floating point, [N, 1] or [N, K/g].
     pub const SCALE: &str = "weight_scale";
+    /// Floating point `[1]`, of static W8A8.
+    pub const INPUT_SCALE: &str = "input_scale";
     /// i64 `[2]`: N and K, of W4A16.
     pub const SHAPE: &str = "weight_shape";
     /// Floating point `[N]`, never quantized.
@@ -57,17 +61,28 @@ pub fn read_linear(
                 scale: floats(checkpoint, &name(tensors::SCALE), &[out_features, 1])?,
             }
         }
-        StoredScheme::W4A16 { group } => {
-            let group = group.unwrap_or(in_features);
-            if in_features % group != 0 {
-                return Err(ModelError::Quantization {
-                    file: checkpoint.config.file.clone(),
-                    problem: format!(
-                        "`{}` has {in_features} input channels, which are not a multiple of the group size {group}",
-                        spec.name
-                    ),
-                });
+        StoredScheme::W8A8Static => {
+            expect_tensor(checkpoint, &name(tensors::WEIGHT), &[out_features, in_features], Kind::Int8)?;
+            Codes::Int8Static {
+                weight: checkpoint.tensor(&name(tensors::WEIGHT))?,
+                scale: floats(checkpoint, &name(tensors::SCALE), &[out_features, 1])?,
+                input_scale: floats(checkpoint, &name(tensors::INPUT_SCALE), &[1])?,
             }
+        }
+        StoredScheme::W4A8 { group } => {
+            let group = expect_group(checkpoint, spec, group)?;
+            let weight = name(tensors::WEIGHT);
+            expect_tensor(checkpoint, &weight, &[out_features, in_features], Kind::Int8)?;
+            let codes = checkpoint.tensor(&weight)?;
+            expect_int4(checkpoint, &weight, &codes)?;
+            Codes::Int4A8 {
+                packed: packing::pack(&codes)?,
+                scale: floats(checkpoint, &name(tensors::SCALE), &[out_features, in_features / group])?,
+                group,
+            }
+        }
+        StoredScheme::W4A16 { group } => {
+            let group = expect_group(checkpoint, spec, group)?;
             let packed = name(tensors::PACKED);
             expect_tensor(checkpoint, &packed, &[out_features, packing::words(in_features)], Kind::Int)?;
             expect_stored_shape(checkpoint, &name(tensors::SHAPE), &[out_features, in_features])?;
@@ -90,7 +105,7 @@ pub fn read_linear(
 }
 
 /// The tensors of the layer `name` as `scheme` stores it: codes i8 [N, K] and scales, floating point [N, 1] or
-/// [N, K/g].
+/// [N, K/g]. Static activations need an [`tensors::INPUT_SCALE`] besides.
 ///
 /// # Errors
 ///
@@ -104,7 +119,9 @@ pub fn store(
     let named = |part: &str, tensor: Tensor| (format!("{name}.{part}"), tensor);
     let scale = named(tensors::SCALE, scale);
     Ok(match scheme {
-        StoredScheme::W8A8 => vec![named(tensors::WEIGHT, codes.shallow_clone()), scale],
+        StoredScheme::W8A8 | StoredScheme::W8A8Static | StoredScheme::W4A8 { .. } => {
+            vec![named(tensors::WEIGHT, codes.shallow_clone()), scale]
+        }
         StoredScheme::W4A16 { .. } => {
             let shape = Tensor::from_slice(&codes.size());
             let packed = packing::pack(codes)?;
@@ -116,6 +133,38 @@ pub fn store(
 /// The floating-point tensor `name`, in the type that it is stored in.
 fn floats(checkpoint: &Checkpoint, name: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
     checkpoint.float_tensor(name, shape, checkpoint.kind(name)?, tch::Device::Cpu)
+}
+
+/// The group size of the layer `spec`, which must divide its input channels; `None`: all of them.
+fn expect_group(
+    checkpoint: &Checkpoint,
+    spec: &LinearSpec<'_>,
+    group: Option<i64>,
+) -> Result<i64, ModelError> {
+    let group = group.unwrap_or(spec.in_features);
+    if spec.in_features % group == 0 {
+        return Ok(group);
+    }
+    Err(ModelError::Quantization {
+        file: checkpoint.config.file.clone(),
+        problem: format!(
+            "`{}` has {} input channels, which are not a multiple of the group size {group}",
+            spec.name, spec.in_features
+        ),
+    })
+}
+
+/// An error unless all `codes` of the tensor `name` are from -8 to 7.
+fn expect_int4(checkpoint: &Checkpoint, name: &str, codes: &Tensor) -> Result<(), ModelError> {
+    let beyond = codes.f_lt(-packing::OFFSET)?.f_logical_or(&codes.f_ge(packing::OFFSET)?)?;
+    let count = i64::try_from(beyond.f_sum(Kind::Int64)?)?;
+    if count == 0 {
+        return Ok(());
+    }
+    Err(ModelError::Quantization {
+        file: checkpoint.file_of(name).to_owned(),
+        problem: format!("tensor `{name}` has {count} values that are no 4-bit integers"),
+    })
 }
 
 /// An error unless the tensor `name` holds the numbers `expected`.
