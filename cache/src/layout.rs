@@ -9,6 +9,7 @@
 //! locks/KEY                claims that are held (and those of killed processes, which bind nobody)
 //! staging/KEY/ATTEMPT/     what a claimed action writes before its commit
 //! runs/ID/                 events, log and plan of each run
+//! memos/NAME               what the records of a pipeline said, and when that still holds (see `memo`)
 //! stat.log                 digests of unchanged files outside of the store
 //! ```
 
@@ -35,7 +36,10 @@ const ACTIONS: &str = "actions";
 const LOCKS: &str = "locks";
 const STAGING: &str = "staging";
 const RUNS: &str = "runs";
+const MEMOS: &str = "memos";
 const STAT_LOG: &str = "stat.log";
+/// What qpipe itself keeps in the store's folder.
+const GUESTS: [&str; 2] = ["downloads", "gpu.json"];
 const CORRUPT: &str = "corrupt";
 
 /// The paths of one store.
@@ -70,16 +74,26 @@ impl Layout {
         self.root.join(RUNS)
     }
 
+    /// Where the memo of the pipeline `name` is; `None` if that is no name for a file.
+    pub(crate) fn memo(&self, name: &str) -> Option<PathBuf> {
+        is_plain_name(name).then(|| self.root.join(MEMOS).join(name))
+    }
+
     pub(crate) fn stat_log(&self) -> PathBuf {
         self.root.join(STAT_LOG)
     }
 
     pub(crate) fn blob(&self, digest: &Digest) -> PathBuf {
-        sharded(&self.root, &[CAS], digest, "")
+        sharded(&self.cas(), digest, "")
     }
 
     pub(crate) fn record(&self, kind: &str, key: &Digest) -> PathBuf {
-        sharded(&self.root, &[ACTIONS, kind], key, ".json")
+        self.root.join(ACTIONS).join(Self::record_name(kind, key))
+    }
+
+    /// [`Layout::record`] below [`Layout::actions`].
+    pub(crate) fn record_name(kind: &str, key: &Digest) -> PathBuf {
+        sharded(kind.as_ref(), key, ".json")
     }
 
     pub(crate) fn lock(&self, key: &Digest) -> PathBuf {
@@ -132,7 +146,9 @@ impl Layout {
         for entry in fs::read_dir(&self.root)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
             let ours = FOLDERS.contains(&name.as_str())
-                || [FORMAT_FILE, TAG_FILE, IGNORE_FILE, STAT_LOG, "lost+found"].contains(&name.as_str())
+                || [FORMAT_FILE, TAG_FILE, IGNORE_FILE, STAT_LOG, MEMOS, "lost+found"]
+                    .contains(&name.as_str())
+                || GUESTS.contains(&name.as_str())
                 || name.starts_with(".tmp");
             if !ours {
                 return Err(StoreError::NotAStore { root: self.root.clone(), entry: name });
@@ -146,15 +162,11 @@ impl Layout {
     }
 }
 
-/// `root/parts.../ab/HEXsuffix`, built in one allocation: there are tens of thousands of them in a run.
-fn sharded(root: &Path, parts: &[&str], digest: &Digest, suffix: &str) -> PathBuf {
+/// `folder/ab/HEXsuffix`, built in one allocation: there are tens of thousands of them in a run.
+fn sharded(folder: &Path, digest: &Digest, suffix: &str) -> PathBuf {
     let hex = blake3::Hash::from_bytes(digest.0).to_hex();
-    let mut path = std::ffi::OsString::with_capacity(root.as_os_str().len() + 128);
-    path.push(root);
-    for part in parts {
-        path.push("/");
-        path.push(part);
-    }
+    let mut path = std::ffi::OsString::with_capacity(folder.as_os_str().len() + 80);
+    path.push(folder);
     path.push("/");
     path.push(&hex[..2]);
     path.push("/");

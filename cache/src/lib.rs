@@ -26,7 +26,8 @@
 //!
 //! * Blobs and records are complete and synced before they get their names, records last. So a process
 //!   killed anywhere leaves no half result; a power cut in the middle of a run can at most forget results.
-//! * A hit needs an undamaged record and all its blobs in the right size. Anything else is a miss.
+//! * A hit needs an undamaged record and all its blobs in the right size. Anything else is a miss. A record is
+//!   taken for undamaged without being read if its file is the one that was read before (see [`Store::recall`]).
 //! * A claim dies with its process. Nobody ever unlocks.
 //! * Reading needs no permission to write.
 
@@ -36,11 +37,13 @@ mod digest;
 mod discover;
 mod durability;
 mod error;
+mod identity;
 mod ingest;
 mod layout;
 mod lock;
 mod manifest;
 mod materialise;
+mod memo;
 mod record;
 mod stat_cache;
 mod stat_log;

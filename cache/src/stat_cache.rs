@@ -5,22 +5,21 @@
 //! system stamps it with. So, as in git, an entry is only trusted if the file was last changed well before
 //! it was hashed; a younger file is hashed again the next time.
 
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{OnceLock, PoisonError, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use fs_err as fs;
 use rayon::prelude::*;
+use rustix::fs::CWD;
 
-use crate::stat_log::{self, Entries, Hashed, Identity};
+use crate::identity::{Identity, now, open_folder};
+use crate::stat_log::{self, Entries, Hashed};
 use crate::tree::{Entry, Tree};
-use crate::walk::{Found, walk};
+use crate::walk::walk;
 use crate::{Digest, StoreError};
 
-/// File systems stamp files with a clock of at most this tick (nanoseconds) if they keep fractions of seconds.
-const FINE_TICK: i64 = 100_000_000;
-/// The same for those that keep whole seconds, or every other one.
-const COARSE_TICK: i64 = 3_000_000_000;
 /// How often a file that changes while it is read is read again.
 const ATTEMPTS: usize = 3;
 
@@ -28,13 +27,14 @@ const ATTEMPTS: usize = 3;
 #[derive(Debug)]
 pub struct StatCache {
     log: PathBuf,
+    working_folder: OnceLock<(OwnedFd, PathBuf)>,
     entries: OnceLock<RwLock<Entries>>,
 }
 
 impl StatCache {
     /// The cache kept in the file `log`, which is read on first use and need not exist.
     pub fn new(log: PathBuf) -> Self {
-        Self { log, entries: OnceLock::new() }
+        Self { log, working_folder: OnceLock::new(), entries: OnceLock::new() }
     }
 
     /// Digest and size (bytes) of a file.
@@ -50,16 +50,21 @@ impl StatCache {
     }
 
     /// The listing of a folder, of those files whose relative path passes `filter`; or of a single file,
-    /// whose name is then no part of the listing. Links are followed; files are hashed in parallel.
+    /// whose name is then no part of the listing. Relative paths start at the folder that the process worked in
+    /// when it first asked. Links are followed; files are hashed in parallel.
     ///
     /// # Errors
     /// Broken links, names that are not UTF-8, things that are neither file nor folder, and read errors.
     pub fn digest_tree(&self, path: &Path, filter: &dyn Fn(&str) -> bool) -> Result<Tree, StoreError> {
-        let root = std::path::absolute(path).map_err(|error| crate::layout::named(error, "resolve", path))?;
+        let (folder, root) =
+            self.located(path).map_err(|error| crate::layout::named(error, "resolve", path))?;
+        if let Some(entry) = self.unchanged_file(folder, path, &root) {
+            return Ok(Tree { files: [(String::new(), entry)].into() });
+        }
         let found = walk(&root, filter)?;
         let mut digests: Vec<Option<Hashed>> = {
             let entries = self.entries().read().unwrap_or_else(PoisonError::into_inner);
-            found.iter().map(|file| known(&entries, file)).collect()
+            found.iter().map(|file| known(&entries, &file.path, &Identity::of(&file.metadata))).collect()
         };
         let missing: Vec<usize> = (0..found.len()).filter(|index| digests[*index].is_none()).collect();
         if !missing.is_empty() {
@@ -82,14 +87,41 @@ impl StatCache {
         Ok(tree)
     }
 
+    /// The absolute form of `path`, and where `path` itself starts. The working folder is opened once: there may
+    /// be thousands of relative paths.
+    fn located(&self, path: &Path) -> io::Result<(BorrowedFd<'_>, PathBuf)> {
+        if path.is_absolute() || path.as_os_str().is_empty() {
+            return Ok((CWD, std::path::absolute(path)?));
+        }
+        let (folder, name) = match self.working_folder.get() {
+            Some(folder) => folder,
+            None => {
+                let name = std::env::current_dir()?;
+                let folder = open_folder(&name)?;
+                self.working_folder.get_or_init(|| (folder, name))
+            }
+        };
+        Ok((folder.as_fd(), name.join(path)))
+    }
+
+    /// What is known of the file at `path`, which is `root` seen from `folder`, at the cost of one system call.
+    fn unchanged_file(&self, folder: BorrowedFd<'_>, path: &Path, root: &Path) -> Option<Entry> {
+        let identity = Identity::at(folder, path).ok()?;
+        let entries = self.entries().read().unwrap_or_else(PoisonError::into_inner);
+        let hashed = known(&entries, root, &identity)?;
+        Some(Entry { digest: hashed.digest, size: identity.size })
+    }
+
     fn entries(&self) -> &RwLock<Entries> {
         self.entries.get_or_init(|| RwLock::new(stat_log::load(&self.log)))
     }
 
     /// Keeps what can be trusted later. A log that cannot be written only costs time.
     fn remember<'a>(&self, hashed: impl Iterator<Item = (&'a Path, Hashed)>) {
-        let settled: Vec<(&str, Hashed)> =
-            hashed.filter(|(_, h)| is_settled(h)).filter_map(|(path, h)| Some((path.to_str()?, h))).collect();
+        let settled: Vec<(&str, Hashed)> = hashed
+            .filter(|(_, h)| h.identity.is_settled(h.at))
+            .filter_map(|(path, h)| Some((path.to_str()?, h)))
+            .collect();
         if settled.is_empty() {
             return;
         }
@@ -102,18 +134,9 @@ impl StatCache {
     }
 }
 
-fn known(entries: &Entries, file: &Found) -> Option<Hashed> {
-    let hashed = entries.get(file.path.to_str()?)?;
-    (hashed.identity == Identity::of(&file.metadata) && is_settled(hashed)).then_some(*hashed)
-}
-
-/// git's rule for racily clean entries: whether any write after the hashing would have changed the stamps.
-fn is_settled(hashed: &Hashed) -> bool {
-    let Identity { modified, changed, .. } = hashed.identity;
-    // A modification time can be set to any date, also one to come; the change time cannot.
-    let youngest = if modified > hashed.at { changed } else { modified.max(changed) };
-    let tick = if changed % 1_000_000_000 == 0 { COARSE_TICK } else { FINE_TICK };
-    youngest.saturating_add(tick) < hashed.at
+fn known(entries: &Entries, path: &Path, identity: &Identity) -> Option<Hashed> {
+    let hashed = entries.get(path.to_str()?)?;
+    (hashed.identity == *identity && identity.is_settled(hashed.at)).then_some(*hashed)
 }
 
 /// Hashes a file that has the same stamps before and after.
@@ -130,17 +153,13 @@ fn hash(path: &Path) -> Result<Hashed, StoreError> {
     Err(StoreError::Changing { path: path.to_owned() })
 }
 
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::identity::FINE_TICK;
 
     struct Fixture {
         folder: tempfile::TempDir,
@@ -215,20 +234,6 @@ mod tests {
         assert_eq!(fixture.log_length(), 0, "not trusted, so not kept");
         fs::write(&path, "two").unwrap();
         assert_eq!(cache.digest_file(&path).unwrap().0, Digest::of(b"two"));
-    }
-
-    #[test]
-    fn settled_is_judged_by_both_times() {
-        let hashed = |modified, changed, at| Hashed {
-            digest: Digest::of(b""),
-            identity: Identity { size: 0, modified, changed, device: 1, inode: 1 },
-            at,
-        };
-        let second = 1_000_000_000;
-        assert!(is_settled(&hashed(5, 5 * second + 5, 6 * second)));
-        assert!(!is_settled(&hashed(5, 5 * second + 5, 5 * second + FINE_TICK)), "within the tick");
-        assert!(!is_settled(&hashed(5, 5 * second, 6 * second)), "whole seconds: a coarse clock");
-        assert!(is_settled(&hashed(99 * second, 5 * second + 5, 6 * second)), "a date to come says nothing");
     }
 
     #[test]

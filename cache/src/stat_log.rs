@@ -12,46 +12,19 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::fs::Metadata;
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use fs_err as fs;
 
 use crate::Digest;
+use crate::identity::Identity;
 use crate::layout::replace_file;
 
 const HEADER: &str = "qpipe-stat 1 ";
 const CHECK_DIGITS: usize = 8;
 /// Below this size (bytes) the file is not worth rewriting.
 const SMALL: u64 = 1 << 20;
-
-/// What of a file's metadata changes when its content may have changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
-    pub(crate) size: u64,
-    /// Nanoseconds since 1970.
-    pub(crate) modified: i64,
-    /// Nanoseconds since 1970; no program can set it.
-    pub(crate) changed: i64,
-    pub(crate) device: u64,
-    pub(crate) inode: u64,
-}
-
-impl Identity {
-    pub(crate) fn of(metadata: &Metadata) -> Self {
-        let nanoseconds =
-            |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000).saturating_add(rest);
-        Self {
-            size: metadata.len(),
-            modified: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
-            changed: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
-            device: metadata.dev(),
-            inode: metadata.ino(),
-        }
-    }
-}
 
 /// A file's digest and what the file looked like when it was hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

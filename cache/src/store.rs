@@ -9,15 +9,17 @@ use fs_err as fs;
 
 use crate::claim::Claim;
 use crate::durability::GroupSync;
+use crate::identity::now;
 use crate::ingest::is_present;
 use crate::layout::{Layout, is_plain_name, named};
 use crate::lock::{self, KeyLock};
+use crate::memo::Memo;
 use crate::record::{Location, Output, Record};
 use crate::stat_cache::StatCache;
 use crate::{Digest, StoreError, Tree};
 
 /// Bytes that hold nearly every record.
-const RECORD_BUFFER: usize = 8 << 10;
+const RECORD_BUFFER: usize = 4 << 10;
 
 /// A store's folder. Cheap to clone; clones share the stat cache and the queue of syncs.
 #[derive(Clone, Debug)]
@@ -30,6 +32,7 @@ struct Shared {
     layout: Layout,
     stat_cache: StatCache,
     group_sync: GroupSync,
+    memo: OnceLock<Memo>,
     run: OnceLock<String>,
 }
 
@@ -37,6 +40,9 @@ impl Drop for Shared {
     fn drop(&mut self) {
         if let Err(error) = self.group_sync.settle() {
             tracing::debug!(%error, "a power cut may forget the newest results");
+        }
+        if let Some(Err(error)) = self.memo.get().map(Memo::save) {
+            tracing::debug!(%error, "the memo was not written");
         }
     }
 }
@@ -77,7 +83,13 @@ impl Store {
             }
         }
         let stat_cache = StatCache::new(layout.stat_log());
-        let shared = Shared { layout, stat_cache, group_sync: GroupSync::default(), run: OnceLock::new() };
+        let shared = Shared {
+            layout,
+            stat_cache,
+            group_sync: GroupSync::default(),
+            memo: OnceLock::new(),
+            run: OnceLock::new(),
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -85,6 +97,17 @@ impl Store {
     /// name stays.
     pub fn set_run(&self, run: &str) {
         self.shared.run.get_or_init(|| run.to_owned());
+    }
+
+    /// Makes [`Store::peek_output`] cheap for those who ask about the same thousands of records each time:
+    /// what they say is kept under `name` when the last clone is dropped. The first name stays.
+    pub fn recall(&self, name: &str) {
+        if let Some(file) = self.layout().memo(name).filter(|_| self.shared.memo.get().is_none()) {
+            match Memo::load(file, &self.layout().actions()) {
+                Ok(memo) => drop(self.shared.memo.set(memo)),
+                Err(error) => tracing::debug!(%error, "there are no records yet"),
+            }
+        }
     }
 
     /// Makes all commits up to now survive a power cut (they survive the end of any process anyway): to be
@@ -142,16 +165,27 @@ impl Store {
     }
 
     /// What came out of `key`, an action of kind `kind`, if it is complete: [`Store::peek_as`] for those who
-    /// ask about thousands and need neither the manifest nor the facts.
+    /// ask about thousands and need neither the manifest nor the facts. See [`Store::recall`].
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn peek_output(&self, key: &Digest, kind: &str) -> Result<Option<Output>, StoreError> {
-        let Some(output) = Self::read_with(&self.layout().record(kind, key), Output::decode)? else {
-            return Ok(None);
+        let output = match self.shared.memo.get() {
+            Some(memo) => self.recall_or_read(memo, key, kind)?,
+            None => read_with(&self.layout().record(kind, key), Output::decode)?,
         };
-        let complete = output.key == *key && self.lacks(&output.tree, output.location).is_none();
-        Ok(complete.then_some(output))
+        let is_complete =
+            |output: &Output| output.key == *key && self.lacks(&output.tree, output.location).is_none();
+        Ok(output.filter(is_complete))
+    }
+
+    /// Whether there is a record of `key`, an action of kind `kind`, be its output complete or not.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn is_recorded(&self, key: &Digest, kind: &str) -> Result<bool, StoreError> {
+        let record = read_with(&self.layout().record(kind, key), Output::decode)?;
+        Ok(record.is_some_and(|record| record.key == *key))
     }
 
     /// The record of `key`, or the claim to make it. While another thread or process holds the claim, this
@@ -246,6 +280,23 @@ impl Store {
         Ok(records)
     }
 
+    /// What a record says, if it is whole; from memory where its file is what it was.
+    fn recall_or_read(&self, memo: &Memo, key: &Digest, kind: &str) -> Result<Option<Output>, StoreError> {
+        let at = now();
+        let identity = memo.identity(&Layout::record_name(kind, key));
+        if let Some(output) = identity.and_then(|identity| memo.recall(key, &identity)) {
+            return Ok(Some(output));
+        }
+        let output = read_with(&self.layout().record(kind, key), Output::decode)?;
+        if let (Some(output), Some(identity)) = (&output, identity)
+            && output.key == *key
+            && identity.is_settled(at)
+        {
+            memo.note(&identity, output);
+        }
+        Ok(output)
+    }
+
     pub(crate) fn layout(&self) -> &Layout {
         &self.shared.layout
     }
@@ -287,21 +338,7 @@ impl Store {
 
     /// A record file's content; `None` where there is none, or where it is damaged.
     pub(crate) fn read_record(path: &Path) -> Result<Option<Record>, StoreError> {
-        Self::read_with(path, Record::decode)
-    }
-
-    fn read_with<T>(path: &Path, decode: fn(&[u8]) -> Option<T>) -> Result<Option<T>, StoreError> {
-        match read_small(path) {
-            Ok(bytes) => {
-                let decoded = decode(&bytes);
-                if decoded.is_none() {
-                    tracing::debug!(path = %path.display(), "a damaged record counts as absent");
-                }
-                Ok(decoded)
-            }
-            Err(error) if is_absence(&error) => Ok(None),
-            Err(error) => Err(named(error, "read", path).into()),
-        }
+        read_with(path, Record::decode)
     }
 
     fn claim(&self, key: &Digest, kind: &str, replace: bool, mut lock: KeyLock) -> Result<Claim, StoreError> {
@@ -328,17 +365,33 @@ pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// A file's bytes in as few system calls as it can be done: a run that has nothing to do spends most of its
-/// time here. A regular file that fills less than the buffer was read to its end.
-fn read_small(path: &Path) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    let mut bytes = vec![0; RECORD_BUFFER];
-    let length = file.read(&mut bytes)?;
-    bytes.truncate(length);
-    if length == RECORD_BUFFER {
-        file.read_to_end(&mut bytes)?;
+/// What `decode` makes of a file; `None` where there is none, or where it is damaged.
+fn read_with<T>(path: &Path, decode: fn(&[u8]) -> Option<T>) -> Result<Option<T>, StoreError> {
+    let decoded = read_small(path, |bytes| {
+        let decoded = decode(bytes);
+        if decoded.is_none() {
+            tracing::debug!(path = %path.display(), "a damaged record counts as absent");
+        }
+        decoded
+    });
+    match decoded {
+        Err(error) if is_absence(&error) => Ok(None),
+        decoded => decoded.map_err(|error| named(error, "read", path).into()),
     }
-    Ok(bytes)
+}
+
+/// Gives `take` a file's bytes, in as few system calls as it can be done: nearly all files that are read here
+/// are records. A regular file that fills less than the buffer was read to its end.
+fn read_small<T>(path: &Path, take: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
+    let mut file = File::open(path)?;
+    let mut buffer = [0; RECORD_BUFFER];
+    let length = file.read(&mut buffer)?;
+    if length < RECORD_BUFFER {
+        return Ok(take(&buffer[..length]));
+    }
+    let mut bytes = buffer.to_vec();
+    file.read_to_end(&mut bytes)?;
+    Ok(take(&bytes))
 }
 
 /// The entries of a folder; none where there is no such folder.

@@ -107,6 +107,9 @@ fn a_record_under_a_foreign_name_is_no_hit() {
 fn folders_removed_by_hand_cost_their_content_and_no_more() {
     let fixture = Fixture::new();
     done(&fixture.store(), 0, &[("a", b"1")]);
+    for guest in ["downloads", "memos"] {
+        fs::create_dir(fixture.root().join(guest)).unwrap();
+    }
     for (number, folder) in ["cas", "locks", "staging", "actions"].into_iter().enumerate() {
         fs::remove_dir_all(fixture.root().join(folder)).unwrap();
         done(&fixture.store(), number as u64 + 1, &[("a", b"1")]);

@@ -11,5 +11,6 @@ mod child;
 mod claims;
 mod crashes;
 mod damage;
+mod memo;
 mod refusals;
 mod units;
