@@ -105,7 +105,7 @@ fn index(pipeline: &Pipeline, id: &str) -> usize {
 /// The instances connected to a port, by id.
 fn inputs<'p>(pipeline: &'p Pipeline, id: &str, port: &str) -> Vec<&'p str> {
     let binding = &pipeline.instances[index(pipeline, id)].inputs[port];
-    binding.indices().into_iter().map(|index| pipeline.instances[index].id.as_str()).collect()
+    binding.iter().map(|index| pipeline.instances[index].id.as_str()).collect()
 }
 
 const STUDY: &str = r#"
@@ -185,7 +185,7 @@ fn the_order_puts_inputs_first_and_is_otherwise_the_files() {
     let pipeline = load(STUDY, &[]).unwrap();
     let position = |index: usize| pipeline.order.iter().position(|other| *other == index).unwrap();
     for (index, instance) in pipeline.instances.iter().enumerate() {
-        for input in instance.inputs.values().flat_map(Binding::indices) {
+        for input in instance.inputs.values().flat_map(Binding::iter) {
             assert!(position(input) < position(index));
         }
     }

@@ -42,7 +42,7 @@ pub(super) fn exec(args: &PlanArgs) -> Result<Exit, Failure> {
     let width = rows.iter().map(|row| row.node.chars().count()).max().unwrap_or(0).max(4);
     let mut text = format!("{:width$}  {:10}  {:8}  {:12}  why\n", "node", "kind", "state", "key");
     for row in &rows {
-        let key = row.key.as_deref().map_or("", |key| &key[..12]);
+        let key = row.key.map_or_else(String::new, |key| key.short());
         let line = format!("{:width$}  {:10}  {:8}  {key:12}  {}", row.node, row.kind, row.state, row.reason);
         let _ = writeln!(text, "{}", line.trim_end());
     }

@@ -79,7 +79,7 @@ pub(super) fn exec(args: &RunArgs, verbose: u8, format: LogFormat) -> Result<Exi
     for report in &outcome.published {
         printer::err(format!("{}: {}", report.node, report.folder.display()));
     }
-    Ok(if outcome.interrupted {
+    let exit = if outcome.interrupted {
         Exit::Interrupted
     } else if outcome.failures.is_empty() {
         Exit::Done
@@ -87,7 +87,10 @@ pub(super) fn exec(args: &RunArgs, verbose: u8, format: LogFormat) -> Result<Exi
         Exit::Environment
     } else {
         Exit::NodeFailed
-    })
+    };
+    // The process ends here: nobody needs thousands of nodes taken apart one by one.
+    std::mem::forget((pipeline, outcome));
+    Ok(exit)
 }
 
 fn open_events(path: &PathBuf) -> Result<EventsFile, Failure> {

@@ -43,12 +43,14 @@ pub enum Binding {
 
 impl Binding {
     /// The connected instances, in order.
-    pub fn indices(&self) -> Vec<usize> {
-        match self {
-            Self::One(index) => vec![*index],
-            Self::Many(list) => list.clone(),
-            Self::Map(map) => map.values().copied().collect(),
-        }
+    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        let (one, list, map) = match self {
+            Self::One(index) => (Some(*index), None, None),
+            Self::Many(list) => (None, Some(list), None),
+            Self::Map(map) => (None, None, Some(map)),
+        };
+        let list = list.into_iter().flatten().copied();
+        one.into_iter().chain(list).chain(map.into_iter().flat_map(|map| map.values().copied()))
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::mem;
 
 use serde_yaml::granit_parser::{
-    ErrorKind, Event, Options, ParseResult, Parser, ScalarStyle, ScanError, Span as ParserSpan, StrInput, Tag,
+    ErrorKind, Event, Options, Parser, ScalarStyle, ScanError, Span as ParserSpan, StrInput, Tag,
 };
 
 use super::error::{Code, Mistake, Mistakes};
@@ -80,13 +80,10 @@ impl<'t> Composer<'t> {
 
     fn next(&mut self) -> Composed<(Event<'t>, ParserSpan)> {
         match self.parser.next_event() {
-            Some(event) => self.checked(event),
+            Some(Ok(event)) => Ok(event),
+            Some(Err(error)) => Err(Box::new(self.syntax(&error))),
             None => Ok((Event::StreamEnd, ParserSpan::default())),
         }
-    }
-
-    fn checked(&self, event: ParseResult<'t>) -> Composed<(Event<'t>, ParserSpan)> {
-        event.map_err(|error| Box::new(self.syntax(&error)))
     }
 
     fn span(&self, span: &ParserSpan) -> Span {

@@ -43,11 +43,12 @@ impl Machine {
     /// Looks at this machine. `store` keeps what is slow to ask for. `QPIPE_DEVICE=cpu` hides the GPUs.
     pub fn detect(store: &Path) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+        let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let hidden = std::env::var("QPIPE_DEVICE").is_ok_and(|value| value == "cpu");
         Self {
             cores,
-            cpu_class: cpu_class().to_owned(),
-            cpu_name: cpu_name(),
+            cpu_class: cpu_class(&cpu).to_owned(),
+            cpu_name: cpu_name(&cpu),
             gpus: if hidden { Vec::new() } else { gpus(store) },
         }
     }
@@ -98,9 +99,9 @@ impl Machine {
 }
 
 #[cfg(target_arch = "x86_64")]
-fn cpu_class() -> &'static str {
+fn cpu_class(cpu: &str) -> &'static str {
     // AMX decides which oneDNN kernels run and so how sums are ordered; std cannot ask for it on stable.
-    let amx = fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains(" amx_tile"));
+    let amx = cpu.contains(" amx_tile");
     match (is_x86_feature_detected!("avx512f"), amx) {
         (true, true) => "x86-64-avx512-amx",
         (true, false) if is_x86_feature_detected!("avx512vnni") => "x86-64-avx512-vnni",
@@ -111,13 +112,12 @@ fn cpu_class() -> &'static str {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn cpu_class() -> &'static str {
+fn cpu_class(_cpu: &str) -> &'static str {
     std::env::consts::ARCH
 }
 
-fn cpu_name() -> String {
-    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    text.lines()
+fn cpu_name(cpu: &str) -> String {
+    cpu.lines()
         .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
         .map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
 }

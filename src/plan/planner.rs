@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use qpipe_cache::{Digest, Location, Manifest, Record, Store, Tree};
+use qpipe_cache::{Digest, Location, Manifest, Output, Record, Store, Tree};
 use qpipe_nodes::kinds::{Download, Report};
 use qpipe_nodes::{Artifact, Resources, Sensitivity};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::PlanError;
 use super::machine::Machine;
-use super::reason::{self, Reason};
+use super::reason::{History, Reason, Subject};
 use super::rows::{self, Row};
 use super::source::{self, Resolved};
 use crate::fetch::Lock;
@@ -43,12 +45,16 @@ pub struct Known {
 
 impl Known {
     /// The result that `record` describes; `local` is where an external artifact lies now.
-    pub fn of(record: &Record, local: Option<&PathBuf>) -> Self {
-        let place = match (record.location, local) {
+    pub fn of(record: Record, local: Option<&PathBuf>) -> Self {
+        Self::at(record.key, record.output, record.location, local)
+    }
+
+    fn at(key: Digest, output: Tree, location: Location, local: Option<&PathBuf>) -> Self {
+        let place = match (location, local) {
             (Location::External, Some(path)) => Place::Path(path.clone()),
             _ => Place::Store,
         };
-        Self { key: record.key, content: record.output.digest(), output: record.output.clone(), place }
+        Self { key, content: output.digest(), output, place }
     }
 }
 
@@ -69,7 +75,7 @@ pub struct Due {
 #[derive(Clone, Debug)]
 pub enum State {
     /// Its result is known.
-    Cached(Known),
+    Cached(Arc<Known>),
     /// It has to run.
     Due(Box<Due>),
     /// Its key is not known before these instances are.
@@ -77,7 +83,7 @@ pub enum State {
 }
 
 /// States and results, by instance.
-pub type Examined = (Vec<State>, Vec<Option<Known>>);
+pub type Examined = (Vec<State>, Vec<Option<Arc<Known>>>);
 
 /// Looks nodes up. Holds no state of a run.
 pub struct Planner<'a> {
@@ -91,16 +97,24 @@ pub struct Planner<'a> {
     pub forced: Vec<bool>,
     /// The run that this is for; empty if nothing is going to run.
     pub run: String,
+    history: History,
 }
 
 impl<'a> Planner<'a> {
     /// A planner that forces nothing.
     pub fn new(pipeline: &'a Pipeline, store: &'a Store, machine: &'a Machine) -> Self {
-        Self { pipeline, store, machine, forced: vec![false; pipeline.instances.len()], run: String::new() }
+        store.recall(&pipeline.name);
+        let forced = vec![false; pipeline.instances.len()];
+        Self { pipeline, store, machine, forced, run: String::new(), history: History::default() }
     }
 
     /// What is to be done about the instance `index`, given the results `known` so far.
-    pub fn examine(&self, index: usize, known: &[Option<Known>], lock: &Lock) -> Result<State, PlanError> {
+    pub fn examine(
+        &self,
+        index: usize,
+        known: &[Option<Arc<Known>>],
+        lock: &Lock,
+    ) -> Result<State, PlanError> {
         let instance = &self.pipeline.instances[index];
         let blocked: Vec<usize> = inputs_of(instance).filter(|&input| known[input].is_none()).collect();
         if !blocked.is_empty() {
@@ -120,28 +134,17 @@ impl<'a> Planner<'a> {
             })));
         };
         let key = manifest.key();
-        let due = |reason| {
-            Ok(State::Due(Box::new(Due {
-                manifest: Some(manifest.clone()),
-                key: Some(key),
-                reason,
-                source: source.clone(),
-            })))
+        let reason = if self.forced[index] {
+            Reason::Forced
+        } else if let Some(Output { tree, location, .. }) = self.store.peek_output(&key, &manifest.kind)? {
+            let known = Known::at(key, tree, location, local_path(source.as_ref()));
+            return Ok(State::Cached(Arc::new(known)));
+        } else {
+            let (node, pipeline, run) = (&instance.id, &self.pipeline.name, &self.run);
+            self.history
+                .explain(self.store, &Subject { key: &key, manifest: &manifest, node, pipeline, run })?
         };
-        if self.forced[index] {
-            return due(Reason::Forced);
-        }
-        match self.store.peek_as(&key, &manifest.kind)? {
-            Some(record) => Ok(State::Cached(Known::of(&record, local_path(source.as_ref())))),
-            None => due(reason::explain(
-                self.store,
-                &key,
-                &manifest,
-                &instance.id,
-                &self.pipeline.name,
-                &self.run,
-            )?),
-        }
+        Ok(State::Due(Box::new(Due { manifest: Some(manifest), key: Some(key), reason, source })))
     }
 
     /// The wanted nodes at once, as far as results are known without running anything. All nodes that cannot
@@ -149,12 +152,12 @@ impl<'a> Planner<'a> {
     pub fn examine_all(&self, lock: &Lock, wanted: &[bool]) -> Result<Examined, Vec<(usize, PlanError)>> {
         let count = self.pipeline.instances.len();
         let mut states: Vec<State> = (0..count).map(|_| State::Blocked(Vec::new())).collect();
-        let mut known: Vec<Option<Known>> = (0..count).map(|_| None).collect();
+        let mut known: Vec<Option<Arc<Known>>> = vec![None; count];
         let mut errors = Vec::new();
         for &index in self.pipeline.order.iter().filter(|&&index| wanted[index]) {
             match self.examine(index, &known, lock) {
                 Ok(State::Cached(result)) => {
-                    known[index] = Some(result.clone());
+                    known[index] = Some(Arc::clone(&result));
                     states[index] = State::Cached(result);
                 }
                 Ok(state) => states[index] = state,
@@ -181,7 +184,7 @@ impl<'a> Planner<'a> {
             .to_owned()
     }
 
-    fn ordinary(&self, instance: &Instance, known: &[Option<Known>]) -> Manifest {
+    fn ordinary(&self, instance: &Instance, known: &[Option<Arc<Known>>]) -> Manifest {
         let content =
             |index: usize| known[index].as_ref().map_or(Value::Null, |k| k.content.to_string().into());
         let inputs = instance
@@ -208,7 +211,7 @@ impl<'a> Planner<'a> {
         lock: &Lock,
     ) -> Result<(Option<Manifest>, Option<Resolved>), PlanError> {
         // The parameters were read as a `Download` once already.
-        let Ok(download) = serde_json::from_value::<Download>(instance.parsed.params.clone()) else {
+        let Ok(download) = Download::deserialize(&instance.parsed.params) else {
             return Ok((None, Some(Resolved::Unresolved)));
         };
         let resolved = source::resolve(&download, &instance.base_dir, self.store.stat_cache(), lock)?;
@@ -231,7 +234,7 @@ impl<'a> Planner<'a> {
     }
 
     /// A report's key holds labels and its title, and no names: those are put in when it is written out.
-    fn report(&self, index: usize, known: &[Option<Known>]) -> Result<Manifest, PlanError> {
+    fn report(&self, index: usize, known: &[Option<Arc<Known>>]) -> Result<Manifest, PlanError> {
         let instance = &self.pipeline.instances[index];
         let (rows, order) = self.report_rows(index, known)?;
         let place_of = |row: usize| order.iter().position(|&other| other == row);
@@ -258,7 +261,7 @@ impl<'a> Planner<'a> {
     pub fn report_rows(
         &self,
         index: usize,
-        known: &[Option<Known>],
+        known: &[Option<Arc<Known>>],
     ) -> Result<(Vec<Row>, Vec<usize>), PlanError> {
         let rows = rows::rows(self.pipeline, index)?;
         let content = |index: usize| known[index].as_ref().map_or(Digest::of(b""), |k| k.content);
@@ -299,11 +302,7 @@ pub fn content_manifest(instance: &Instance, artifact: Artifact, tree: &Tree) ->
 
 /// All instances that `instance` reads.
 pub fn inputs_of(instance: &Instance) -> impl Iterator<Item = usize> + '_ {
-    instance.inputs.values().flat_map(|binding| match binding {
-        Binding::One(index) => vec![*index],
-        Binding::Many(list) => list.clone(),
-        Binding::Map(map) => map.values().copied().collect(),
-    })
+    instance.inputs.values().flat_map(Binding::iter)
 }
 
 fn local_path(source: Option<&Resolved>) -> Option<&PathBuf> {

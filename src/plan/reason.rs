@@ -1,7 +1,9 @@
 //! Why a node runs: the difference between its manifest and the nearest earlier one of the same kind.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::rc::Rc;
 
 use qpipe_cache::{Digest, Manifest, Record, Store, StoreError};
 use serde_json::Value;
@@ -79,38 +81,85 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Why the node with this manifest has no usable record.
-pub(super) fn explain(
-    store: &Store,
-    key: &Digest,
-    manifest: &Manifest,
-    node: &str,
-    pipeline: &str,
-    run: &str,
-) -> Result<Reason, StoreError> {
-    let mut records = store.records_of(&manifest.kind, COMPARED)?;
-    if records.iter().any(|record| record.key == *key) {
-        return Ok(Reason::Lost);
+/// What ran before, as far as a plan compares with it. The records of a kind are read once: thousands of nodes
+/// may ask.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    records: RefCell<BTreeMap<String, Rc<[Record]>>>,
+}
+
+/// The node that is asked about.
+pub(super) struct Subject<'a> {
+    pub(super) key: &'a Digest,
+    pub(super) manifest: &'a Manifest,
+    /// The instance and its pipeline.
+    pub(super) node: &'a str,
+    pub(super) pipeline: &'a str,
+    /// The run that is to compute it.
+    pub(super) run: &'a str,
+}
+
+impl History {
+    /// Why the node has no usable record.
+    pub(super) fn explain(&self, store: &Store, subject: &Subject<'_>) -> Result<Reason, StoreError> {
+        let kind = &subject.manifest.kind;
+        if store.is_recorded(subject.key, kind)? {
+            return Ok(Reason::Lost);
+        }
+        let known = self.records.borrow().get(kind).cloned();
+        let records = match known {
+            Some(records) => records,
+            None => {
+                let records: Rc<[Record]> = store.records_of(kind, COMPARED)?.into();
+                self.records.borrow_mut().insert(kind.clone(), Rc::clone(&records));
+                records
+            }
+        };
+        Ok(nearest(&records, subject).unwrap_or(Reason::New))
     }
-    // A sibling that this very run made is not what the node was before.
-    records.retain(|record| record.meta.run != run);
-    Ok(nearest(&records, manifest, node, pipeline).unwrap_or(Reason::New))
 }
 
 /// The record with the fewest differing fields; among equals one of the same node, then the newest.
-fn nearest(records: &[Record], manifest: &Manifest, node: &str, pipeline: &str) -> Option<Reason> {
-    records
+fn nearest(records: &[Record], subject: &Subject<'_>) -> Option<Reason> {
+    let rank = |record: &Record| {
+        let stranger = !(record.meta.node == subject.node && record.meta.pipeline == subject.pipeline);
+        // The same node of the same file is what "it changed" means to the reader, as long as the
+        // two have anything in common.
+        distance(&record.manifest, subject.manifest) + if stranger { 2 } else { 0 }
+    };
+    let nearest = records
         .iter()
-        .map(|record| {
-            let differences = compare(&record.manifest, manifest);
-            let stranger = !(record.meta.node == node && record.meta.pipeline == pipeline);
-            // The same node of the same file is what "it changed" means to the reader, as long as the
-            // two have anything in common.
-            let distance = differences.len() + if stranger { 2 } else { 0 };
-            (distance, record.meta.finished_unix, differences)
-        })
-        .min_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)))
-        .map(|(_, since, differences)| Reason::Changed { since, differences })
+        // A sibling that this very run made is not what the node was before.
+        .filter(|record| record.meta.run != subject.run)
+        .map(|record| (rank(record), record))
+        .min_by(|(a, x), (b, y)| a.cmp(b).then(y.meta.finished_unix.total_cmp(&x.meta.finished_unix)));
+    nearest.map(|(_, record)| Reason::Changed {
+        since: record.meta.finished_unix,
+        differences: compare(&record.manifest, subject.manifest),
+    })
+}
+
+/// How many fields [`compare`] lists.
+fn distance(before: &Manifest, after: &Manifest) -> usize {
+    let map = |before: &BTreeMap<String, Value>, after: &BTreeMap<String, Value>| {
+        let gone = before.keys().filter(|key| !after.contains_key(*key)).count();
+        let one = |(key, after)| before.get(key).map_or(1, |before| value_distance(before, after));
+        gone + after.iter().map(one).sum::<usize>()
+    };
+    usize::from(before.schema != after.schema)
+        + usize::from(before.version != after.version)
+        + value_distance(&before.params, &after.params)
+        + map(&before.inputs, &after.inputs)
+        + map(&before.runtime, &after.runtime)
+}
+
+fn value_distance(before: &Value, after: &Value) -> usize {
+    let (Value::Object(before), Value::Object(after)) = (before, after) else {
+        return usize::from(before != after);
+    };
+    let gone = before.keys().filter(|key| !after.contains_key(*key)).count();
+    let one = |(key, after)| before.get(key).map_or(1, |before| value_distance(before, after));
+    gone + after.iter().map(one).sum::<usize>()
 }
 
 /// Every field in which two manifests differ, in the manifest's order.
@@ -208,6 +257,24 @@ mod tests {
     fn a_changed_input_is_named_by_its_port() {
         let differences = compare(&manifest(128, "aabbccddeeff00"), &manifest(128, "bb"));
         assert_eq!(differences[0].to_string(), "input `model` aabbccddeeff -> bb");
+    }
+
+    #[test]
+    fn the_distance_is_the_number_of_differences() {
+        let mut other = manifest(64, "bb");
+        other.version = 2;
+        other.params["lora"] = json!({"rank": 8, "targets": ["q"]});
+        other.runtime.insert("threads".to_owned(), json!(2));
+        let mut third = other.clone();
+        third.params["lora"] = json!({"rank": 16, "targets": ["q"], "alpha": 1});
+        third.params.as_object_mut().map(|params| params.remove("scheme"));
+        third.inputs.clear();
+        third.runtime.insert("threads".to_owned(), json!(4));
+        for (before, after) in [(&manifest(64, "aa"), &other), (&other, &third), (&third, &manifest(1, "c"))]
+        {
+            assert_eq!(distance(before, after), compare(before, after).len(), "{before:?} {after:?}");
+        }
+        assert_eq!(distance(&third, &third), 0);
     }
 
     #[test]

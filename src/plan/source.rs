@@ -64,7 +64,7 @@ pub(super) fn resolve(
                     let tree = if path.is_file() {
                         file_tree(&path, stat)?
                     } else {
-                        folder_tree(&path, "tokenizer files", &|name| name.contains("token"), stat)?
+                        listing(&path, "tokenizer files", &|name| name.contains("token"), stat)?
                     };
                     Some((path, tree))
                 }
@@ -89,24 +89,17 @@ pub fn lock_name(download: &Download, text: &str) -> String {
 
 /// What a local folder or file holds, as far as it is of use: a README beside the weights is in no key.
 pub fn local_tree(path: &Path, artifact: Artifact, stat: &StatCache) -> Result<Tree, PlanError> {
-    let is_file = match std::fs::metadata(path) {
-        Ok(metadata) => metadata.is_file(),
-        Err(_) => return Err(PlanError::Missing { path: path.to_owned() }),
-    };
     match artifact {
-        Artifact::Data if is_file => {
-            // An artifact that is one file has no name: paths are in no key.
-            Ok(stat.digest_tree(path, &|_| true)?)
+        // An artifact that is one file has no name: paths are in no key, and no filter applies.
+        Artifact::Data => {
+            listing(path, "data files (.jsonl)", &|name| name.ends_with(".jsonl") && !hidden(name), stat)
         }
-        _ if is_file => Err(PlanError::Unsuitable {
+        _ if path.is_file() => Err(PlanError::Unsuitable {
             path: path.to_owned(),
             problem: format!("is a file; {} is a folder", artifact.with_article()),
         }),
-        Artifact::Data => {
-            folder_tree(path, "data files (.jsonl)", &|name| name.ends_with(".jsonl") && !hidden(name), stat)
-        }
         Artifact::Adapter => {
-            let tree = folder_tree(
+            let tree = listing(
                 path,
                 "adapter files",
                 &|name| !name.contains('/') && wanted_adapter_file(name),
@@ -116,12 +109,8 @@ pub fn local_tree(path: &Path, artifact: Artifact, stat: &StatCache) -> Result<T
             Ok(tree)
         }
         _ => {
-            let tree = folder_tree(
-                path,
-                "model files",
-                &|name| !name.contains('/') && wanted_model_file(name),
-                stat,
-            )?;
+            let tree =
+                listing(path, "model files", &|name| !name.contains('/') && wanted_model_file(name), stat)?;
             demand(path, &tree, "config.json")?;
             Ok(tree)
         }
@@ -150,16 +139,20 @@ fn file_tree(path: &Path, stat: &StatCache) -> Result<Tree, PlanError> {
     Ok(stat.digest_tree(path, &|_| true)?)
 }
 
-fn folder_tree(
+/// The files below `path` whose names pass `filter`, at least one. A file is looked at once: what is missing is
+/// told afterwards.
+fn listing(
     path: &Path,
     what: &'static str,
     filter: &dyn Fn(&str) -> bool,
     stat: &StatCache,
 ) -> Result<Tree, PlanError> {
-    if !path.is_dir() {
-        return Err(PlanError::Missing { path: path.to_owned() });
-    }
-    let tree = stat.digest_tree(path, filter)?;
+    let tree = match stat.digest_tree(path, filter) {
+        Err(_) if std::fs::metadata(path).is_err() => {
+            return Err(PlanError::Missing { path: path.to_owned() });
+        }
+        tree => tree?,
+    };
     if tree.files.is_empty() {
         return Err(PlanError::Empty { path: path.to_owned(), what });
     }

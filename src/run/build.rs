@@ -1,6 +1,7 @@
 //! From a node that is due to the job a slot is given.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use qpipe_nodes::Host;
 use qpipe_nodes::kinds::{Download, Report};
@@ -20,7 +21,7 @@ pub(super) fn build_job(
     planner: &Planner<'_>,
     index: usize,
     due: Due,
-    known: &[Option<Known>],
+    known: &[Option<Arc<Known>>],
 ) -> Result<Job, NodeFailure> {
     let instance = &planner.pipeline.instances[index];
     let memory = memory(planner, index, known);
@@ -44,7 +45,7 @@ pub(super) fn build_job(
 
 /// Bytes that the node is expected to need: a worker holds its model; training all parameters holds float32
 /// weights, gradients and two moments as well.
-pub(super) fn memory(planner: &Planner<'_>, index: usize, known: &[Option<Known>]) -> u64 {
+pub(super) fn memory(planner: &Planner<'_>, index: usize, known: &[Option<Arc<Known>>]) -> u64 {
     let instance = &planner.pipeline.instances[index];
     if instance.parsed.host == Host::Qpipe {
         return 0;
@@ -70,7 +71,7 @@ fn worker(planner: &Planner<'_>, index: usize, inputs: BTreeMap<String, Binding>
 
 fn inputs(
     instance: &pipeline::Instance,
-    known: &[Option<Known>],
+    known: &[Option<Arc<Known>>],
 ) -> Result<BTreeMap<String, Binding>, NodeFailure> {
     instance
         .inputs
@@ -92,8 +93,8 @@ fn inputs(
         .collect()
 }
 
-fn source(index: usize, known: &[Option<Known>]) -> Result<Source, NodeFailure> {
-    known[index].as_ref().map(Source::of).ok_or_else(|| {
+fn source(index: usize, known: &[Option<Arc<Known>>]) -> Result<Source, NodeFailure> {
+    known[index].as_ref().map(|known| Source::of(known)).ok_or_else(|| {
         NodeFailure::new(Failure::Deterministic, "an input of this node is not known yet", None)
     })
 }
@@ -126,7 +127,7 @@ fn download(planner: &Planner<'_>, index: usize, source: Resolved) -> Result<Wor
     }
 }
 
-fn report(planner: &Planner<'_>, index: usize, known: &[Option<Known>]) -> Result<Work, NodeFailure> {
+fn report(planner: &Planner<'_>, index: usize, known: &[Option<Arc<Known>>]) -> Result<Work, NodeFailure> {
     let instance = &planner.pipeline.instances[index];
     let (rows, order) = planner
         .report_rows(index, known)

@@ -1,6 +1,8 @@
 //! What happens during a run. One enum feeds the terminal, the `--events` file and the run's own record;
 //! its JSON form is a public contract (docs/events.md).
 
+use std::borrow::Cow;
+
 use qpipe_nodes::protocol::{Failure, Level};
 use serde::{Deserialize, Serialize};
 
@@ -93,7 +95,7 @@ pub enum Event {
         /// Instance.
         node: String,
         /// Its kind.
-        kind: String,
+        kind: Cow<'static, str>,
         /// Its key; empty if it never got one.
         key: String,
         /// How.

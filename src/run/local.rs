@@ -191,7 +191,7 @@ pub(super) fn fetch(
         }
     }
     drop(claim);
-    Ok(Outcome::Ran(Known::of(&record, None)))
+    Ok(Outcome::Ran(Known::of(record, None)))
 }
 
 /// Where a source is downloaded to: not in the staging folder, which does not outlive an attempt, so that a

@@ -35,7 +35,7 @@ pub use worker::{Worker, WorkerError, worker_path};
 
 use crate::fetch::{FetchError, Lock};
 use crate::pipeline::Pipeline;
-use crate::plan::{self, Known, Machine, PlanError, Planner, Resolved, State};
+use crate::plan::{self, Examined, Machine, PlanError, Planner, Resolved, State};
 use scheduler::Scheduler;
 use shared::Shared;
 use signals::Interrupts;
@@ -138,7 +138,7 @@ pub fn run(
                 }
                 observers.on(&Event::NodeFinished {
                     node,
-                    kind: "report".to_owned(),
+                    kind: "report".into(),
                     key: results.known[index].as_ref().map_or_else(String::new, |k| k.key.to_string()),
                     status: Status::Failed,
                     seconds: 0.0,
@@ -172,7 +172,7 @@ fn examine(
     lock: &Lock,
     wanted: &[bool],
     locked: Option<&PathBuf>,
-) -> Result<(Vec<State>, Vec<Option<Known>>), RunError> {
+) -> Result<Examined, RunError> {
     let (states, known) = planner.examine_all(lock, wanted).map_err(RunError::Plan)?;
     if let Some(path) = locked {
         let open: Vec<(usize, PlanError)> = (0..states.len())
@@ -207,7 +207,7 @@ fn summarise(
             let finished = finished.as_ref()?;
             Some(SummaryRow {
                 node: instance.id.clone(),
-                kind: instance.kind.name.to_owned(),
+                kind: instance.kind.name.into(),
                 status: finished.status,
                 seconds: finished.seconds,
                 reason: finished.reason.clone(),

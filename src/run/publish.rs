@@ -1,6 +1,7 @@
 //! Reports leave the store here: names are put in, and the files stand in `results/NAME/`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use qpipe_cache::Store;
 use qpipe_nodes::protocol::Failure;
@@ -26,7 +27,7 @@ pub struct Published {
 /// Writes every known report among the `wanted` instances; a cached one again where its folder lacks it.
 pub(super) fn publish(
     planner: &Planner<'_>,
-    known: &[Option<Known>],
+    known: &[Option<Arc<Known>>],
     wanted: &[bool],
     results: &Path,
 ) -> Vec<(usize, Result<Published, NodeFailure>)> {
@@ -51,7 +52,7 @@ fn publish_one(
     planner: &Planner<'_>,
     index: usize,
     result: &Known,
-    known: &[Option<Known>],
+    known: &[Option<Arc<Known>>],
     folder: &Path,
 ) -> Result<Published, NodeFailure> {
     let broken = |message: String| NodeFailure::new(Failure::Surroundings, message, None);
@@ -93,7 +94,7 @@ fn row_name(planner: &Planner<'_>, row: &Row) -> RowName {
 }
 
 /// Where a row's answers are: a blob, whose name is its digest.
-fn samples(store: &Store, known: &[Option<Known>], row: &Row) -> PathBuf {
+fn samples(store: &Store, known: &[Option<Arc<Known>>], row: &Row) -> PathBuf {
     let files = known[row.evaluation].as_ref().map(|k| &k.output.files);
     files
         .and_then(|files| files.iter().find(|(name, _)| name.ends_with(".jsonl")))

@@ -1,5 +1,6 @@
 //! What a run leaves under `.qpipe/runs/ID/`: its events, its plan and its results.
 
+use std::borrow::Cow;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -15,13 +16,16 @@ pub const PLAN_FILE: &str = "plan.json";
 /// What came of it.
 pub const SUMMARY_FILE: &str = "summary.json";
 
+/// Bytes that are written at once.
+const BUFFER: usize = 64 << 10;
+
 /// One row of a run's table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SummaryRow {
     /// Instance.
     pub node: String,
     /// Its kind.
-    pub kind: String,
+    pub kind: Cow<'static, str>,
     /// How it ended.
     pub status: Status,
     /// Wall time in the run.
@@ -76,7 +80,7 @@ impl RunRecord {
             .and_then(|()| fs::File::create(folder.join(EVENTS_FILE)))
             .inspect_err(|error| tracing::warn!("this run is not recorded: {error}"))
             .ok()
-            .map(BufWriter::new);
+            .map(|file| BufWriter::with_capacity(BUFFER, file));
         Self { folder, events }
     }
 
@@ -90,9 +94,12 @@ impl RunRecord {
         if self.events.is_none() {
             return;
         }
-        let written = serde_json::to_vec(value)
-            .map_err(std::io::Error::from)
-            .and_then(|text| fs::write(self.folder.join(name), text));
+        let write = |file| {
+            let mut file = BufWriter::with_capacity(BUFFER, file);
+            serde_json::to_writer(&mut file, value)?;
+            file.flush()
+        };
+        let written = fs::File::create(self.folder.join(name)).and_then(write);
         if let Err(error) = written {
             tracing::warn!("the run's record is incomplete: {error}");
         }

@@ -1,6 +1,7 @@
 //! Runs what the plan says is due. The main thread owns all state and hands jobs to slots; slots own nothing
 //! but their worker. Plain threads and channels, not rayon: a slot blocks for hours.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
@@ -51,7 +52,7 @@ pub(super) struct Results {
     /// By instance; `None` for instances that were not part of the run.
     pub finished: Vec<Option<Finished>>,
     /// By instance.
-    pub known: Vec<Option<Known>>,
+    pub known: Vec<Option<Arc<Known>>>,
     /// Whether a signal ended it.
     pub interrupted: bool,
 }
@@ -90,7 +91,7 @@ impl<'a> Scheduler<'a> {
         shared: &'a Shared<'a>,
         limits: Limits,
         observer: &'a mut dyn Observer,
-        (states, known): (Vec<State>, Vec<Option<Known>>),
+        (states, known): (Vec<State>, Vec<Option<Arc<Known>>>),
         wanted: &[bool],
     ) -> Self {
         let pipeline = planner.pipeline;
@@ -282,7 +283,7 @@ impl<'a> Scheduler<'a> {
 
     /// A result came: nodes that waited for it may be known now, or due.
     fn learn(&mut self, index: usize, known: Known) {
-        self.results.known[index] = Some(known);
+        self.results.known[index] = Some(Arc::new(known));
         let mut learned = vec![index];
         while let Some(index) = learned.pop() {
             for reader in std::mem::take(&mut self.readers[index]) {
@@ -344,7 +345,7 @@ impl<'a> Scheduler<'a> {
     fn finish(
         &mut self,
         index: usize,
-        kind: &str,
+        kind: &'static str,
         key: String,
         status: Status,
         seconds: f64,
@@ -358,7 +359,7 @@ impl<'a> Scheduler<'a> {
         };
         self.observer.on(&Event::NodeFinished {
             node: self.planner.pipeline.instances[index].id.clone(),
-            kind: kind.to_owned(),
+            kind: kind.into(),
             key,
             status,
             seconds,

@@ -80,7 +80,7 @@ impl Attempt<'_, '_> {
         };
         let store = self.shared.store;
         let claim = match self.claim(store, &key)? {
-            Some(Lookup::Hit(record)) => return Ok(Outcome::Hit(self.known(&record))),
+            Some(Lookup::Hit(record)) => return Ok(Outcome::Hit(self.known(record))),
             Some(Lookup::Miss(claim)) => claim,
             None => return Ok(Outcome::Stopped),
         };
@@ -99,7 +99,7 @@ impl Attempt<'_, '_> {
                 if let Some(tree) = work.external() {
                     let meta = self.meta(started, BTreeMap::new());
                     let record = claim.commit_external(manifest, tree.clone(), meta)?;
-                    return Ok(Outcome::Ran(self.known(&record)));
+                    return Ok(Outcome::Ran(self.known(record)));
                 }
                 local::run(work, &claim, self.job, self.shared, &mut |event| tell(self.messages, event))?
             }
@@ -115,7 +115,7 @@ impl Attempt<'_, '_> {
         };
         let meta = self.meta(started, facts);
         let record = claim.commit(manifest, meta)?;
-        Ok(Outcome::Ran(self.known(&record)))
+        Ok(Outcome::Ran(self.known(record)))
     }
 
     /// The result, or the right to compute it; `None` if the run ends while another process computes it.
@@ -208,7 +208,7 @@ impl Attempt<'_, '_> {
         }
     }
 
-    fn known(&self, record: &qpipe_cache::Record) -> Known {
+    fn known(&self, record: qpipe_cache::Record) -> Known {
         let local = match &self.job.work {
             Work::Local(work) => work.local_path(),
             Work::Worker { .. } => None,
