@@ -11,6 +11,8 @@ pub enum Artifact {
     Adapter,
     /// One or more data files (JSON lines).
     Data,
+    /// What the inputs of a model's linear layers look like: `statistics.json` and safetensors files.
+    Statistics,
     /// `evaluation.json` and one `TASK.jsonl` a task, see [`crate::results`].
     Evaluation,
     /// `benchmark.json`, see [`crate::results`].
@@ -26,6 +28,7 @@ impl Artifact {
             Self::Model => "a model",
             Self::Adapter => "an adapter",
             Self::Data => "data",
+            Self::Statistics => "a calibration",
             Self::Evaluation => "an evaluation",
             Self::Benchmark => "a benchmark",
             Self::Report => "a report",

@@ -50,7 +50,7 @@ pub fn wanted_file(artifact: Artifact, path: &str) -> bool {
                 && !hidden
                 && !DATA_DESCRIPTIONS.contains(&name)
         }
-        Artifact::Evaluation | Artifact::Benchmark | Artifact::Report => false,
+        Artifact::Statistics | Artifact::Evaluation | Artifact::Benchmark | Artifact::Report => false,
     }
 }
 
@@ -60,7 +60,9 @@ pub(super) fn description(artifact: Artifact) -> &'static str {
         Artifact::Model => "model*.safetensors with a config.json",
         Artifact::Adapter => "adapter_config.json with an adapter_model.safetensors",
         Artifact::Data => ".jsonl or .json files",
-        Artifact::Evaluation | Artifact::Benchmark | Artifact::Report => "artifact that can be downloaded",
+        Artifact::Statistics | Artifact::Evaluation | Artifact::Benchmark | Artifact::Report => {
+            "artifact that can be downloaded"
+        }
     }
 }
 

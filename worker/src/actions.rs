@@ -9,6 +9,7 @@ pub type Run = fn(&Context<'_>) -> Result<Facts, ActionError>;
 /// Node kinds by name, as in [`qpipe_nodes::KINDS`].
 pub static ACTIONS: &[(&str, Run)] = &[
     ("benchmark", crate::bench::run),
+    ("calibrate", crate::calibrate::run),
     ("download", crate::model::random::run),
     ("evaluate", crate::eval::run),
     ("quantize", crate::quant::run),

@@ -1,7 +1,7 @@
 //! Runs one tensor node at a time on libtorch.
 //!
 //! ```text
-//! serve ─► actions (the table) ─► sft  quant  eval  bench ─► model ─► qpipe-kernels
+//! serve ─► actions (the table) ─► sft  calibrate  quant  eval  bench ─► model ─► qpipe-kernels
 //! ```
 //!
 //! Knows no YAML, no graph and no cache: an [`qpipe_nodes::protocol::Action`] arrives with resolved paths,
@@ -9,7 +9,9 @@
 
 pub mod actions;
 pub mod bench;
+pub mod calibrate;
 pub mod context;
+pub mod data;
 pub mod error;
 pub mod eval;
 pub mod memory;

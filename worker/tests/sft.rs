@@ -12,11 +12,12 @@ use fs_err as fs;
 use qpipe_nodes::kinds::{Lora, Sft};
 use qpipe_nodes::protocol::{Action, Device, Event, Failure, Input};
 use qpipe_worker::context::{Context, Events, Facts};
+use qpipe_worker::data::rows;
 use qpipe_worker::error::ActionError;
 use qpipe_worker::model::{Attention, Checkpoint, Decoder, LoadOptions, TensorFiles, Tokenizer};
 use qpipe_worker::sft::adapter::Adapter;
 use qpipe_worker::sft::encode::Encoder;
-use qpipe_worker::sft::{self, lora, merge, rows};
+use qpipe_worker::sft::{self, lora, merge};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 

@@ -1,6 +1,7 @@
 //! One file per node kind, and the table of them.
 
 mod benchmark;
+mod calibrate;
 mod download;
 mod evaluate;
 mod quantize;
@@ -9,6 +10,7 @@ mod sft;
 mod sft_merge;
 
 pub use benchmark::{Benchmark, Protocol};
+pub use calibrate::{Calibrate, Extent};
 pub use download::{Download, Dtype, Source};
 pub use evaluate::{Bos, Candidates, Evaluate, TASKS};
 pub use quantize::{METHODS, Method, Quantize, Rtn};
@@ -21,6 +23,7 @@ use crate::KindSpec;
 /// Every node kind, sorted by name.
 pub static KINDS: &[KindSpec] = &[
     KindSpec::of::<Benchmark>(),
+    KindSpec::of::<Calibrate>(),
     KindSpec::of::<Download>(),
     KindSpec::of::<Evaluate>(),
     KindSpec::of::<Quantize>(),

@@ -135,14 +135,17 @@ impl SelfAttention {
         })
     }
 
-    /// `x` [B, T, hidden], of the same shape.
+    /// `x` [B, T, hidden], of the same shape. `observe` is shown `x`, which three linear layers share, and what
+    /// the output projection is given.
     pub(super) fn forward(
         &self,
         x: &Tensor,
         rotation: &Rotation,
         patterns: &Patterns,
         cache: Option<&mut KvCache>,
+        observe: &mut dyn FnMut(&'static str, &Tensor),
     ) -> Tensor {
+        observe("self_attn.q_proj", x);
         let (batch, new) = (x.size()[0], x.size()[1]);
         let heads = |projected: Tensor, norm: Option<&RmsNorm>| {
             let heads = projected.view([batch, new, -1, self.head_dim]);
@@ -155,7 +158,9 @@ impl SelfAttention {
             (keys, values) = cache.append(self.layer, &keys, &values);
         }
         let attended = attend(&queries, &keys, &values, patterns.of_layer(self.window), self.group_size);
-        self.output.forward(&attended.transpose(1, 2).reshape([batch, new, -1]))
+        let joined = attended.transpose(1, 2).reshape([batch, new, -1]);
+        observe("self_attn.o_proj", &joined);
+        self.output.forward(&joined)
     }
 }
 

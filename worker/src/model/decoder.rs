@@ -2,16 +2,16 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::attention::{Attention, Patterns, SelfAttention};
+use super::attention::{Attention, Patterns};
+use super::block::Block;
 use super::checkpoint::Checkpoint;
 use super::config::Config;
 use super::error::ModelError;
 use super::formats;
 use super::kv_cache::KvCache;
 use super::linear::{Linear, LinearSpec, LoadOptions, tensor_bytes};
-use super::mlp::Mlp;
 use super::norm::RmsNorm;
-use super::rope::{RotaryEmbedding, Rotation};
+use super::rope::RotaryEmbedding;
 
 /// The embedding's tensor, [vocabulary, hidden].
 pub const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -37,74 +37,6 @@ pub struct Decoder {
     /// `None`: the embedding serves.
     head: Option<Box<dyn Linear>>,
     rotary: RotaryEmbedding,
-}
-
-/// One decoder block: x + attention(norm(x)), then x + mlp(norm(x)).
-#[derive(Debug)]
-struct Block {
-    input_norm: RmsNorm,
-    attention: SelfAttention,
-    mlp_norm: RmsNorm,
-    mlp: Mlp,
-}
-
-impl Block {
-    fn load(checkpoint: &Checkpoint, layer: usize, options: &LoadOptions) -> Result<Self, ModelError> {
-        let name = block_name(layer);
-        let norm = |part: &str| {
-            RmsNorm::load(checkpoint, &format!("{name}.{part}"), checkpoint.config.hidden_size, options)
-        };
-        Ok(Self {
-            input_norm: norm("input_layernorm")?,
-            attention: SelfAttention::load(checkpoint, &format!("{name}.self_attn"), layer, options)?,
-            mlp_norm: norm("post_attention_layernorm")?,
-            mlp: Mlp::load(checkpoint, &format!("{name}.mlp"), options)?,
-        })
-    }
-
-    fn forward(
-        &self,
-        x: Tensor,
-        rotation: &Rotation,
-        patterns: &Patterns,
-        cache: Option<&mut KvCache>,
-    ) -> Tensor {
-        let attended = self.attention.forward(&self.input_norm.forward(&x), rotation, patterns, cache);
-        let x = x + attended;
-        let transformed = self.mlp.forward(&self.mlp_norm.forward(&x));
-        x + transformed
-    }
-
-    fn linears(&self) -> [(&'static str, &dyn Linear); 7] {
-        [
-            ("self_attn.q_proj", self.attention.query.as_ref()),
-            ("self_attn.k_proj", self.attention.key.as_ref()),
-            ("self_attn.v_proj", self.attention.value.as_ref()),
-            ("self_attn.o_proj", self.attention.output.as_ref()),
-            ("mlp.gate_proj", self.mlp.gate.as_ref()),
-            ("mlp.up_proj", self.mlp.up.as_ref()),
-            ("mlp.down_proj", self.mlp.down.as_ref()),
-        ]
-    }
-
-    fn linears_mut(&mut self) -> [(&'static str, &mut Box<dyn Linear>); 7] {
-        [
-            ("self_attn.q_proj", &mut self.attention.query),
-            ("self_attn.k_proj", &mut self.attention.key),
-            ("self_attn.v_proj", &mut self.attention.value),
-            ("self_attn.o_proj", &mut self.attention.output),
-            ("mlp.gate_proj", &mut self.mlp.gate),
-            ("mlp.up_proj", &mut self.mlp.up),
-            ("mlp.down_proj", &mut self.mlp.down),
-        ]
-    }
-
-    fn norms(&self) -> impl Iterator<Item = (&'static str, &RmsNorm)> {
-        let always = [("input_layernorm", &self.input_norm), ("post_attention_layernorm", &self.mlp_norm)];
-        let query = self.attention.query_norm.as_ref().map(|norm| ("self_attn.q_norm", norm));
-        let key = self.attention.key_norm.as_ref().map(|norm| ("self_attn.k_norm", norm));
-        always.into_iter().chain(query).chain(key)
-    }
 }
 
 impl Decoder {
@@ -159,7 +91,7 @@ impl Decoder {
         let rotation = self.rotary.at(positions, self.kind);
         let mut x = Tensor::embedding(&self.embedding, ids, -1, false, false);
         for block in &self.blocks {
-            x = block.forward(x, &rotation, &patterns, cache.as_deref_mut());
+            x = block.forward(x, &rotation, &patterns, cache.as_deref_mut(), &mut |_, _| {});
         }
         self.norm.forward(&x)
     }
@@ -191,8 +123,7 @@ impl Decoder {
     pub fn weight_bytes(&self) -> u64 {
         let mut bytes = tensor_bytes(&self.embedding) + tensor_bytes(&self.norm.weight);
         for block in &self.blocks {
-            bytes += block.linears().iter().map(|(_, linear)| linear.bytes()).sum::<u64>();
-            bytes += block.norms().map(|(_, norm)| tensor_bytes(&norm.weight)).sum::<u64>();
+            bytes += block.bytes();
         }
         bytes + self.head.as_ref().map_or(0, |head| head.bytes())
     }

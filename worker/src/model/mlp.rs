@@ -35,8 +35,12 @@ impl Mlp {
         })
     }
 
-    /// `x` [B, T, hidden], of the same shape.
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        self.down.forward(&(self.gate.forward(x).silu() * self.up.forward(x)))
+    /// `x` [B, T, hidden], of the same shape. `observe` is shown `x`, which two linear layers share, and what the
+    /// last one is given.
+    pub(super) fn forward(&self, x: &Tensor, observe: &mut dyn FnMut(&'static str, &Tensor)) -> Tensor {
+        observe("mlp.gate_proj", x);
+        let gated = self.gate.forward(x).silu() * self.up.forward(x);
+        observe("mlp.down_proj", &gated);
+        self.down.forward(&gated)
     }
 }

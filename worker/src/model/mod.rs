@@ -7,10 +7,12 @@
 //!                 save ◄── random, quant, sft ─┘        tokenizer.json ─► Tokenizer
 //! ```
 //!
-//! One [`Decoder`] runs every family of [`family::FAMILIES`]; quantized layers come in through
+//! One [`Decoder`] runs every family of [`family::FAMILIES`]; a [`BlockRunner`] runs the same blocks one at a time; quantized layers come in through
 //! [`formats::load_linear`] as another [`Linear`].
 
 pub mod attention;
+pub mod block;
+pub mod blocks;
 pub mod checkpoint;
 pub mod config;
 pub mod decoder;
@@ -28,6 +30,8 @@ pub mod save;
 pub mod tokenizer;
 
 pub use attention::Attention;
+pub use block::Block;
+pub use blocks::{BlockRunner, Frame};
 pub use checkpoint::{Checkpoint, TensorFiles};
 pub use config::Config;
 pub use decoder::Decoder;

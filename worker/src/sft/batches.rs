@@ -12,7 +12,7 @@
 use tch::{Device, Tensor};
 
 use super::encode::Sample;
-use super::random::Random;
+use crate::data::random::Random;
 use crate::model::Attention;
 
 /// Sequences longer than this hold one row each: the mask of a packed batch grows with the square of its length.

@@ -8,9 +8,9 @@
 
 use std::ops::Range;
 
-use super::chat::{ChatError, ChatTemplate, Rendered};
-use super::error::SftError;
-use super::rows::{Row, Rows};
+use crate::data::chat::{ChatError, Rendered};
+use crate::data::rows::{Row, Rows};
+use crate::data::{ChatTemplate, DataError, instruction};
 use crate::model::Tokenizer;
 
 /// A row to train on.
@@ -49,20 +49,13 @@ pub struct Encoder<'a> {
 
 impl<'a> Encoder<'a> {
     /// `max_length` is the longest row in tokens.
-    pub fn new(tokenizer: &'a Tokenizer, max_length: usize) -> Result<Self, SftError> {
-        let text_of = |id: Option<u32>| id.map_or(Ok(String::new()), |id| tokenizer.decode(&[id], false));
-        let template = match tokenizer.chat_template() {
-            Some(source) => {
-                let (bos, eos) = (text_of(tokenizer.bos_id())?, text_of(tokenizer.eos_id())?);
-                Some(ChatTemplate::new(source, &bos, &eos).map_err(SftError::Template)?)
-            }
-            None => None,
-        };
+    pub fn new(tokenizer: &'a Tokenizer, max_length: usize) -> Result<Self, DataError> {
+        let template = ChatTemplate::of(tokenizer)?;
         Ok(Self { tokenizer, template, end: tokenizer.eos_id(), max_length })
     }
 
     /// Tokenizes all rows.
-    pub fn all(&self, rows: &Rows) -> Result<Samples, SftError> {
+    pub fn all(&self, rows: &Rows) -> Result<Samples, DataError> {
         let mut all = Samples::default();
         for located in &rows.rows {
             let place = || rows.place(located);
@@ -81,15 +74,15 @@ impl<'a> Encoder<'a> {
         Ok(all)
     }
 
-    fn sample(&self, row: &Row, place: &dyn Fn() -> String) -> Result<Sample, SftError> {
+    fn sample(&self, row: &Row, place: &dyn Fn() -> String) -> Result<Sample, DataError> {
         match row {
             Row::Text(text) => self.continuation("", text),
             Row::Completion { prompt, completion } => self.continuation(prompt, completion),
             Row::Instruction { instruction, input, output } => {
-                self.continuation(&instruction_prompt(instruction, input), output)
+                self.continuation(&instruction::prompt(instruction, input), output)
             }
             Row::Messages(messages) => {
-                let wrong = |source| SftError::Chat { place: place(), source };
+                let wrong = |source| DataError::Chat { place: place(), source };
                 let template = self.template.as_ref().ok_or(ChatError::NoTemplate).map_err(wrong)?;
                 self.conversation(&template.render(messages).map_err(wrong)?)
             }
@@ -97,7 +90,7 @@ impl<'a> Encoder<'a> {
     }
 
     /// `prompt`, not learned, then `text` and the end, learned.
-    fn continuation(&self, prompt: &str, text: &str) -> Result<Sample, SftError> {
+    fn continuation(&self, prompt: &str, text: &str) -> Result<Sample, DataError> {
         let border = if prompt.is_empty() { 0 } else { self.length_of(prompt, true)? };
         let mut ids = self.tokenizer.encode(&format!("{prompt}{text}"), true)?;
         if let Some(end) = self.end
@@ -111,7 +104,7 @@ impl<'a> Encoder<'a> {
         Ok(Sample::new(&ids, std::slice::from_ref(&learned)))
     }
 
-    fn conversation(&self, rendered: &Rendered) -> Result<Sample, SftError> {
+    fn conversation(&self, rendered: &Rendered) -> Result<Sample, DataError> {
         let ids = self.tokenizer.encode(&rendered.text, false)?;
         let mut learned = Vec::with_capacity(rendered.learned.len());
         for range in &rendered.learned {
@@ -123,7 +116,7 @@ impl<'a> Encoder<'a> {
     }
 
     /// Tokens of `text`, an end that the tokenizer itself puts behind it not counted.
-    fn length_of(&self, text: &str, add_special: bool) -> Result<usize, SftError> {
+    fn length_of(&self, text: &str, add_special: bool) -> Result<usize, DataError> {
         if text.is_empty() && !add_special {
             return Ok(0);
         }
@@ -141,21 +134,5 @@ impl Sample {
                 .map(|place| place > 0 && learned.iter().any(|range| range.contains(&place)))
                 .collect(),
         }
-    }
-}
-
-/// The prompt of Stanford's Alpaca (Taori et al., 2023), in which instruction data are usually written.
-fn instruction_prompt(instruction: &str, input: &str) -> String {
-    if input.is_empty() {
-        format!(
-            "Below is an instruction that describes a task. Write a response that appropriately completes the request.\
-             \n\n### Instruction:\n{instruction}\n\n### Response:\n"
-        )
-    } else {
-        format!(
-            "Below is an instruction that describes a task, paired with an input that provides further context. \
-             Write a response that appropriately completes the request.\
-             \n\n### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
-        )
     }
 }

@@ -6,28 +6,16 @@ use qpipe_nodes::protocol::Failure;
 use thiserror::Error;
 
 use super::adapter::AdapterError;
-use super::chat::ChatError;
-use super::rows::RowsError;
+use crate::data::DataError;
 use crate::error::ActionError;
 use crate::model::error::ModelError;
 
 /// Why a model was not trained or an adapter not merged.
 #[derive(Debug, Error)]
 pub enum SftError {
-    /// The data cannot be read as training rows.
+    /// The data cannot be made into text.
     #[error(transparent)]
-    Rows(#[from] RowsError),
-    /// A row of messages cannot be written in the model's chat format.
-    #[error("{place}: {source}")]
-    Chat {
-        /// The row: `train.jsonl, line 3`.
-        place: String,
-        /// What is wrong with it.
-        source: ChatError,
-    },
-    /// The model's chat template itself does not parse.
-    #[error(transparent)]
-    Template(ChatError),
+    Data(#[from] DataError),
     /// Not one row has a token to learn from.
     #[error("none of the {rows} rows in `{}` has a token to learn from", path.display())]
     NothingToLearn {
@@ -84,22 +72,10 @@ impl From<SftError> for ActionError {
     fn from(error: SftError) -> Self {
         let message = error.to_string();
         match error {
+            SftError::Data(error) => error.into(),
             SftError::Model(error) => error.into(),
             SftError::Torch(error) => error.into(),
-            SftError::Io(error) | SftError::Rows(RowsError::Io(error)) | SftError::Adapter(AdapterError::Io(error)) => {
-                error.into()
-            }
-            SftError::Rows(error) => {
-                let failure = Self::user(message);
-                match error.help() {
-                    Some(help) => failure.help(help),
-                    None => failure,
-                }
-            }
-            SftError::Chat { source, .. } | SftError::Template(source) => match source.help() {
-                Some(help) => Self::user(message).help(help),
-                None => Self::user(message),
-            },
+            SftError::Io(error) | SftError::Adapter(AdapterError::Io(error)) => error.into(),
             SftError::NothingToLearn { .. } => Self::user(message)
                 .help("Raise `max_length`, or check that the completions are not empty: the loss is on the completion only."),
             SftError::Quantized { .. } => Self::user(message)

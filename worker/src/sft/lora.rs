@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::error::SftError;
 use super::optimizer::Parameter;
-use super::random::Random;
+use crate::data::random::Random;
 use crate::model::{Decoder, Dense, Linear};
 
 /// Stream number of the first weights, see [`Random::new`].

@@ -1,7 +1,7 @@
 //! `sft`: supervised fine-tuning of an adapter or of all parameters; `sft-merge`.
 //!
 //! ```text
-//! rows ─► encode (chat) ─► batches ─► gradients ─► optimizer, schedule ─► train ─► adapter, or a checkpoint
+//! data::rows ─► encode ─► batches ─► gradients ─► optimizer, schedule ─► train ─► adapter, or a checkpoint
 //!                                         ▲                                │
 //!                                  lora ──┘                             resume
 //! ```
@@ -11,7 +11,6 @@
 
 pub mod adapter;
 pub mod batches;
-pub mod chat;
 pub mod encode;
 pub mod error;
 pub mod gradients;
@@ -19,9 +18,7 @@ pub mod lora;
 pub mod merge;
 pub mod optimizer;
 pub mod precision;
-pub mod random;
 pub mod resume;
-pub mod rows;
 pub mod schedule;
 pub mod train;
 
@@ -39,6 +36,7 @@ use self::optimizer::{AdamW, Parameter};
 use self::schedule::Schedule;
 use self::train::{Outcome, Training};
 use crate::context::{Context, Facts};
+use crate::data::{DataError, rows};
 use crate::error::ActionError;
 use crate::model::{Checkpoint, Decoder, LoadOptions, TensorSpec, Tokenizer, decoder, save};
 
@@ -74,7 +72,7 @@ fn samples(
     checkpoint: &Checkpoint,
 ) -> Result<Vec<Sample>, ActionError> {
     let data = context.input("data")?;
-    let rows = rows::read(data).map_err(SftError::from)?;
+    let rows = rows::read(data).map_err(DataError::from)?;
     let tokenizer = Tokenizer::open(context.input("model")?)?;
     let limit = i64::from(parameters.max_length).min(checkpoint.config.max_positions);
     let encoded = Encoder::new(&tokenizer, limit as usize)?.all(&rows)?;

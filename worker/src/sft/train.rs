@@ -7,10 +7,10 @@ use super::encode::Sample;
 use super::error::SftError;
 use super::gradients::Gradients;
 use super::optimizer::{AdamW, Figures};
-use super::random::Random;
 use super::resume::{Progress, Units};
 use super::schedule::Schedule;
 use crate::context::Context;
+use crate::data::random::Random;
 use crate::error::ActionError;
 use crate::model::Decoder;
 

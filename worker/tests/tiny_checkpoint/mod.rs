@@ -96,6 +96,7 @@ fn byte_tokenizer() -> Value {
 }
 
 /// Writes `count` questions of very different lengths to `file`; choices differ in length, too.
+#[allow(dead_code, reason = "not every test asks questions")]
 pub(crate) fn write_questions(file: &Path, count: usize) {
     let mut text = String::new();
     for index in 0..count {

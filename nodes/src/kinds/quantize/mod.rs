@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::kind::{self, Target};
-use crate::{Arity, Artifact, Kind, ParamError, Port, Reading, Sensitivity};
+use crate::{Arity, Artifact, Kind, KindSpec, ParamError, Port, Reading, Sensitivity};
 
 pub use rtn::Rtn;
 
@@ -94,7 +94,11 @@ methods! {
 }
 
 fn unknown_method(name: &str) -> ParamError {
-    let mut error = ParamError::value("method", format!("`{name}` is not one of {}", METHODS.join(", ")));
+    let message = match METHODS {
+        [only] => format!("`{name}` is not `{only}`"),
+        several => format!("`{name}` is not one of {}", several.join(", ")),
+    };
+    let mut error = ParamError::value("method", message);
     error.alternatives = METHODS.iter().map(|&name| name.to_owned()).collect();
     error
 }
@@ -103,12 +107,20 @@ impl Kind for Quantize {
     const NAME: &'static str = "quantize";
     const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Stores a model's linear layers in few bits.";
-    const PORTS: &'static [Port] = &[Port {
-        name: "model",
-        accepts: Artifact::Model,
-        arity: Arity::One,
-        summary: "The model to quantize, in 16 or 32 bits.",
-    }];
+    const PORTS: &'static [Port] = &[
+        Port {
+            name: "model",
+            accepts: Artifact::Model,
+            arity: Arity::One,
+            summary: "The model to quantize, in 16 or 32 bits.",
+        },
+        Port {
+            name: "calibration",
+            accepts: Artifact::Statistics,
+            arity: Arity::Optional,
+            summary: "What was measured on that model, for methods that need it.",
+        },
+    ];
 
     /// `method` decides which other keys there may be.
     fn read(value: Value) -> (Option<Self>, Vec<ParamError>) {
@@ -116,7 +128,17 @@ impl Kind for Quantize {
         match options.remove("method") {
             Some(Value::String(name)) => Self::read_options(&name, Value::Object(options)),
             Some(_) => (None, vec![ParamError::value("method", "is the name of a method")]),
-            None => (None, vec![ParamError::absent("method")]),
+            None => {
+                // Whatever the method is: what no method has is a mistake, and may be the method misspelt.
+                let known = KindSpec::of::<Self>().param_names();
+                let mut errors = vec![ParamError::absent("method")];
+                for name in options.keys().filter(|name| !known.contains(name)) {
+                    let mut error = ParamError::value(name, format!("unknown key `{name}`"));
+                    error.target = Target::Key;
+                    errors.push(error);
+                }
+                (None, errors)
+            }
         }
     }
 

@@ -15,6 +15,9 @@ use minijinja_contrib::pycompat;
 use serde_json::{Value, json};
 use thiserror::Error;
 
+use super::error::DataError;
+use crate::model::Tokenizer;
+
 /// Stand where a `{% generation %}` block begins and ends; from Unicode's private use area.
 const BEGIN: char = '\u{F5F1}';
 const END: char = '\u{F5F2}';
@@ -71,6 +74,14 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
+    /// The template of `tokenizer`, if it has one.
+    pub fn of(tokenizer: &Tokenizer) -> Result<Option<Self>, DataError> {
+        let text_of = |id: Option<u32>| id.map_or(Ok(String::new()), |id| tokenizer.decode(&[id], false));
+        let Some(source) = tokenizer.chat_template() else { return Ok(None) };
+        let (bos, eos) = (text_of(tokenizer.bos_id())?, text_of(tokenizer.eos_id())?);
+        Self::new(source, &bos, &eos).map(Some).map_err(DataError::Template)
+    }
+
     /// Compiles `source`. `bos` and `eos` are the texts of those tokens, empty where there is none.
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self, ChatError> {
         let (source, marks) = with_marks(source);
@@ -84,6 +95,12 @@ impl ChatTemplate {
         });
         environment.add_template_owned("chat", source).map_err(parse)?;
         Ok(Self { environment, marks, bos: bos.to_owned(), eos: eos.to_owned() })
+    }
+
+    /// Writes `messages` as the model expects them.
+    pub fn write(&self, messages: &[Value]) -> Result<String, ChatError> {
+        let text = self.text(messages, false)?;
+        Ok(if self.marks { take_marks(&text).text } else { text })
     }
 
     /// Writes `messages` as the model expects them and says what the assistant said.

@@ -1,0 +1,146 @@
+//! The grid of micro-batches: a function of the samples' lengths alone, and the same for every number of samples
+//! that is a multiple of [`Calibrate::GRID`].
+//!
+//! Ten samples at a time are sorted by length, longest first, and cut into batches whose rows differ little in
+//! length. Rows are padded at the end, which a causal model does not see, and padding is in no figure.
+
+use qpipe_nodes::kinds::Calibrate;
+use tch::{Device, TchError, Tensor};
+
+/// Tokens of a batch with its padding, unless one sample alone is longer.
+const LARGEST: usize = 4096;
+/// Below this, an operation costs more than what it computes: padding is free.
+const SMALL: usize = 512;
+
+/// Samples that go through the model together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MicroBatch {
+    /// Their numbers, the longest first.
+    pub samples: Vec<usize>,
+    /// Tokens of the longest.
+    pub length: usize,
+}
+
+/// The micro-batches of the samples from number `from` (a multiple of the grid) on.
+pub fn grid(sequences: &[Vec<i64>], from: usize) -> Vec<MicroBatch> {
+    let numbers: Vec<usize> = (from..sequences.len()).collect();
+    let mut batches = Vec::new();
+    for ten in numbers.chunks(Calibrate::GRID as usize) {
+        let mut ten = ten.to_vec();
+        ten.sort_by_key(|&sample| std::cmp::Reverse(sequences[sample].len()));
+        let mut open: Option<MicroBatch> = None;
+        for sample in ten {
+            let length = sequences[sample].len();
+            match &mut open {
+                Some(batch) if batch.takes(length) => batch.samples.push(sample),
+                _ => batches.extend(open.replace(MicroBatch { samples: vec![sample], length })),
+            }
+        }
+        batches.extend(open);
+    }
+    batches
+}
+
+impl MicroBatch {
+    /// Whether a sample of `length` tokens, no longer than those it holds, may join.
+    fn takes(&self, length: usize) -> bool {
+        let cells = (self.samples.len() + 1) * self.length;
+        cells <= SMALL || (cells <= LARGEST && 8 * length >= 7 * self.length)
+    }
+
+    /// The first sample number after the ten that the batch belongs to, if there are that many.
+    pub fn end_of_ten(&self) -> usize {
+        let ten = Calibrate::GRID as usize;
+        self.samples.iter().max().map_or(0, |last| (last / ten + 1) * ten)
+    }
+
+    /// The batch as the model takes it.
+    pub fn lay(&self, sequences: &[Vec<i64>], device: Device) -> Result<Laid, TchError> {
+        let shape = [self.samples.len() as i64, self.length as i64];
+        let mut ids = vec![0i64; self.samples.len() * self.length];
+        let mut tokens: Vec<i64> = Vec::with_capacity(ids.len());
+        for (row, &sample) in self.samples.iter().enumerate() {
+            let start = row * self.length;
+            let sequence = &sequences[sample];
+            ids[start..start + sequence.len()].copy_from_slice(sequence);
+            tokens.extend((start..start + sequence.len()).map(|cell| cell as i64));
+        }
+        let padded = tokens.len() < ids.len();
+        let positions = Tensor::f_arange(shape[1], (tch::Kind::Int64, device))?;
+        Ok(Laid {
+            ids: Tensor::f_from_slice(&ids)?.f_view(shape)?.f_to_device(device)?,
+            positions: positions.f_unsqueeze(0)?.f_repeat([shape[0], 1])?,
+            tokens: if padded { Some(Tensor::f_from_slice(&tokens)?.f_to_device(device)?) } else { None },
+        })
+    }
+}
+
+/// A micro-batch of B samples, the longest of T tokens.
+#[derive(Debug)]
+pub struct Laid {
+    /// i64 [B, T].
+    pub ids: Tensor,
+    /// i64 [B, T], from 0 in each row.
+    pub positions: Tensor,
+    /// i64: the places of what is no padding in the flattened [B T]; `None` where nothing is.
+    tokens: Option<Tensor>,
+}
+
+impl Laid {
+    /// The tokens of `x` [B, T, K] without padding, [M, K].
+    pub fn tokens_of(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        let width = x.size().last().copied().unwrap_or(0);
+        let flat = x.f_reshape([-1, width])?;
+        match &self.tokens {
+            Some(tokens) => flat.f_index_select(0, tokens),
+            None => Ok(flat),
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    fn sequences(lengths: &[usize]) -> Vec<Vec<i64>> {
+        lengths.iter().map(|&length| (1..=length as i64).collect()).collect()
+    }
+
+    #[test]
+    fn the_grid_of_more_samples_begins_with_that_of_fewer() {
+        let lengths: Vec<usize> = (0..57).map(|i| 20 + i * 37 % 300).collect();
+        let all = sequences(&lengths);
+        let whole = grid(&all, 0);
+        for count in [10, 20, 50] {
+            let fewer = grid(&all[..count], 0);
+            assert_eq!(fewer, whole[..fewer.len()]);
+            assert_eq!(grid(&all, count), whole[fewer.len()..]);
+            assert_eq!(fewer.last().unwrap().end_of_ten(), count);
+        }
+        let mut seen: Vec<usize> = whole.iter().flat_map(|batch| batch.samples.clone()).collect();
+        seen.sort_unstable();
+        assert!(seen.into_iter().eq(0..57));
+    }
+
+    #[test]
+    fn rows_of_a_batch_differ_little_unless_they_are_short() {
+        let lengths = |batches: Vec<MicroBatch>| -> Vec<usize> {
+            batches.iter().map(|batch| batch.samples.len()).collect()
+        };
+        assert_eq!(lengths(grid(&sequences(&[30, 20, 25, 5, 28, 22, 21, 27, 29, 1]), 0)), [10]);
+        assert_eq!(lengths(grid(&sequences(&[256; 10]), 0)), [10]);
+        assert_eq!(lengths(grid(&sequences(&[2048; 10]), 0)), [2, 2, 2, 2, 2]);
+        assert_eq!(lengths(grid(&sequences(&[1000, 999, 500, 490, 10, 9]), 0)), [2, 2, 2]);
+    }
+
+    #[test]
+    fn padding_is_left_out() {
+        let all = sequences(&[2, 3]);
+        let laid = grid(&all, 0)[0].lay(&all, Device::Cpu).unwrap();
+        assert_eq!(Vec::<Vec<i64>>::try_from(&laid.ids).unwrap(), [[1, 2, 3], [1, 2, 0]]);
+        assert_eq!(Vec::<Vec<i64>>::try_from(&laid.positions).unwrap(), [[0, 1, 2], [0, 1, 2]]);
+        let tokens = laid.tokens_of(&laid.ids.unsqueeze(2)).unwrap();
+        assert_eq!(Vec::<i64>::try_from(tokens.view([-1])).unwrap(), [1, 2, 3, 1, 2]);
+    }
+}

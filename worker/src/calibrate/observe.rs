@@ -1,0 +1,86 @@
+//! One micro-batch through one block, its linear layers' inputs added to the block's running measurements.
+
+use qpipe_nodes::kinds::Extent;
+use tch::{Device, TchError, Tensor};
+
+use super::accumulate::Accumulator;
+use super::batches::{Laid, MicroBatch};
+use super::error::CalibrateError;
+use super::samples::Samples;
+use crate::model::block::INPUTS;
+use crate::model::decoder::block_name;
+use crate::model::{Block, BlockRunner, Config, Frame};
+
+/// Running measurements of a block's inputs, in the order of [`INPUTS`].
+pub fn accumulators(config: &Config, extent: Extent, device: Device) -> Result<Vec<Accumulator>, TchError> {
+    channels(config).map(|channels| Accumulator::new(channels, extent, device)).into_iter().collect()
+}
+
+/// K of each of [`INPUTS`].
+pub fn channels(config: &Config) -> [i64; 4] {
+    let attended = config.heads * config.head_dim;
+    [config.hidden_size, attended, config.hidden_size, config.intermediate_size]
+}
+
+/// A micro-batch on its way through the model.
+#[derive(Debug)]
+pub struct Traveller<'a> {
+    /// Which samples it is.
+    pub batch: &'a MicroBatch,
+    /// Where its tokens are.
+    pub laid: Laid,
+    /// What the blocks need to know of it.
+    pub frame: Frame,
+    /// [B, T, hidden]: what the next block is given.
+    pub hidden: Tensor,
+}
+
+/// Takes `traveller` through block number `index`, and adds what it sees to `accumulators`.
+pub fn advance(
+    runner: &BlockRunner<'_>,
+    (index, block): (usize, &Block),
+    traveller: &mut Traveller<'_>,
+    samples: &Samples,
+    accumulators: &mut [Accumulator],
+) -> Result<(), CalibrateError> {
+    let mut outcome = Ok(());
+    let (laid, batch) = (&traveller.laid, traveller.batch);
+    let hidden = std::mem::take(&mut traveller.hidden);
+    traveller.hidden = runner.forward(block, hidden, &traveller.frame, &mut |part, input| {
+        if outcome.is_ok() {
+            outcome = add(input, laid, part, accumulators).and_then(|finite| {
+                if finite { Ok(()) } else { Err(not_finite(input, batch, samples, (index, part))?) }
+            });
+        }
+    });
+    outcome
+}
+
+fn add(
+    input: &Tensor,
+    laid: &Laid,
+    part: &str,
+    accumulators: &mut [Accumulator],
+) -> Result<bool, CalibrateError> {
+    let place = INPUTS.iter().position(|(name, _)| *name == part);
+    let Some(accumulator) = place.and_then(|place| accumulators.get_mut(place)) else { return Ok(true) };
+    Ok(accumulator.add(&laid.tokens_of(input)?)?)
+}
+
+/// Which sample the first value that is not finite belongs to.
+fn not_finite(
+    input: &Tensor,
+    batch: &MicroBatch,
+    samples: &Samples,
+    (index, part): (usize, &str),
+) -> Result<CalibrateError, TchError> {
+    let mut place = String::new();
+    for (row, &sample) in batch.samples.iter().enumerate() {
+        let tokens = input.f_get(row as i64)?.f_narrow(0, 0, samples.sequences[sample].len() as i64)?;
+        if !bool::try_from(tokens.f_isfinite()?.f_all()?)? {
+            place.clone_from(&samples.places[sample]);
+            break;
+        }
+    }
+    Ok(CalibrateError::NotFinite { linear: format!("{}.{part}", block_name(index)), place })
+}

@@ -1,0 +1,287 @@
+//! The artifact of `calibrate`.
+//!
+//! ```text
+//! statistics.json              what was measured on how many tokens; which linear layers share an input
+//! samples.safetensors          ids i32 [tokens], lengths i32 [samples]: the samples in their order
+//! block-00000.safetensors      of each input of block 0, under the name of the first linear layer it goes to:
+//!   NAME.minimum, NAME.maximum   f32 [K]
+//!   NAME.magnitude               f64 [K], the sum of |x|
+//!   NAME.moments                 f32 [K (K + 1) / 2], the sum of x xᵀ: entry (i, j <= i) at i (i + 1) / 2 + j
+//! ```
+//!
+//! Sums are not divided, so that a larger calibration goes on from them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use qpipe_nodes::kinds::Extent;
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+use super::accumulate::Accumulator;
+use super::error::CalibrateError;
+use super::moments::{self, Moments};
+use crate::model::block::INPUTS;
+use crate::model::decoder::block_name;
+use crate::model::{TensorFiles, save};
+
+/// Raised when a reader of the former layout would misread it.
+const FORMAT: u32 = 1;
+const SUMMARY: &str = "statistics.json";
+const SAMPLES: &str = "samples.safetensors";
+
+/// What a linear layer was given, over all tokens: f32 `[K]` each.
+#[derive(Debug)]
+pub struct Ranges {
+    /// Largest |x|.
+    pub absmax: Tensor,
+    /// Smallest x.
+    pub min: Tensor,
+    /// Largest x.
+    pub max: Tensor,
+    /// Mean of |x|.
+    pub mean_magnitude: Tensor,
+}
+
+/// statistics.json.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Of the layout.
+    pub format: u32,
+    /// How much was measured.
+    pub statistics: Extent,
+    /// Sequences.
+    pub samples: u64,
+    /// Tokens of all sequences.
+    pub tokens: u64,
+    /// Sequences that were longer than the limit.
+    pub cut: u64,
+    /// The inputs, block by block.
+    pub inputs: Vec<InputSummary>,
+}
+
+/// An input of linear layers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputSummary {
+    /// Full names of the layers that share it.
+    pub linears: Vec<String>,
+    /// K.
+    pub channels: i64,
+    /// Tokens that were measured.
+    pub tokens: u64,
+    /// The file in the artifact.
+    pub file: String,
+}
+
+impl Summary {
+    /// Of samples on which nothing is measured yet.
+    pub fn new(statistics: Extent, samples: u64, tokens: u64, cut: u64) -> Self {
+        Self { format: FORMAT, statistics, samples, tokens, cut, inputs: Vec::new() }
+    }
+
+    /// Adds the inputs of block `index`.
+    pub fn add_block(&mut self, index: usize, accumulators: &[Accumulator]) {
+        for ((_, parts), accumulator) in INPUTS.iter().zip(accumulators) {
+            self.inputs.push(InputSummary {
+                linears: parts.iter().map(|part| format!("{}.{part}", block_name(index))).collect(),
+                channels: accumulator.channels(),
+                tokens: accumulator.tokens,
+                file: block_file(index),
+            });
+        }
+    }
+
+    /// Writes it into `folder`.
+    pub fn write(&self, folder: &Path) -> Result<(), CalibrateError> {
+        let text = serde_json::to_string_pretty(self).map_err(std::io::Error::from)?;
+        Ok(fs::write(folder.join(SUMMARY), text + "\n")?)
+    }
+}
+
+/// The name of a block's file.
+pub fn block_file(index: usize) -> String {
+    format!("block-{index:05}.safetensors")
+}
+
+/// Writes the token ids of the samples into `folder`.
+pub fn write_samples(folder: &Path, sequences: &[Vec<i64>]) -> Result<(), CalibrateError> {
+    let ids: Vec<i64> = sequences.concat();
+    let lengths: Vec<i64> = sequences.iter().map(|ids| ids.len() as i64).collect();
+    let narrow = |values: &[i64]| Tensor::f_from_slice(values)?.f_to_kind(Kind::Int);
+    let tensors = [("ids".to_owned(), narrow(&ids)?), ("lengths".to_owned(), narrow(&lengths)?)];
+    Ok(save::write_tensors(&folder.join(SAMPLES), &tensors)?)
+}
+
+/// Writes what was measured of block `index` to `file`.
+pub fn write_block(file: &Path, index: usize, accumulators: &[Accumulator]) -> Result<(), CalibrateError> {
+    let mut tensors = Vec::new();
+    for ((part, _), accumulator) in INPUTS.iter().zip(accumulators) {
+        let mut push = |figure: &str, tensor: Tensor| {
+            tensors.push((format!("{}.{part}.{figure}", block_name(index)), tensor));
+        };
+        push("minimum", accumulator.minimum.shallow_clone());
+        push("maximum", accumulator.maximum.shallow_clone());
+        push("magnitude", accumulator.magnitude.shallow_clone());
+        if let Some(moments) = &accumulator.moments {
+            push("moments", moments.packed()?);
+        }
+    }
+    Ok(save::write_tensors(file, &tensors)?)
+}
+
+/// A calibration, opened. Tensors are read when they are asked for, to the CPU.
+#[derive(Debug)]
+pub struct Statistics {
+    folder: PathBuf,
+    summary: Summary,
+    /// Index into the summary's inputs, by linear layer.
+    inputs: BTreeMap<String, usize>,
+    files: BTreeMap<String, TensorFiles>,
+}
+
+impl Statistics {
+    /// Opens the artifact in `folder`.
+    pub fn open(folder: &Path) -> Result<Self, CalibrateError> {
+        let file = folder.join(SUMMARY);
+        let broken = |problem: String| CalibrateError::Broken { file: file.clone(), problem };
+        let summary: Summary =
+            serde_json::from_slice(&fs::read(&file)?).map_err(|error| broken(error.to_string()))?;
+        if summary.format != FORMAT {
+            return Err(broken(format!("is of format {}, expected {FORMAT}", summary.format)));
+        }
+        let mut inputs = BTreeMap::new();
+        let mut files = BTreeMap::new();
+        for (index, input) in summary.inputs.iter().enumerate() {
+            inputs.extend(input.linears.iter().map(|linear| (linear.clone(), index)));
+            if !files.contains_key(&input.file) {
+                files.insert(input.file.clone(), TensorFiles::open(&folder.join(&input.file))?);
+            }
+        }
+        Ok(Self { folder: folder.to_owned(), summary, inputs, files })
+    }
+
+    /// statistics.json.
+    pub fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    /// Sequences.
+    pub fn samples(&self) -> u64 {
+        self.summary.samples
+    }
+
+    /// Tokens on which the input of the layer `linear` (`model.layers.0.self_attn.q_proj`) was measured.
+    pub fn tokens(&self, linear: &str) -> Result<u64, CalibrateError> {
+        Ok(self.input(linear, Extent::Samples)?.tokens)
+    }
+
+    /// Extremes and mean magnitude of each channel of the input of the layer `linear`.
+    pub fn ranges(&self, linear: &str) -> Result<Ranges, CalibrateError> {
+        let input = self.input(linear, Extent::Ranges)?;
+        let (min, max) = (self.figure(input, "minimum")?, self.figure(input, "maximum")?);
+        let sum = self.figure(input, "magnitude")?;
+        Ok(Ranges {
+            absmax: min.f_abs()?.f_maximum(&max.f_abs()?)?,
+            min,
+            max,
+            mean_magnitude: (sum / input.tokens as f64).f_to_kind(Kind::Float)?,
+        })
+    }
+
+    /// The sum over all tokens of x xᵀ, not divided: f32 [K, K], of the input of the layer `linear`.
+    pub fn moments(&self, linear: &str) -> Result<Tensor, CalibrateError> {
+        let input = self.input(linear, Extent::Moments)?;
+        Ok(moments::unpack(&self.packed(input)?, input.channels)?)
+    }
+
+    /// Token ids of the samples, in their order.
+    pub fn sequences(&self) -> Result<Vec<Vec<i64>>, CalibrateError> {
+        let path = self.folder.join(SAMPLES);
+        let file = TensorFiles::open(&path)?;
+        let read = |name: &str| -> Result<Vec<i64>, CalibrateError> {
+            Ok(Vec::<i64>::try_from(file.tensor(name)?.f_to_kind(Kind::Int64)?)?)
+        };
+        let (ids, lengths) = (read("ids")?, read("lengths")?);
+        let mut rest = ids.as_slice();
+        let mut sequences = Vec::with_capacity(lengths.len());
+        for length in lengths {
+            let Some((sequence, behind)) = rest.split_at_checked(length as usize) else {
+                let problem = "has fewer tokens than its lengths say".to_owned();
+                return Err(CalibrateError::Broken { file: path, problem });
+            };
+            sequences.push(sequence.to_vec());
+            rest = behind;
+        }
+        Ok(sequences)
+    }
+
+    /// The running measurements of block `index`, to go on with on `device`; no more than `extent` of them.
+    pub fn accumulators(
+        &self,
+        index: usize,
+        extent: Extent,
+        device: Device,
+    ) -> Result<Vec<Accumulator>, CalibrateError> {
+        let read = |(part, _): &(&str, &[&str])| {
+            let input = self.input(&format!("{}.{part}", block_name(index)), extent)?;
+            let figure = |name: &str| Ok::<_, CalibrateError>(self.figure(input, name)?.f_to_device(device)?);
+            let moments = match extent {
+                Extent::Moments => Some(Moments::from_packed(&self.packed(input)?, input.channels, device)?),
+                Extent::Samples | Extent::Ranges => None,
+            };
+            Ok(Accumulator {
+                tokens: input.tokens,
+                minimum: figure("minimum")?,
+                maximum: figure("maximum")?,
+                magnitude: figure("magnitude")?,
+                moments,
+            })
+        };
+        INPUTS.iter().map(read).collect()
+    }
+
+    fn input(&self, linear: &str, wanted: Extent) -> Result<&InputSummary, CalibrateError> {
+        let unknown =
+            || CalibrateError::UnknownLinear { path: self.folder.clone(), linear: linear.to_owned() };
+        if self.summary.statistics < wanted || self.summary.statistics == Extent::Samples {
+            let wanted = if wanted == Extent::Moments { "moments" } else { "ranges" };
+            return Err(CalibrateError::NotMeasured { path: self.folder.clone(), wanted });
+        }
+        let index = self.inputs.get(linear).ok_or_else(unknown)?;
+        self.summary.inputs.get(*index).ok_or_else(unknown)
+    }
+
+    fn figure(&self, input: &InputSummary, name: &str) -> Result<Tensor, CalibrateError> {
+        let tensor = self.stored(input, name)?;
+        self.expect(input, name, &tensor, input.channels)?;
+        Ok(tensor)
+    }
+
+    fn packed(&self, input: &InputSummary) -> Result<Tensor, CalibrateError> {
+        let tensor = self.stored(input, "moments")?;
+        self.expect(input, "moments", &tensor, input.channels * (input.channels + 1) / 2)?;
+        Ok(tensor)
+    }
+
+    fn stored(&self, input: &InputSummary, figure: &str) -> Result<Tensor, CalibrateError> {
+        let name = input.linears.first().map_or("", String::as_str);
+        Ok(self.files[&input.file].tensor(&format!("{name}.{figure}"))?)
+    }
+
+    fn expect(
+        &self,
+        input: &InputSummary,
+        name: &str,
+        tensor: &Tensor,
+        length: i64,
+    ) -> Result<(), CalibrateError> {
+        let kind = if name == "magnitude" { Kind::Double } else { Kind::Float };
+        if tensor.kind() == kind && tensor.size() == [length] {
+            return Ok(());
+        }
+        let problem =
+            format!("`{name}` is {:?} {:?}, expected {kind:?} [{length}]", tensor.kind(), tensor.size());
+        Err(CalibrateError::Broken { file: self.folder.join(&input.file), problem })
+    }
+}
