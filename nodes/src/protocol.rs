@@ -51,6 +51,9 @@ pub struct Action {
     pub device: Device,
     /// CPU threads.
     pub threads: u32,
+    /// Bytes of memory to make do with, where the worker can choose; a slower way gives the same bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_memory: Option<u64>,
 }
 
 /// A resolved input: folders (models, adapters, evaluations) or a file or folder (data).

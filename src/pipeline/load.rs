@@ -13,6 +13,7 @@ use super::include::{self, Bundle};
 use super::instance::{Instance, Location};
 use super::names::is_folder_name;
 use super::params::apply_sets;
+use super::readers;
 use super::resolve::{Inputs, Resolver};
 use super::source::{Sources, Span};
 use super::substitute::Scope;
@@ -183,5 +184,7 @@ fn build(file: &Path, bundle: &Bundle, sources: &Sources, mistakes: &mut Mistake
                 },
             })
         });
-    Graph { instances: instances.collect(), order, declared_by }
+    let mut instances: Vec<Instance> = instances.collect();
+    readers::fill_in(&mut instances, declarations, &declared_by, mistakes);
+    Graph { instances, order, declared_by }
 }

@@ -26,6 +26,7 @@ mod matrix;
 mod names;
 mod nearest;
 mod params;
+mod readers;
 mod references;
 mod resolve;
 mod scalar;

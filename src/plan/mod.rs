@@ -8,6 +8,7 @@
 mod error;
 mod machine;
 mod planner;
+mod previous;
 mod reason;
 mod rows;
 mod select;
@@ -17,6 +18,7 @@ mod table;
 pub use error::PlanError;
 pub use machine::{Machine, TORCH_VERSION};
 pub use planner::{Due, Examined, Known, Place, Planner, State, content_manifest, inputs_of};
+pub use previous::{Previous, chains, previous};
 pub use reason::{Difference, Reason};
 pub use rows::Row;
 pub use select::{find, marked, with_ancestors};

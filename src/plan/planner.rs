@@ -49,7 +49,7 @@ impl Known {
         Self::at(record.key, record.output, record.location, local)
     }
 
-    fn at(key: Digest, output: Tree, location: Location, local: Option<&PathBuf>) -> Self {
+    pub(super) fn at(key: Digest, output: Tree, location: Location, local: Option<&PathBuf>) -> Self {
         let place = match (location, local) {
             (Location::External, Some(path)) => Place::Path(path.clone()),
             _ => Place::Store,

@@ -9,7 +9,7 @@ use qpipe_cache::{Digest, Manifest, Record, Store, StoreError};
 use serde_json::Value;
 
 /// How many earlier records are compared; more would cost time and find nothing nearer.
-const COMPARED: usize = 500;
+pub(super) const COMPARED: usize = 500;
 
 /// One field in which two manifests differ.
 #[derive(Clone, Debug, PartialEq)]

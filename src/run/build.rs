@@ -3,18 +3,22 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use qpipe_cache::Manifest;
 use qpipe_nodes::Host;
-use qpipe_nodes::kinds::{Download, Report};
+use qpipe_nodes::kinds::{Calibrate, Download, Report};
 use qpipe_nodes::protocol::Failure;
 use serde_json::Value;
 
 use super::job::{Binding, Job, NodeFailure, Source, Work};
 use super::local::{LocalWork, Remote, ReportRow};
 use crate::pipeline;
-use crate::plan::{Due, Known, Planner, Resolved};
+use crate::plan::{self, Due, Known, Planner, Previous, Resolved};
 
 /// Memory of a node beside its model: libtorch, activations of a small batch.
 const BASE_MEMORY: u64 = 512 << 20;
+
+/// Kinds that take a model block by block where it does not fit.
+const BLOCK_BY_BLOCK: [&str; 1] = ["calibrate"];
 
 /// The job that computes `due`.
 pub(super) fn build_job(
@@ -22,13 +26,25 @@ pub(super) fn build_job(
     index: usize,
     due: Due,
     known: &[Option<Arc<Known>>],
+    max_memory: Option<u64>,
 ) -> Result<Job, NodeFailure> {
     let instance = &planner.pipeline.instances[index];
-    let memory = memory(planner, index, known);
+    let memory = memory(planner, index, known, max_memory);
+    let mut reason = due.reason.to_string();
     let work = match (instance.kind.name, due.source) {
         ("download", Some(source)) => download(planner, index, source)?,
         ("report", _) => report(planner, index, known)?,
-        _ => worker(planner, index, inputs(instance, known)?, instance.parsed.params.clone()),
+        _ => {
+            let mut inputs = inputs(instance, known)?;
+            // Somebody who forces a node wants all of it to be computed.
+            let manifest = due.manifest.as_ref().filter(|_| !planner.forced[index]);
+            if let Some(earlier) = manifest.and_then(|manifest| previous(planner, manifest)) {
+                reason += &format!(", continued from {} samples", earlier.samples);
+                let source = Source::of(&earlier.result);
+                inputs.insert(Calibrate::PREVIOUS.to_owned(), Binding::One(source));
+            }
+            worker(planner, index, inputs, instance.parsed.params.clone())
+        }
     };
     Ok(Job {
         index,
@@ -36,16 +52,30 @@ pub(super) fn build_job(
         kind: instance.kind.name.to_owned(),
         sensitivity: instance.parsed.sensitivity,
         keyed: due.manifest.zip(due.key),
-        reason: due.reason.to_string(),
+        reason,
         forced: planner.forced[index],
         work,
         memory,
+        max_memory: max_memory.map(|_| memory),
+    })
+}
+
+/// A smaller calibration to go on from. Without one, or where the store cannot be read, the node starts anew.
+fn previous(planner: &Planner<'_>, manifest: &Manifest) -> Option<Previous> {
+    plan::previous(planner.store, manifest).unwrap_or_else(|error| {
+        tracing::warn!(%error, "earlier calibrations cannot be looked through");
+        None
     })
 }
 
 /// Bytes that the node is expected to need: a worker holds its model; training all parameters holds float32
-/// weights, gradients and two moments as well.
-pub(super) fn memory(planner: &Planner<'_>, index: usize, known: &[Option<Arc<Known>>]) -> u64 {
+/// weights, gradients and two moments as well. A node that can do with less makes do with `max_memory`.
+pub(super) fn memory(
+    planner: &Planner<'_>,
+    index: usize,
+    known: &[Option<Arc<Known>>],
+    max_memory: Option<u64>,
+) -> u64 {
     let instance = &planner.pipeline.instances[index];
     if instance.parsed.host == Host::Qpipe {
         return 0;
@@ -56,7 +86,11 @@ pub(super) fn memory(planner: &Planner<'_>, index: usize, known: &[Option<Arc<Kn
     };
     let full_training = instance.kind.name == "sft" && instance.parsed.params["lora"].is_null();
     let factor = if full_training { 10 } else { 3 };
-    BASE_MEMORY + factor * model
+    let expected = BASE_MEMORY + factor * model;
+    match max_memory {
+        Some(max) if BLOCK_BY_BLOCK.contains(&instance.kind.name) => expected.min(max),
+        _ => expected,
+    }
 }
 
 fn worker(planner: &Planner<'_>, index: usize, inputs: BTreeMap<String, Binding>, params: Value) -> Work {

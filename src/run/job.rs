@@ -31,6 +31,8 @@ pub(super) struct Job {
     pub work: Work,
     /// Bytes of memory it is expected to need.
     pub memory: u64,
+    /// Bytes of memory it is to make do with, where it can choose.
+    pub max_memory: Option<u64>,
 }
 
 /// What is to be done.
@@ -136,6 +138,7 @@ pub(super) fn action(
             scratch,
             device: *device,
             threads: *threads,
+            max_memory: job.max_memory,
         }),
         Work::Local(_) => None,
     }

@@ -16,7 +16,7 @@ use super::ready::ReadyQueue;
 use super::shared::Shared;
 use super::signals::Interrupts;
 use super::slot::{self, Message};
-use crate::plan::{Due, Known, PlanError, Planner, State, inputs_of};
+use crate::plan::{Due, Known, PlanError, Planner, State, chains, inputs_of};
 
 /// Slots for nodes that qpipe computes itself; they wait for disks and networks, not for cores.
 const LOCAL_SLOTS: usize = 4;
@@ -69,6 +69,10 @@ pub(super) struct Scheduler<'a> {
     missing: Vec<usize>,
     readers: Vec<Vec<usize>>,
     position: Vec<usize>,
+    /// The instance that had better run first, though this one does without: see [`chains`].
+    before: Vec<Option<usize>>,
+    /// Instances that are due and wait for that.
+    held: Vec<Vec<usize>>,
     ready: ReadyQueue,
     free: [Vec<usize>; 2],
     running: Vec<(usize, Running)>,
@@ -106,6 +110,8 @@ impl<'a> Scheduler<'a> {
             missing: vec![0; count],
             readers: vec![Vec::new(); count],
             position: vec![0; count],
+            before: chains(pipeline, wanted),
+            held: vec![Vec::new(); count],
             ready: ReadyQueue::default(),
             free: [
                 (0..limits.jobs).rev().collect(),
@@ -207,15 +213,17 @@ impl<'a> Scheduler<'a> {
             let (planner, limits, free, known) = (self.planner, self.limits, &self.free, &self.results.known);
             let next = self.ready.pop(|index, measured| {
                 let host = planner.pipeline.instances[index].parsed.host;
-                let fits =
-                    limits.max_memory.is_none_or(|max| idle || used + memory(planner, index, known) <= max);
+                let fits = limits
+                    .max_memory
+                    .is_none_or(|max| idle || used + memory(planner, index, known, Some(max)) <= max);
                 !measuring && fits && (!measured || idle) && !free[lane(host)].is_empty()
             });
             let Some((index, measured)) = next else { return };
             let Some(due) = self.due[index].take() else { continue };
             let instance = &self.planner.pipeline.instances[index];
             let host = instance.parsed.host;
-            let job = match build_job(self.planner, index, *due, &self.results.known) {
+            let job = match build_job(self.planner, index, *due, &self.results.known, self.limits.max_memory)
+            {
                 Ok(job) => job,
                 Err(failure) => {
                     self.failed(index, String::new(), 0.0, failure);
@@ -310,9 +318,16 @@ impl<'a> Scheduler<'a> {
     }
 
     fn enqueue(&mut self, index: usize, due: Box<Due>) {
+        self.due[index] = Some(due);
+        match self.before[index] {
+            Some(before) if self.results.finished[before].is_none() => self.held[before].push(index),
+            _ => self.make_ready(index),
+        }
+    }
+
+    fn make_ready(&mut self, index: usize) {
         let measured = self.planner.pipeline.instances[index].parsed.sensitivity == Sensitivity::Hardware;
         self.ready.push(self.position[index], index, measured);
-        self.due[index] = Some(due);
     }
 
     /// What nobody started: because an input failed, or because the run was ended.
@@ -353,6 +368,10 @@ impl<'a> Scheduler<'a> {
         failure: Option<NodeFailure>,
     ) {
         self.results.finished[index] = Some(Finished { status, seconds, reason: reason.clone() });
+        // However it ended: what waited for it can do without.
+        for held in std::mem::take(&mut self.held[index]) {
+            self.make_ready(held);
+        }
         let (class, help, log) = match failure {
             Some(failure) => (Some(failure.class), failure.help, failure.log),
             None => (None, None, Vec::new()),

@@ -1,7 +1,7 @@
 //! A worker without libtorch, for tests of the engine: it speaks the protocol, writes small artifacts that
 //! depend on nothing but its inputs, and misbehaves when asked to.
 //!
-//! An `sft` node's `seed` says how: see [`Mischief`]. Every action is appended to the file in FAKE_WORKER_LOG.
+//! A node's `seed` says how, of a calibration also its `samples`: see [`Mischief`]. Every action is appended to the file in FAKE_WORKER_LOG.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::exit, missing_docs)]
 
 use std::collections::BTreeMap;
@@ -13,10 +13,13 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use qpipe_nodes::kinds::{Bos, Candidates, Protocol};
-use qpipe_nodes::protocol::{Action, Event, Failure, Input, OUT, PROTOCOL_VERSION, Request, UNITS};
+use qpipe_nodes::protocol::{Action, Event, Failure, Input, Level, OUT, PROTOCOL_VERSION, Request, UNITS};
 use qpipe_nodes::results::{Answer, BenchmarkResult, Evaluation, TaskResult};
 
-/// What an `sft` node does by its seed; 0 and others: what it should.
+/// An earlier, smaller calibration.
+const PREVIOUS: &str = qpipe_nodes::kinds::Calibrate::PREVIOUS;
+
+/// What a node does by its seed; 0 and others: what it should.
 enum Mischief {
     None,
     Abort,
@@ -34,6 +37,7 @@ impl Mischief {
             Some(1003) => Self::Slow,
             Some(1004) => Self::UserError,
             Some(1005) => Self::Exit,
+            _ if action.params["samples"] == 990 => Self::UserError,
             _ => Self::None,
         }
     }
@@ -102,6 +106,10 @@ fn act(action: &Action, stop: &AtomicBool) {
         }
         Mischief::None => {}
     }
+    if let Some(Input::One(previous)) = action.inputs.get(PREVIOUS) {
+        let message = fs::read_to_string(previous.join("statistics.json")).unwrap();
+        say(&Event::Log { id: Some(id), level: Level::Info, message: format!("goes on from {message}") });
+    }
     say(&Event::Progress { id, done: 1, total: 1, unit: "steps".into(), note: Some("loss 1.00".into()) });
     write_artifact(action, &seed);
     say(&Event::Done { id, facts: BTreeMap::new() });
@@ -168,6 +176,7 @@ fn write_artifact(action: &Action, seed: &str) {
             };
             write("benchmark.json", serde_json::to_string(&result).unwrap());
         }
+        "calibrate" => write("statistics.json", action.params["samples"].to_string()),
         "sft" if !action.params["lora"].is_null() => {
             write("adapter_config.json", format!("{{\"seed\": \"{seed}\"}}"));
             write("adapter_model.safetensors", seed.to_owned());
@@ -179,12 +188,12 @@ fn write_artifact(action: &Action, seed: &str) {
     }
 }
 
-/// Of the parameters and the bytes of all inputs: what a node's artifact depends on.
+/// Of the parameters and the bytes of all inputs but an earlier result: what a node's artifact depends on.
 fn digest(action: &Action) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(action.kind.as_bytes());
     hasher.update(action.params.to_string().as_bytes());
-    for (port, input) in &action.inputs {
+    for (port, input) in action.inputs.iter().filter(|(port, _)| *port != PREVIOUS) {
         hasher.update(port.as_bytes());
         let paths = match input {
             Input::One(path) => vec![path.clone()],

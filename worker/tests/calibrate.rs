@@ -78,6 +78,7 @@ impl Bench {
             scratch: self.path(scratch),
             device: Device::Cpu,
             threads: 1,
+            max_memory: None,
         };
         calibrate::run(&Context::new(&action, recorder, &recorder.stop))
     }
@@ -89,6 +90,17 @@ impl Bench {
 
     fn open(&self, scratch: &str) -> Statistics {
         Statistics::open(&self.path(scratch).join("out")).unwrap()
+    }
+
+    /// Every file of a result.
+    fn bytes(&self, scratch: &str) -> Vec<(String, Vec<u8>)> {
+        let mut files: Vec<(String, Vec<u8>)> = fs::read_dir(self.path(scratch).join("out"))
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .map(|e| (e.file_name().into_string().unwrap(), fs::read(e.path()).unwrap()))
+            .collect();
+        files.sort();
+        files
     }
 }
 
@@ -199,4 +211,22 @@ fn fewer_samples_are_the_first_of_more() {
     lengths.sort_unstable();
     assert!(lengths[0] >= 20 && lengths[59] <= 120, "empty rows are no samples");
     assert!(!bench.path("all/out/block-00000.safetensors").exists(), "token ids only");
+}
+
+#[test]
+fn a_larger_calibration_goes_on_from_a_smaller_one_to_the_bit() {
+    let bench = Bench::new();
+    for statistics in ["ranges", "moments"] {
+        let params = |count: u32| json!({"samples": count, "statistics": statistics});
+        let name = |what: &str| format!("{what}-{statistics}");
+        bench.run(&name("20"), params(20));
+        bench.run(&name("57"), params(57));
+        let resumed = name("resumed");
+        bench.attempt(&resumed, params(57), Some(&name("20")), &Recorder::default()).unwrap();
+        assert_eq!(bench.bytes(&resumed), bench.bytes(&name("57")));
+    }
+    // What was measured with moments serves those who want less.
+    let params = json!({"samples": 57, "statistics": "ranges"});
+    bench.attempt("less", params, Some("20-moments"), &Recorder::default()).unwrap();
+    assert_eq!(bench.bytes("less"), bench.bytes("57-ranges"));
 }

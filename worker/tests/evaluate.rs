@@ -86,6 +86,7 @@ impl Bed {
             scratch: self.scratch(scratch),
             device: Device::Cpu,
             threads: 2,
+            max_memory: None,
         };
         let (_, run) = ACTIONS.iter().find(|(name, _)| *name == kind).unwrap();
         run(&Context::new(&action, recorder, &recorder.stop)).map(|_| ())

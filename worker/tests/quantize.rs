@@ -68,6 +68,7 @@ fn quantize(
         scratch: scratch.path().to_owned(),
         device: Device::Cpu,
         threads: 1,
+        max_memory: None,
     };
     quant::run(&Context::new(&action, recorder, &recorder.stop))
 }

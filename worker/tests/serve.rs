@@ -101,6 +101,7 @@ fn long_action(folder: &std::path::Path) -> Action {
         scratch: folder.join("scratch"),
         device: Device::Cpu,
         threads: 1,
+        max_memory: None,
     }
 }
 

@@ -94,6 +94,7 @@ impl Run {
             scratch: self.scratch.path().to_owned(),
             device: Device::Cpu,
             threads: 1,
+            max_memory: None,
         };
         run(&Context::new(&action, recorder, &recorder.stop))
     }

@@ -58,9 +58,22 @@ impl Calibrate {
     /// cross a multiple of it.
     pub const GRID: u32 = 10;
 
+    /// The input of an action that is no port and in no key: an earlier result to go on from.
+    pub const PREVIOUS: &'static str = "previous";
+
     /// How much is measured.
     pub fn extent(&self) -> Extent {
         self.statistics.unwrap_or(Extent::Ranges)
+    }
+
+    /// Whether the result of `smaller` on the same inputs and machine is what this calibration has after that many
+    /// samples: it may be given to the worker as the input [`Calibrate::PREVIOUS`], and changes no bit.
+    pub fn goes_on_from(&self, smaller: &Self) -> bool {
+        smaller.samples < self.samples
+            && smaller.samples.is_multiple_of(Self::GRID)
+            && (smaller.max_length, smaller.seed) == (self.max_length, self.seed)
+            && self.extent() > Extent::Samples
+            && smaller.extent() >= self.extent()
     }
 }
 
@@ -100,5 +113,26 @@ impl Kind for Calibrate {
     /// Token ids are the same everywhere.
     fn sensitivity(&self) -> Sensitivity {
         if self.extent() == Extent::Samples { Sensitivity::Portable } else { Sensitivity::Device }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(samples: u32, statistics: Extent) -> Calibrate {
+        Calibrate { samples, max_length: 2048, seed: 0, statistics: Some(statistics) }
+    }
+
+    #[test]
+    fn a_calibration_goes_on_from_fewer_samples_of_the_same_order() {
+        let large = of(200, Extent::Moments);
+        assert!(large.goes_on_from(&of(20, Extent::Moments)));
+        assert!(of(200, Extent::Ranges).goes_on_from(&of(20, Extent::Moments)), "less is contained in more");
+        assert!(!large.goes_on_from(&of(20, Extent::Ranges)));
+        assert!(!large.goes_on_from(&of(25, Extent::Moments)), "no multiple of the grid");
+        assert!(!large.goes_on_from(&of(200, Extent::Moments)));
+        assert!(!large.goes_on_from(&Calibrate { seed: 1, ..of(20, Extent::Moments) }));
+        assert!(!of(200, Extent::Samples).goes_on_from(&of(20, Extent::Samples)), "nothing is saved");
     }
 }

@@ -14,6 +14,7 @@ pub mod batches;
 mod error;
 pub mod moments;
 pub mod observe;
+mod previous;
 mod resident;
 pub mod samples;
 pub mod statistics;
@@ -52,10 +53,11 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
         samples.cut as u64,
     );
     if parameters.extent() != Extent::Samples {
+        let previous = previous::open(context, &samples, parameters.extent())?;
         let _no_gradients = tch::no_grad_guard();
         let options = LoadOptions::inference(context.device(), None);
         let runner = BlockRunner::new(&checkpoint, options)?;
-        let blocks = resident::measure(context, &runner, &samples, parameters.extent())?;
+        let blocks = resident::measure(context, &runner, &samples, parameters.extent(), previous.as_ref())?;
         for (index, accumulators) in blocks.iter().enumerate() {
             statistics::write_block(&out.join(statistics::block_file(index)), index, accumulators)?;
             summary.add_block(index, accumulators);

@@ -7,6 +7,7 @@ use super::accumulate::Accumulator;
 use super::batches::grid;
 use super::observe::{Traveller, accumulators, advance};
 use super::samples::Samples;
+use super::statistics::Statistics;
 use crate::context::Context;
 use crate::error::ActionError;
 use crate::model::{Attention, Block, BlockRunner};
@@ -17,16 +18,20 @@ pub(super) fn measure(
     runner: &BlockRunner<'_>,
     samples: &Samples,
     extent: Extent,
+    previous: Option<&Statistics>,
 ) -> Result<Vec<Vec<Accumulator>>, ActionError> {
     let device = context.device();
     let blocks: Vec<Block> =
         (0..runner.blocks()).map(|index| runner.load_block(index)).collect::<Result<_, _>>()?;
     let mut measured: Vec<Vec<Accumulator>> = (0..runner.blocks())
-        .map(|_| accumulators(runner.config(), extent, device))
+        .map(|index| match previous {
+            Some(previous) => previous.accumulators(index, extent, device),
+            None => Ok(accumulators(runner.config(), extent, device)?),
+        })
         .collect::<Result<_, _>>()?;
     let total = samples.sequences.len() as u64;
-    let mut done = 0;
-    for batch in &grid(&samples.sequences, 0) {
+    let mut done = previous.map_or(0, Statistics::samples);
+    for batch in &grid(&samples.sequences, done as usize) {
         context.check_stop()?;
         let laid = batch.lay(&samples.sequences, device)?;
         let mut traveller = Traveller {

@@ -40,6 +40,7 @@ fn make(folder: &Path, params: Value, threads: u32) -> Result<Facts, ActionError
         scratch: folder.to_owned(),
         device: Device::Cpu,
         threads,
+        max_memory: None,
     };
     run(&Context::new(&action, &Recorded::default(), &AtomicBool::new(false)))
 }
