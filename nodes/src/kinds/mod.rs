@@ -13,7 +13,10 @@ pub use benchmark::{Benchmark, Protocol};
 pub use calibrate::{Calibrate, Extent};
 pub use download::{Download, Dtype, Source};
 pub use evaluate::{Bos, Candidates, Evaluate, TASKS};
-pub use quantize::{METHODS, Method, Quantize, Rtn};
+pub use quantize::{
+    ActivationScales, Alpha, IntegerScheme, METHODS, Method, Quantize, Rtn, ScaleRule, Smoothquant,
+    W4A8Format, WeightRounding,
+};
 pub use report::{Document, Report};
 pub use sft::{LINEAR_NAMES, Lora, Sft};
 pub use sft_merge::SftMerge;

@@ -50,7 +50,7 @@ pub(super) fn quantize(
     for index in 0..blocks {
         context.check_stop()?;
         let of_block: Vec<Layer> = layers.by_ref().take(layers::PARTS.len()).collect();
-        let norms = norms_of(checkpoint, index);
+        let vectors = vectors_of(checkpoint, index);
         units.replaced.extend(of_block.iter().map(|layer| layer.weight.clone()));
         let name = format!("block-{index:05}");
         let file = match finished(context, &name) {
@@ -59,12 +59,12 @@ pub(super) fn quantize(
                 file
             }
             None => {
-                let block = load(checkpoint, index, of_block, &norms, context)?;
+                let block = load(checkpoint, of_block, &vectors, context)?;
                 publish(context, &name, method.quantize(block)?)?
             }
         };
         let held = TensorFiles::open(&file)?;
-        units.replaced.extend(norms.into_iter().filter(|norm| held.has(norm)));
+        units.replaced.extend(vectors.into_iter().filter(|vector| held.has(vector)));
         units.notes.extend(notes(context, &name)?);
         units.files.push(file);
         context.progress(index as u64 + 1, blocks as u64, "layers", None);
@@ -98,9 +98,8 @@ fn outside(
 
 fn load(
     checkpoint: &Checkpoint,
-    index: usize,
     layers: Vec<Layer>,
-    norms: &[String],
+    vectors: &[String],
     context: &Context<'_>,
 ) -> Result<Block, ActionError> {
     let read = |name: &str| -> Result<Tensor, ActionError> {
@@ -116,19 +115,17 @@ fn load(
         .into_iter()
         .map(|layer| Ok(Linear { weight: read(&layer.weight)?, layer }))
         .collect::<Result<_, ActionError>>()?;
-    let norms =
-        norms.iter().map(|name| Ok((name.clone(), read(name)?))).collect::<Result<_, ActionError>>()?;
-    Ok(Block { index, linears, norms })
+    let vectors =
+        vectors.iter().map(|name| Ok((name.clone(), read(name)?))).collect::<Result<_, ActionError>>()?;
+    Ok(Block { linears, vectors })
 }
 
-/// The norms of a block that stand before its linear layers.
-fn norms_of(checkpoint: &Checkpoint, index: usize) -> Vec<String> {
+/// The norms of a block that stand before its linear layers, and the biases of these.
+fn vectors_of(checkpoint: &Checkpoint, index: usize) -> Vec<String> {
     let block = block_name(index);
-    ["input_layernorm", "post_attention_layernorm"]
-        .map(|norm| format!("{block}.{norm}.weight"))
-        .into_iter()
-        .filter(|name| checkpoint.has(name))
-        .collect()
+    let norms = ["input_layernorm", "post_attention_layernorm"].map(|norm| format!("{block}.{norm}.weight"));
+    let biases = layers::PARTS.map(|part| format!("{block}.{part}.bias"));
+    norms.into_iter().chain(biases).filter(|name| checkpoint.has(name)).collect()
 }
 
 fn tensors_unit(name: &str) -> String {

@@ -2,6 +2,7 @@
 
 use qpipe_nodes::protocol::Failure;
 
+use crate::calibrate::CalibrateError;
 use crate::error::ActionError;
 use crate::model::ModelError;
 
@@ -27,6 +28,26 @@ pub enum QuantizeError {
         /// Input channels that share a scale.
         group: i64,
     },
+    /// The output channels do not fill the format's words.
+    #[error("tensor `{tensor}` has {out_features} output channels, which are not a multiple of {multiple}")]
+    Channels {
+        /// The weight.
+        tensor: String,
+        /// N.
+        out_features: i64,
+        /// What N must be a multiple of.
+        multiple: i64,
+    },
+    /// The calibration is of another model.
+    #[error("the calibration has {found} input channels for `{linear}`, the model {expected}")]
+    Calibration {
+        /// The linear layer.
+        linear: String,
+        /// K.
+        expected: i64,
+        /// In the calibration.
+        found: i64,
+    },
     /// A NaN or an infinity would become the scale of a whole row.
     #[error("tensor `{tensor}` has values that are not finite: {count}")]
     NotFinite {
@@ -35,6 +56,9 @@ pub enum QuantizeError {
         /// How many.
         count: i64,
     },
+    /// The calibration cannot be read.
+    #[error(transparent)]
+    Calibrate(#[from] CalibrateError),
     /// The checkpoint cannot be read or written.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -46,6 +70,7 @@ pub enum QuantizeError {
 impl From<QuantizeError> for ActionError {
     fn from(error: QuantizeError) -> Self {
         match error {
+            QuantizeError::Calibrate(error) => error.into(),
             QuantizeError::Model(error) => error.into(),
             QuantizeError::Torch(error) => error.into(),
             QuantizeError::AlreadyQuantized { .. } => {
@@ -63,6 +88,12 @@ impl From<QuantizeError> for ActionError {
                     format!("Set `group_size` to {}.", fitting.join(" or "))
                 };
                 Self::user(error.to_string()).help(advice)
+            }
+            QuantizeError::Channels { .. } => {
+                Self::user(error.to_string()).help("Set `format: pack-quantized`.")
+            }
+            QuantizeError::Calibration { .. } => {
+                Self::user(error.to_string()).help("Give the `calibrate` node the same `model` as this one.")
             }
             QuantizeError::NotFinite { .. } => Self::new(Failure::Deterministic, error.to_string())
                 .help("The model is broken: look at how it was trained or converted."),

@@ -23,21 +23,28 @@ pub(super) struct Linear {
 
 /// The weights of one decoder block.
 #[derive(Debug)]
-#[allow(dead_code, reason = "not every method looks at all of it")]
 pub(super) struct Block {
-    /// Its number, from 0.
-    pub(super) index: usize,
     /// In the order of [`super::layers::PARTS`].
     pub(super) linears: Vec<Linear>,
-    /// The weights of its norms by their names in the checkpoint, on the device of the action. Methods that move
-    /// scale from activations into weights change them.
-    pub(super) norms: BTreeMap<String, Tensor>,
+    /// The weights of its norms and the biases of its linear layers by their names in the checkpoint, on the
+    /// device of the action. Methods that move scale between layers change them.
+    pub(super) vectors: BTreeMap<String, Tensor>,
+}
+
+impl Block {
+    /// The vector `figure` (`weight`, `bias`) of `part` (`input_layernorm`), with its full name.
+    pub(super) fn vector(&self, part: &str, figure: &str) -> Option<(&str, &Tensor)> {
+        let suffix = format!(".{part}.{figure}");
+        let mut vectors = self.vectors.iter().map(|(name, vector)| (name.as_str(), vector));
+        vectors.find(|(name, _)| name.ends_with(&suffix))
+    }
 }
 
 /// What a block becomes.
 #[derive(Debug, Default)]
 pub(super) struct Quantized {
-    /// By full name. A linear layer's floating-point weight goes; a norm's takes the place of the source's.
+    /// By full name. A linear layer's floating-point weight goes; a vector's tensor takes the place of the
+    /// source's.
     pub(super) tensors: Vec<(String, Tensor)>,
     /// What is worth knowing of a layer, by its name: a fallback, the damping that was needed.
     pub(super) notes: BTreeMap<String, Value>,

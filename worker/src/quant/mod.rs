@@ -16,6 +16,7 @@ mod layers;
 mod method;
 pub mod progressive;
 pub mod rtn;
+pub mod smoothquant;
 
 use std::collections::BTreeMap;
 
@@ -73,10 +74,13 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
 /// The table of methods.
 fn method_of(
     options: &Quantize,
-    _context: &Context<'_>,
-    _checkpoint: &Checkpoint,
+    context: &Context<'_>,
+    checkpoint: &Checkpoint,
 ) -> Result<Box<dyn Method>, ActionError> {
     Ok(match options {
         Quantize::Rtn(options) => Box::new(rtn::Rtn::new(options)),
+        Quantize::Smoothquant(options) => {
+            Box::new(smoothquant::Smoothquant::new(options, context, checkpoint)?)
+        }
     })
 }

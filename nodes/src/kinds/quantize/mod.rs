@@ -1,6 +1,7 @@
 //! `quantize`: stores a model's linear layers in few bits. One file a method, and the table of them.
 
 mod rtn;
+mod smoothquant;
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -11,6 +12,9 @@ use crate::kind::{self, Target};
 use crate::{Arity, Artifact, Kind, KindSpec, ParamError, Port, Reading, Sensitivity};
 
 pub use rtn::Rtn;
+pub use smoothquant::{
+    ActivationScales, Alpha, IntegerScheme, ScaleRule, Smoothquant, W4A8Format, WeightRounding,
+};
 
 /// The options of one method: what may stand beside `method: NAME` in the file.
 pub trait Method: Serialize + DeserializeOwned + JsonSchema {
@@ -91,6 +95,8 @@ macro_rules! methods {
 methods! {
     /// Round to nearest.
     Rtn,
+    /// SmoothQuant.
+    Smoothquant,
 }
 
 fn unknown_method(name: &str) -> ParamError {

@@ -1,0 +1,138 @@
+//! SmoothQuant (Xiao et al., 2022, arXiv 2211.10438): the inputs of q, k, v and of gate, up are divided by a scale a
+//! channel, which goes into the norm before them, and their weights are multiplied by it; then all seven linear
+//! layers of a block are rounded for int8 activations.
+//!
+//! ```text
+//! calibration ─► scales (llmc, mit; alpha given, or from search) ─► smoothed block ─► target (codes, format)
+//! ```
+//!
+//! llm-compressor measures a block's inputs with the blocks before it smoothed already. Smoothing does not change
+//! what the model computes, so here one measurement of the unsmoothed model serves every alpha; all that differs is
+//! that smoothed weights are rounded to their 16-bit type.
+
+mod scales;
+mod search;
+mod target;
+
+use std::ops::Range;
+
+use qpipe_nodes::kinds::{self, Alpha, WeightRounding};
+use serde_json::{Value, json};
+use tch::Tensor;
+
+use super::error::QuantizeError;
+use super::layers::Layer;
+use super::method::{Block, Method, Quantized};
+use crate::calibrate::{Ranges, Statistics};
+use crate::context::{Context, Facts};
+use crate::error::ActionError;
+use crate::model::Checkpoint;
+
+pub use scales::{scales, smooth_norm, smooth_weight};
+
+use target::Target;
+
+/// An input of linear layers: the norm that it comes from, if that norm's scale is free, and the layers by their
+/// places in [`super::layers::PARTS`].
+const INPUTS: [(Option<&str>, Range<usize>); 4] =
+    [(Some("input_layernorm"), 0..3), (None, 3..4), (Some("post_attention_layernorm"), 4..6), (None, 6..7)];
+
+/// The method `smoothquant`, ready for a model.
+#[derive(Debug)]
+pub(super) struct Smoothquant {
+    options: kinds::Smoothquant,
+    statistics: Statistics,
+    alpha: f64,
+    target: Target,
+}
+
+impl Smoothquant {
+    /// Opens the calibration and, where the options ask for it, searches alpha.
+    pub(super) fn new(
+        options: &kinds::Smoothquant,
+        context: &Context<'_>,
+        checkpoint: &Checkpoint,
+    ) -> Result<Self, ActionError> {
+        let statistics = Statistics::open(context.input("calibration")?)?;
+        let target = Target::of(options);
+        let alpha = match options.alpha {
+            Alpha::Given(alpha) => alpha,
+            Alpha::Search => search::best(options.scale_rule, target, &statistics, checkpoint, context)?,
+        };
+        Ok(Self { options: options.clone(), statistics, alpha, target })
+    }
+
+    /// What calibration saw of the input of `layer`, on the device of its weight.
+    fn ranges(&self, layer: &Layer, weight: &Tensor) -> Result<Ranges, QuantizeError> {
+        let Ranges { absmax, min, max, mean_magnitude } = self.statistics.ranges(&layer.name)?;
+        if absmax.size() != [layer.in_features] {
+            return Err(QuantizeError::Calibration {
+                linear: layer.name.clone(),
+                expected: layer.in_features,
+                found: absmax.numel() as i64,
+            });
+        }
+        let moved = |tensor: Tensor| tensor.f_to_device(weight.device());
+        Ok(Ranges {
+            absmax: moved(absmax)?,
+            min: moved(min)?,
+            max: moved(max)?,
+            mean_magnitude: moved(mean_magnitude)?,
+        })
+    }
+}
+
+impl Method for Smoothquant {
+    fn check(&self, layer: &Layer) -> Result<(), QuantizeError> {
+        self.target.check(layer)
+    }
+
+    fn quantize(&mut self, mut block: Block) -> Result<Quantized, QuantizeError> {
+        let mut quantized = Quantized::default();
+        for (norm, places) in INPUTS {
+            let first = &block.linears[places.start];
+            let ranges = self.ranges(&first.layer, &first.weight)?;
+            let mut largest = ranges.absmax.shallow_clone();
+            if let Some(norm) = norm {
+                let linears = &mut block.linears[places.clone()];
+                let weights: Vec<&Tensor> = linears.iter().map(|linear| &linear.weight).collect();
+                let scales =
+                    scales(self.options.scale_rule, (&ranges.min, &ranges.max), &weights, self.alpha)?;
+                for linear in linears {
+                    linear.weight = smooth_weight(&linear.weight, &scales)?;
+                }
+                if let Some((name, weight)) = block.vector(norm, "weight") {
+                    quantized.tensors.push((name.to_owned(), smooth_norm(weight, &scales)?));
+                }
+                largest /= scales;
+            }
+            for linear in &block.linears[places] {
+                quantized.tensors.extend(self.target.store(linear, &largest)?);
+            }
+        }
+        Ok(quantized)
+    }
+
+    fn config(&self) -> Value {
+        self.target.config()
+    }
+
+    fn facts(&self) -> Facts {
+        let options = &self.options;
+        let rounding = match options.rounding {
+            WeightRounding::Rtn => "nearest, half to even",
+        };
+        Facts::from([
+            ("scheme".to_owned(), json!(options.scheme)),
+            ("group_size".to_owned(), json!(options.group())),
+            ("alpha".to_owned(), json!(self.alpha)),
+            ("alpha_searched".to_owned(), json!(options.alpha == Alpha::Search)),
+            ("scale_rule".to_owned(), json!(options.scale_rule)),
+            ("rounding".to_owned(), json!(rounding)),
+            ("scale".to_owned(), json!(self.target.scale_rule())),
+            ("activations".to_owned(), json!(self.target.activation_rule())),
+            ("samples".to_owned(), json!(self.statistics.samples())),
+            ("tokens".to_owned(), json!(self.statistics.summary().tokens)),
+        ])
+    }
+}

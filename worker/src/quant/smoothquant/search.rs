@@ -1,0 +1,157 @@
+//! Alpha by trial: the one of a grid with the smallest error of the smoothed layers' outputs, over the model.
+//!
+//! The calibration's samples go through the unquantized model, block by block. The inputs of q, k, v and of gate, up
+//! are multiplied with smoothed and rounded weights, activations rounded too, for each alpha; the squared error,
+//! relative to the layers' outputs, is summed over blocks.
+
+use qpipe_kernels::symmetric;
+use qpipe_nodes::kinds::ScaleRule;
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use super::scales::{scales, smooth_weight};
+use super::target::Target;
+use crate::calibrate::Statistics;
+use crate::context::Context;
+use crate::error::ActionError;
+use crate::model::decoder::block_name;
+use crate::model::{Attention, BlockRunner, Checkpoint, LoadOptions};
+use crate::quant::error::QuantizeError;
+
+/// Alphas are tried from 0 to 1 in this many steps.
+const STEPS: u32 = 20;
+/// Tokens that are tried: enough for sums over thousands of outputs each.
+const TOKENS: usize = 512;
+/// The finished search.
+const UNIT: &str = "alpha.json";
+
+/// What is kept of a search.
+#[derive(Debug, Serialize, Deserialize)]
+struct Found {
+    alpha: f64,
+    /// The mean relative squared error with each alpha of the grid.
+    errors: Vec<f64>,
+}
+
+/// The best alpha for `checkpoint` under `target`.
+pub(super) fn best(
+    rule: ScaleRule,
+    target: Target,
+    statistics: &Statistics,
+    checkpoint: &Checkpoint,
+    context: &Context<'_>,
+) -> Result<f64, ActionError> {
+    if let Some(file) = context.unit(UNIT) {
+        let found: Found = serde_json::from_slice(&fs_err::read(file)?).map_err(std::io::Error::from)?;
+        return Ok(found.alpha);
+    }
+    let runner = BlockRunner::new(checkpoint, LoadOptions::inference(context.device(), None))?;
+    let mut batches = Vec::new();
+    let mut left = TOKENS;
+    for sequence in statistics.sequences()? {
+        let ids = &sequence[..sequence.len().min(left)];
+        left -= ids.len();
+        if ids.is_empty() {
+            continue;
+        }
+        let ids = Tensor::f_from_slice(ids)?.f_view([1, -1])?.f_to_device(context.device())?;
+        let positions = Tensor::f_arange(ids.size()[1], (Kind::Int64, context.device()))?.f_unsqueeze(0)?;
+        batches.push((runner.embed(&ids)?, runner.frame(&positions, &Attention::Causal)));
+    }
+
+    let alphas: Vec<f64> = (0..=STEPS).map(|step| f64::from(step) / f64::from(STEPS)).collect();
+    let mut errors = vec![0.0; alphas.len()];
+    for index in 0..runner.blocks() {
+        context.check_stop()?;
+        let block = runner.load_block(index)?;
+        let mut inputs: [(&str, Vec<Tensor>); 2] =
+            [("self_attn.q_proj", Vec::new()), ("mlp.gate_proj", Vec::new())];
+        for (hidden, frame) in &mut batches {
+            let observe = &mut |part: &'static str, input: &Tensor| {
+                if let Some((_, seen)) = inputs.iter_mut().find(|(name, _)| *name == part) {
+                    seen.push(input.view([-1, input.size()[2]]));
+                }
+            };
+            *hidden = runner.forward(&block, hidden.shallow_clone(), frame, observe);
+        }
+        for ((part, seen), shared) in inputs.into_iter().zip([0..3, 4..6]) {
+            let weights: Vec<&Tensor> = block.linears()[shared]
+                .iter()
+                .filter_map(|(_, linear)| linear.dense())
+                .map(|dense| &dense.weight)
+                .collect();
+            let name = format!("{}.{part}", block_name(index));
+            let tried = Tried { x: Tensor::f_cat(&seen, 0)?, weights, rule, target };
+            for (error, of_layer) in errors.iter_mut().zip(tried.errors(&name, statistics, &alphas)?) {
+                *error += of_layer / (2 * runner.blocks()) as f64;
+            }
+        }
+        let done = index as u64 + 1;
+        context.progress(done, runner.blocks() as u64, "layers searched for alpha", None);
+    }
+
+    // The first of equals.
+    let best = (0..errors.len()).min_by(|&a, &b| errors[a].total_cmp(&errors[b])).unwrap_or_default();
+    let found = Found { alpha: alphas[best], errors };
+    let text = serde_json::to_vec(&found).map_err(std::io::Error::from)?;
+    context.publish_unit(UNIT, |path| Ok(fs_err::write(path, &text)?))?;
+    Ok(found.alpha)
+}
+
+/// Layers that share an input.
+struct Tried<'a> {
+    /// [T, K].
+    x: Tensor,
+    /// [N, K] each.
+    weights: Vec<&'a Tensor>,
+    rule: ScaleRule,
+    target: Target,
+}
+
+impl Tried<'_> {
+    /// The squared error of the outputs with each of `alphas`, relative to the outputs.
+    fn errors(&self, name: &str, statistics: &Statistics, alphas: &[f64]) -> Result<Vec<f64>, QuantizeError> {
+        let ranges = statistics.ranges(name)?;
+        let device = self.x.device();
+        let (min, max) = (ranges.min.f_to_device(device)?, ranges.max.f_to_device(device)?);
+        let outputs = self
+            .weights
+            .iter()
+            .map(|weight| self.x.f_to_kind(Kind::Float)?.f_mm(&weight.f_to_kind(Kind::Float)?.f_tr()?))
+            .collect::<Result<Vec<_>, _>>()?;
+        let energy = squares(&outputs)?;
+        alphas
+            .iter()
+            .map(|&alpha| {
+                let scales = scales(self.rule, (&min, &max), &self.weights, alpha)?;
+                let x = self.rounded_input(&scales, (&min, &max))?;
+                let mut differences = Vec::with_capacity(outputs.len());
+                for (weight, output) in self.weights.iter().zip(&outputs) {
+                    let weight = self.target.value(&smooth_weight(weight, &scales)?)?;
+                    differences.push(x.f_mm(&weight.f_tr()?)?.f_sub(output)?);
+                }
+                Ok(squares(&differences)? / energy.max(f64::MIN_POSITIVE))
+            })
+            .collect()
+    }
+
+    /// The smoothed input as the codes of the scheme have it, f32.
+    fn rounded_input(&self, scales: &Tensor, extremes: (&Tensor, &Tensor)) -> Result<Tensor, QuantizeError> {
+        let x = (&self.x / scales).f_to_kind(self.x.kind())?;
+        let scale = if self.target == Target::W8A8Static {
+            let largest = extremes.0.f_abs()?.f_maximum(extremes.1)? / scales;
+            symmetric::scales(&largest.f_to_kind(x.kind())?, 8)
+        } else {
+            symmetric::scales(&x, 8)
+        };
+        Ok(symmetric::codes(&x, &scale, 8).f_to_kind(Kind::Float)? * scale.f_to_kind(Kind::Float)?)
+    }
+}
+
+fn squares(tensors: &[Tensor]) -> Result<f64, QuantizeError> {
+    let mut sum = 0.0;
+    for tensor in tensors {
+        sum += f64::try_from(tensor.f_square()?.f_sum(Kind::Double)?)?;
+    }
+    Ok(sum)
+}

@@ -1,0 +1,134 @@
+//! A calibration of the tiny checkpoints in tests/golden/quant, and `quantize` with it.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use qpipe_nodes::kinds::Extent;
+use qpipe_nodes::protocol::{Action, Device, Event, Input};
+use qpipe_worker::calibrate::accumulate::Accumulator;
+use qpipe_worker::calibrate::statistics::{Summary, block_file, write_block, write_samples};
+use qpipe_worker::context::{Context, Events, Facts};
+use qpipe_worker::error::ActionError;
+use qpipe_worker::model::block::INPUTS;
+use qpipe_worker::model::{Attention, BlockRunner, Checkpoint, Decoder, LoadOptions};
+use qpipe_worker::quant;
+use serde_json::Value;
+use tch::{Kind, Tensor};
+use tempfile::TempDir;
+
+const SAMPLES: usize = 12;
+const TOKENS: usize = 24;
+
+/// The source of the golden case `case` (`llama-f32`, `qwen3-bf16`), which has a vocabulary of 32.
+pub(crate) fn source(case: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/quant")).join(case).join("source")
+}
+
+/// Random ids, [count, TOKENS].
+pub(crate) fn prompts(count: usize, seed: usize) -> Vec<Vec<i64>> {
+    let id = |place: usize| ((place + seed).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as i64 % 32;
+    (0..count).map(|row| (0..TOKENS).map(|place| id(row * TOKENS + place)).collect()).collect()
+}
+
+/// The logits of `prompts` (all of one length), [B, T, vocabulary], f32.
+pub(crate) fn logits(folder: &Path, prompts: &[Vec<i64>], kind: Option<Kind>) -> Tensor {
+    let _no_gradients = tch::no_grad_guard();
+    let checkpoint = Checkpoint::open(folder).unwrap();
+    let decoder = Decoder::load(&checkpoint, &LoadOptions::inference(tch::Device::Cpu, kind)).unwrap();
+    let (ids, positions) = laid(prompts);
+    decoder.logits(&decoder.hidden(&ids, &positions, &Attention::Causal, None)).to_kind(Kind::Float)
+}
+
+/// How the linear layers in `folder` are stored and multiplied.
+pub(crate) fn scheme_name(folder: &Path) -> String {
+    let checkpoint = Checkpoint::open(folder).unwrap();
+    Decoder::load(&checkpoint, &LoadOptions::inference(tch::Device::Cpu, None)).unwrap().scheme_name()
+}
+
+/// What a failed action says.
+pub(crate) fn message(result: Result<Facts, ActionError>) -> String {
+    match result.unwrap_err() {
+        ActionError::Failed { message, .. } => message,
+        ActionError::Stopped => panic!("stopped"),
+    }
+}
+
+fn laid(prompts: &[Vec<i64>]) -> (Tensor, Tensor) {
+    let ids = Tensor::from_slice(&prompts.concat()).view([prompts.len() as i64, -1]);
+    let positions = Tensor::arange(ids.size()[1], (Kind::Int64, tch::Device::Cpu)).expand_as(&ids);
+    (ids, positions)
+}
+
+/// Measures the model in `model` as `calibrate` does and writes the artifact into `out`.
+pub(crate) fn write(model: &Path, out: &Path) {
+    measure(model, None, out);
+}
+
+/// The same with the norms of `other`. Only the inputs behind norms see them.
+pub(crate) fn write_with_norms(model: &Path, other: &Checkpoint, out: &Path) {
+    measure(model, Some(other), out);
+}
+
+fn measure(model: &Path, norms: Option<&Checkpoint>, out: &Path) {
+    let _no_gradients = tch::no_grad_guard();
+    let checkpoint = Checkpoint::open(model).unwrap();
+    let runner = BlockRunner::new(&checkpoint, LoadOptions::inference(tch::Device::Cpu, None)).unwrap();
+    let sequences = prompts(SAMPLES, 1);
+    fs_err::create_dir_all(out).unwrap();
+    write_samples(out, &sequences).unwrap();
+    let (ids, positions) = laid(&sequences);
+    let mut hidden = runner.embed(&ids).unwrap();
+    let frame = runner.frame(&positions, &Attention::Causal);
+    let mut summary = Summary::new(Extent::Moments, SAMPLES as u64, (SAMPLES * TOKENS) as u64, 0);
+    for index in 0..runner.blocks() {
+        let block = runner.load_block(index).unwrap();
+        let mut accumulators = Vec::new();
+        hidden = runner.forward(&block, hidden, &frame, &mut |part, input| {
+            assert_eq!(part, INPUTS[accumulators.len()].0);
+            let mut x = input.reshape([-1, input.size()[2]]);
+            let norm = match part {
+                "self_attn.q_proj" => Some("input_layernorm"),
+                "mlp.gate_proj" => Some("post_attention_layernorm"),
+                _ => None,
+            };
+            if let (Some(norm), Some(other)) = (norm, norms) {
+                let name = format!("model.layers.{index}.{norm}.weight");
+                x = x / checkpoint.tensor(&name).unwrap() * other.tensor(&name).unwrap();
+            }
+            let mut accumulator = Accumulator::new(x.size()[1], Extent::Moments, tch::Device::Cpu).unwrap();
+            assert!(accumulator.add(&x).unwrap());
+            accumulators.push(accumulator);
+        });
+        write_block(&out.join(block_file(index)), index, &accumulators).unwrap();
+        summary.add_block(index, &accumulators);
+    }
+    summary.write(out).unwrap();
+}
+
+struct Silent;
+
+impl Events for Silent {
+    fn send(&self, _event: &Event) {}
+}
+
+/// Quantizes `model` with the calibration in `calibration`, into `scratch/out`.
+pub(crate) fn quantize(
+    model: &Path,
+    calibration: &Path,
+    params: Value,
+    scratch: &TempDir,
+) -> Result<Facts, ActionError> {
+    let inputs = [("model", model), ("calibration", calibration)];
+    let action = Action {
+        id: 1,
+        kind: "quantize".to_owned(),
+        params,
+        inputs: inputs.map(|(port, path)| (port.to_owned(), Input::One(path.to_owned()))).into(),
+        scratch: scratch.path().to_owned(),
+        device: Device::Cpu,
+        threads: 1,
+    };
+    quant::run(&Context::new(&action, &Silent, &AtomicBool::new(false)))
+}
