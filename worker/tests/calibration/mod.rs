@@ -129,6 +129,7 @@ pub(crate) fn quantize(
         scratch: scratch.path().to_owned(),
         device: Device::Cpu,
         threads: 1,
+        max_memory: None,
     };
     quant::run(&Context::new(&action, &Silent, &AtomicBool::new(false)))
 }
