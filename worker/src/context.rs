@@ -127,8 +127,12 @@ impl<'a> Context<'a> {
         let folder = self.action.scratch.join(UNITS);
         fs::create_dir_all(&folder)?;
         let partial = folder.join(format!("{name}.partial"));
-        write(&partial)?;
-        fs::File::open(&partial)?.sync_all()?;
+        let synced = write(&partial).and_then(|()| Ok(fs::File::open(&partial)?.sync_all()?));
+        if let Err(error) = synced {
+            // On a full disk half a unit would only keep it full.
+            let _ = fs::remove_file(&partial);
+            return Err(error);
+        }
         fs::rename(&partial, folder.join(name))?;
         self.events.send(&Event::Unit { id: self.action.id, name: name.to_owned() });
         Ok(())

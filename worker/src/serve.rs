@@ -25,7 +25,7 @@ use signal_hook::low_level;
 
 use crate::actions::ACTIONS;
 use crate::context::{Context, Events, Facts};
-use crate::error::ActionError;
+use crate::error::{ActionError, first_line, says_out_of_memory};
 use crate::{memory, torch};
 
 /// The other side sent what is no request.
@@ -97,14 +97,11 @@ fn serve(
 /// Runs one action and says how it ended.
 fn run(action: &Action, events: &dyn Events, stop: &AtomicBool) -> Event {
     let id = action.id;
-    match catch_unwind(AssertUnwindSafe(|| attempt(action, events, stop))) {
-        Ok(Ok(facts)) => Event::Done { id, facts },
-        Ok(Err(ActionError::Stopped)) => Event::Stopped { id },
-        Ok(Err(ActionError::Failed { class, message, help })) => Event::Failed { id, class, message, help },
-        Err(payload) => {
-            let (class, message) = panic_message(payload.as_ref());
-            Event::Failed { id, class, message, help: None }
-        }
+    let result = catch_unwind(AssertUnwindSafe(|| attempt(action, events, stop)));
+    match result.unwrap_or_else(|payload| Err(of_panic(payload.as_ref()))) {
+        Ok(facts) => Event::Done { id, facts },
+        Err(ActionError::Stopped) => Event::Stopped { id },
+        Err(ActionError::Failed { class, message, help }) => Event::Failed { id, class, message, help },
     }
 }
 
@@ -125,21 +122,20 @@ fn attempt(action: &Action, events: &dyn Events, stop: &AtomicBool) -> Result<Fa
     Ok(facts)
 }
 
-/// The text of a panic, and whether it means that memory ran out. tch panics with libtorch's whole message, of
-/// which the first line says what happened; the rest went to stderr.
-fn panic_message(payload: &(dyn std::any::Any + Send)) -> (Failure, String) {
+/// What a panic comes to. tch panics with libtorch's whole message, of which the first line says what happened; the
+/// rest went to stderr.
+fn of_panic(payload: &(dyn std::any::Any + Send)) -> ActionError {
     let text = payload
         .downcast_ref::<String>()
         .map(String::as_str)
         .or_else(|| payload.downcast_ref::<&str>().copied())
         .unwrap_or("the action panicked");
-    let text = text.trim_start_matches("called `Result::unwrap()` on an `Err` value: ");
-    let first = text.split("\\n").next().and_then(|text| text.lines().next()).unwrap_or(text);
-    let memory = ["out of memory", "can't allocate memory"].iter().any(|sign| text.contains(sign));
-    if memory {
-        (Failure::Resources, first.to_owned())
+    let first = first_line(text);
+    if says_out_of_memory(text) {
+        ActionError::out_of_memory(first)
     } else {
-        (Failure::Deterministic, format!("a bug of the worker, or data that it did not foresee: {first}"))
+        let message = format!("a bug of the worker, or data that it did not foresee: {first}");
+        ActionError::new(Failure::Deterministic, message)
     }
 }
 
@@ -224,17 +220,28 @@ fn listen_to_signals(stop: Arc<AtomicBool>, sender: Sender<Message>) -> io::Resu
 mod tests {
     use super::*;
 
+    fn failed(text: &str) -> (Failure, String) {
+        match of_panic(&text.to_owned()) {
+            ActionError::Failed { class, message, .. } => (class, message),
+            ActionError::Stopped => unreachable!("a panic is no stop"),
+        }
+    }
+
     #[test]
     fn a_panic_of_tch_becomes_its_first_line() {
         let text = "called `Result::unwrap()` on an `Err` value: Torch(\"shapes do not fit\\nException raised from x\")";
-        let (class, message) = panic_message(&text.to_owned());
+        let (class, message) = failed(text);
         assert_eq!(class, Failure::Deterministic);
-        assert!(message.ends_with("Torch(\"shapes do not fit"), "{message}");
+        assert!(message.ends_with(": shapes do not fit"), "{message}");
     }
 
     #[test]
     fn a_panic_for_want_of_memory_is_of_resources() {
-        let text = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes".to_owned();
-        assert_eq!(panic_message(&text).0, Failure::Resources);
+        let text = "called `Result::unwrap()` on an `Err` value: Torch(\"[enforce fail at alloc_cpu.cpp:127] err == 0. \
+                    DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes. Error code 12 \
+                    (Cannot allocate memory)\\nframe #0\")";
+        let (class, message) = failed(text);
+        assert_eq!(class, Failure::Resources);
+        assert!(message.starts_with("DefaultCPUAllocator"), "{message}");
     }
 }

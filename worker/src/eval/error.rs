@@ -26,7 +26,7 @@ pub enum EvalError {
         /// Where.
         place: Place,
     },
-    /// A line that is no JSON object, or lacks a field.
+    /// A line that is no JSON.
     #[error("{place}:{column}: {problem}")]
     Json {
         /// Where.
@@ -35,6 +35,34 @@ pub enum EvalError {
         column: usize,
         /// What the parser says, without its own position.
         problem: String,
+    },
+    /// JSON, but no object.
+    #[error("{place}: expected a JSON object, found {found}")]
+    NotAnObject {
+        /// Where.
+        place: Place,
+        /// What stands there, in words.
+        found: &'static str,
+    },
+    /// A question without one of its fields.
+    #[error("{place}: `{field}` is missing")]
+    Missing {
+        /// Where.
+        place: Place,
+        /// The field.
+        field: &'static str,
+    },
+    /// A field of another type.
+    #[error("{place}: `{field}` is {found}, expected {expected}")]
+    Field {
+        /// Where.
+        place: Place,
+        /// The field.
+        field: &'static str,
+        /// What stands there, in words.
+        found: String,
+        /// What should.
+        expected: &'static str,
     },
     /// A question with fewer or more than four choices.
     #[error("{place}: `choices` has {found} entries, expected 4")]
@@ -109,9 +137,20 @@ impl EvalError {
     /// What to do, where that is not obvious.
     fn help(&self) -> Option<&'static str> {
         match self {
-            Self::Json { .. } | Self::Choices { .. } | Self::Answer { .. } => Some(
+            Self::Json { .. }
+            | Self::NotAnObject { .. }
+            | Self::Missing { .. }
+            | Self::Field { .. }
+            | Self::Choices { .. }
+            | Self::Answer { .. }
+            | Self::Empty(_)
+            | Self::NoFiles(_) => Some(
                 "Write one JSON object a line: `question` (text), `choices` (four texts), `answer` (a letter, or an index from 0).",
             ),
+            Self::NotUtf8 { .. } => Some("Save the file as UTF-8."),
+            Self::EmptyCandidate { .. } | Self::EmptyPrompt { .. } => {
+                Some("Remove the question, or complete it.")
+            }
             Self::TooLong { .. } => Some("Remove the question, or shorten it: prompts are not truncated."),
             Self::NoBos => Some("Use `bos: tokenizer` or `bos: never`."),
             Self::NotFinite { .. } => Some(

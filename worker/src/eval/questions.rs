@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fs_err as fs;
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::error::EvalError;
@@ -26,14 +25,6 @@ pub struct Question {
     pub choices: [String; CHOICES],
     /// Index of the right one.
     pub answer: u32,
-}
-
-/// A line of the data; other fields are of no concern.
-#[derive(Deserialize)]
-struct Row {
-    question: String,
-    choices: Vec<String>,
-    answer: Value,
 }
 
 /// Reads the questions of a file, or of all .jsonl files in a folder and its subfolders in the order of their
@@ -88,17 +79,59 @@ fn read_file(file: PathBuf, limit: usize, questions: &mut Vec<Question>) -> Resu
 
 fn parse(line: &[u8], place: Place) -> Result<Question, EvalError> {
     let Ok(line) = std::str::from_utf8(line) else { return Err(EvalError::NotUtf8 { place }) };
-    let row: Row = serde_json::from_str(line).map_err(|error| {
+    let row: Value = serde_json::from_str(line).map_err(|error| {
         let text = error.to_string();
         let problem = text.rsplit_once(" at line ").map_or(text.as_str(), |(problem, _)| problem).to_owned();
         EvalError::Json { place: place.clone(), column: error.column(), problem }
     })?;
-    let found = row.choices.len();
-    let Ok(choices) = row.choices.try_into() else { return Err(EvalError::Choices { place, found }) };
-    let Some(answer) = answer_index(&row.answer) else {
-        return Err(EvalError::Answer { place, found: row.answer.to_string() });
+    let Value::Object(row) = row else {
+        return Err(EvalError::NotAnObject { place, found: described(&row) });
     };
-    Ok(Question { place, question: row.question, choices, answer })
+    // Other fields are of no concern.
+    let field = |name: &'static str| {
+        row.get(name).ok_or_else(|| EvalError::Missing { place: place.clone(), field: name })
+    };
+    let wrong = |field: &'static str, found: String, expected: &'static str| EvalError::Field {
+        place: place.clone(),
+        field,
+        found,
+        expected,
+    };
+    let question = match field("question")? {
+        Value::String(question) => question.clone(),
+        other => return Err(wrong("question", described(other).to_owned(), "a text")),
+    };
+    let Value::Array(choices) = field("choices")? else {
+        return Err(wrong("choices", described(&row["choices"]).to_owned(), "a list of four texts"));
+    };
+    let found = choices.len();
+    let choices: Vec<String> = choices
+        .iter()
+        .map(|choice| match choice {
+            Value::String(choice) => Ok(choice.clone()),
+            other => {
+                Err(wrong("choices", format!("a list with {}", described(other)), "a list of four texts"))
+            }
+        })
+        .collect::<Result<_, _>>()?;
+    let Ok(choices) = choices.try_into() else { return Err(EvalError::Choices { place, found }) };
+    let answer = field("answer")?;
+    let Some(answer) = answer_index(answer) else {
+        return Err(EvalError::Answer { place, found: answer.to_string() });
+    };
+    Ok(Question { place, question, choices, answer })
+}
+
+/// A JSON value in a word or two.
+fn described(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
 }
 
 fn answer_index(answer: &Value) -> Option<u32> {
@@ -150,12 +183,16 @@ mod tests {
         assert_eq!(second(ROW.replace("\"C\"", "-1")), format!(":2: `answer` is -1, {expected}"));
         assert_eq!(second(ROW.replace("\"C\"", "1.5")), format!(":2: `answer` is 1.5, {expected}"));
         assert_eq!(second(ROW.replace("\"C\"", "\"E\"")), format!(":2: `answer` is \"E\", {expected}"));
+        assert_eq!(second(ROW.replace("question", "query")), ":2: `question` is missing");
+        assert_eq!(second(ROW.replace("\"q\"", "null")), ":2: `question` is null, expected a text");
         assert_eq!(
-            second(ROW.replace("question", "query")),
-            format!(":2:{}: missing field `question`", ROW.len() - 3)
+            second(ROW.replace("\"x\"", "7")),
+            ":2: `choices` is a list with a number, expected a list of four texts"
         );
+        let wrong = ROW.replace("[\"w\", \"x\", \"y\", \"z\"]", "\"wxyz\"");
+        assert_eq!(second(wrong), ":2: `choices` is a text, expected a list of four texts");
         assert_eq!(second("{\"question\": \"q\"".to_owned()), ":2:16: EOF while parsing an object");
-        assert_eq!(second("[1]".to_owned()), ":2:2: invalid type: integer `1`, expected a string");
+        assert_eq!(second("[1]".to_owned()), ":2: expected a JSON object, found a list");
         assert_eq!(message(b"\xff\xfe\n"), ":1: not valid UTF-8");
         assert_eq!(message(b"\n \n"), ": no questions");
     }

@@ -26,6 +26,8 @@ pub const INDEX_FILE: &str = "model.safetensors.index.json";
 /// The limit that the safetensors crate sets for headers.
 const LARGEST_HEADER: u64 = 100_000_000;
 const LENGTH_BYTES: u64 = 8;
+/// How a Git LFS pointer begins: `version https://git-lfs.github.com/spec/v1`.
+const LFS_POINTER: &[u8; LENGTH_BYTES as usize] = b"version ";
 
 /// A checkpoint folder: its config.json and its tensors by name.
 #[derive(Debug)]
@@ -215,6 +217,9 @@ impl TensorFiles {
         }
         let mut length = [0; LENGTH_BYTES as usize];
         file.read_exact(&mut length)?;
+        if length == *LFS_POINTER {
+            return Err(ModelError::LfsPointer { file: path.to_owned() });
+        }
         let length = u64::from_le_bytes(length);
         if length > LARGEST_HEADER || LENGTH_BYTES + length > found {
             return Err(header(format!("it announces a header of {length} bytes in a file of {found}")));

@@ -69,6 +69,12 @@ pub enum ModelError {
         /// What is wrong.
         problem: String,
     },
+    /// What git leaves where a large file was not fetched.
+    #[error("{file}: this is a Git LFS pointer, not the weights", file = .file.display())]
+    LfsPointer {
+        /// The file.
+        file: PathBuf,
+    },
     /// A safetensors file that ends before its last tensor does, or goes on after it.
     #[error(
         "{file}: the file has {found} bytes where its header promises {expected}; \
@@ -170,22 +176,50 @@ pub enum ModelError {
     Torch(#[from] tch::TchError),
 }
 
+impl ModelError {
+    /// What to do, as a sentence.
+    fn help(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::MissingFile { .. } => {
+                "A model is a Hugging Face checkpoint folder: config.json, safetensors files, tokenizer.json."
+            }
+            Self::Json { .. } | Self::Header { .. } | Self::Tokenizer { .. } => {
+                "Fetch the file again; it is damaged, or another file under this name."
+            }
+            Self::LfsPointer { .. } => "Run `git lfs pull` in that folder, or fetch the file from the Hub.",
+            Self::Truncated { .. } => "Fetch the file again; the download was cut off.",
+            Self::MissingShard { .. } => "Fetch the missing file into the folder.",
+            Self::Field { .. } | Self::MissingTensor { .. } | Self::Shape { .. } => {
+                "Use the config.json that belongs to these weights."
+            }
+            Self::UnknownArchitecture { .. } => "Use a model of one of the known architectures.",
+            Self::Unsupported { .. } => {
+                "Use a model without this setting: it changes what is computed, so it cannot be ignored."
+            }
+            Self::TokenizerDoesNotFit { .. } => "Use the tokenizer.json that belongs to these weights.",
+            Self::TensorType { .. } | Self::Quantization { .. } => {
+                "Use the 16- or 32-bit checkpoint, or one quantized in a known format."
+            }
+            Self::Io(_) | Self::Written { .. } | Self::Torch(_) => return None,
+        })
+    }
+}
+
 impl From<ModelError> for ActionError {
     fn from(error: ModelError) -> Self {
-        match error {
-            ModelError::Io(error) if error.kind() == std::io::ErrorKind::NotFound => Self::user(error.to_string()),
+        let help = error.help();
+        let failed = match error {
+            ModelError::Io(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Self::user(error.to_string())
+            }
             ModelError::Io(error) => error.into(),
             ModelError::Torch(error) => error.into(),
             ModelError::Written { .. } => Self::new(Failure::Deterministic, error.to_string()),
-            ModelError::Truncated { .. } => {
-                Self::user(error.to_string()).help("Fetch the file again; the download was cut off.")
-            }
-            ModelError::MissingFile { .. } => Self::user(error.to_string())
-                .help("A model is a Hugging Face checkpoint folder: config.json, safetensors files, tokenizer.json."),
-            ModelError::TokenizerDoesNotFit { .. } => {
-                Self::user(error.to_string()).help("Use the tokenizer.json that belongs to these weights.")
-            }
             other => Self::user(other.to_string()),
+        };
+        match help {
+            Some(help) => failed.help(help),
+            None => failed,
         }
     }
 }
