@@ -119,6 +119,9 @@ fn a_failed_node_stops_only_what_depends_on_it() {
         (1002, "no event", "surroundings"),
         (1004, "train.jsonl:3", "user"),
         (1005, "exited with code 3", "surroundings"),
+        (1006, "not finite", "deterministic"),
+        (1007, "SIGABRT", "resources"),
+        (1008, "changed while it was read", "surroundings"),
     ] {
         let env = TestEnv::new();
         env.study();
@@ -134,6 +137,63 @@ fn a_failed_node_stops_only_what_depends_on_it() {
             assert_eq!(failure["log"][0], "cannot go on");
         }
     }
+}
+
+#[test]
+fn a_failure_that_would_come_again_is_said_and_not_tried_again() {
+    let env = TestEnv::new();
+    env.study();
+    env.write("study.yaml", &STUDY.replace("steps: 3", "steps: 3, seed: 1006"));
+    let (code, _) = env.run("study.yaml", &[]);
+    assert_eq!(code, 4);
+    let tried = env.actions().len();
+
+    let (_, plan, _) = env.qpipe(&["plan", "study.yaml"]);
+    assert!(plan.contains("failed before: the loss is not finite at step 2"), "{plan}");
+    let (code, events) = env.run("study.yaml", &[]);
+    assert_eq!(code, 4);
+    let failure = events.iter().find(|e| e["status"] == "failed").unwrap();
+    assert_eq!(
+        (failure["node"].as_str(), failure["class"].as_str()),
+        (Some("adapter"), Some("deterministic"))
+    );
+    assert!(failure["help"].as_str().unwrap().contains("--force adapter"), "{failure}");
+    assert_eq!(env.actions().len(), tried, "no worker was asked");
+
+    let (code, _) = env.run("study.yaml", &["--force", "adapter"]);
+    assert_eq!(code, 4);
+    assert_eq!(env.actions().len(), tried + 1, "tried again");
+
+    env.write("study.yaml", STUDY);
+    assert_eq!(env.run("study.yaml", &[]).0, 0, "another key");
+}
+
+#[test]
+fn answers_of_rows_that_are_gone_are_removed() {
+    let env = ran_study();
+    env.write("study.yaml", &STUDY.replace("for_each: [base, tuned, small]", "for_each: [base, tuned]"));
+    env.write("results/study/samples/notes.txt", "mine");
+    assert_eq!(env.run("study.yaml", &[]).0, 0);
+    let mut samples: Vec<String> = fs::read_dir(env.path("results/study/samples"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    samples.sort();
+    assert_eq!(samples, ["notes.txt", "scores[base].jsonl", "scores[tuned].jsonl"]);
+}
+
+#[test]
+fn a_worker_that_does_not_start_fails_its_nodes_with_what_it_said() {
+    use std::os::unix::fs::PermissionsExt;
+    let env = TestEnv::new();
+    env.study();
+    let worker = env
+        .write("worker", "#!/bin/sh\necho libtorch_cpu.so: cannot open shared object file >&2\nexit 127\n");
+    fs::set_permissions(&worker, fs::Permissions::from_mode(0o755)).unwrap();
+    let output = env.command().env("QPIPE_WORKER", &worker).args(["run", "study.yaml"]).output().unwrap();
+    let (code, _, err) = told(output);
+    assert_eq!(code, 5);
+    assert!(err.contains("exited with code 127") && err.contains("libtorch_cpu.so: cannot open"), "{err}");
 }
 
 #[test]
@@ -302,6 +362,9 @@ fn a_missing_source_is_shown_at_its_line() {
     assert_eq!(code, 3);
     assert!(err.contains("study.yaml:4:") && err.contains("study.yaml:5:"), "{err}");
     assert!(err.contains("train.jsonl` does not exist"), "{err}");
+    let column = 1 + STUDY.lines().nth(4).unwrap().find("train.jsonl").unwrap();
+    assert!(err.contains(&format!("study.yaml:5:{column}")), "at the path itself: {err}");
+    assert!(err.contains("2 mistakes in the pipeline"), "{err}");
 }
 
 /// A run of the study whose `adapter` takes seconds, seven units into it.

@@ -16,6 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use fs_err as fs;
 
+use crate::failure;
 use crate::ingest::{ingest, make_folder};
 use crate::lock::KeyLock;
 use crate::record::{Location, Meta, Record};
@@ -64,6 +65,10 @@ impl Claim {
     /// The action's key.
     pub fn key(&self) -> &Digest {
         &self.key
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
     }
 
     /// The folder to work in: `out/` (empty) and `units/` are there. An absolute path.
@@ -142,6 +147,7 @@ impl Claim {
         }
         fs::rename(&written, &path).map_err(StoreError::writing)?;
         sync.later([shard.to_owned()]);
+        failure::forget(&layout.failure(&self.key));
         remove(&layout.staging(&self.key));
         tracing::debug!(key = %self.key.short(), kind = %record.manifest.kind, "committed");
         Ok(record)

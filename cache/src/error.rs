@@ -47,6 +47,13 @@ pub enum StoreError {
         entry: String,
     },
 
+    /// The store is a file, or lies below one.
+    #[error("{} cannot be a store: it is a file, or lies below one", root.display())]
+    NotAFolder {
+        /// Where a folder is due.
+        root: PathBuf,
+    },
+
     /// A node finished without writing anything.
     #[error("nothing was written to {}", path.display())]
     EmptyOutput {
@@ -138,7 +145,7 @@ impl StoreError {
             Self::UnreadableFormat { .. } => {
                 "Put a store's folder there (its `format` file says `qpipe-store 1`), or name another store with QPIPE_CACHE."
             }
-            Self::NotAStore { .. } => {
+            Self::NotAStore { .. } | Self::NotAFolder { .. } => {
                 "Name an empty folder, a store, or a path that does not exist yet with QPIPE_CACHE."
             }
             Self::NotUtf8 { .. } => "Rename the file.",

@@ -6,6 +6,7 @@
 //! cas/ab/HEX               blobs by digest, read-only; ab are the first two digits
 //! cas/corrupt/             what `verify` moved out
 //! actions/KIND/ab/KEY.json records by key
+//! failures/KEY             why an action fails every time
 //! locks/KEY                claims that are held (and those of killed processes, which bind nobody)
 //! staging/KEY/ATTEMPT/     what a claimed action writes before its commit
 //! runs/ID/                 events, log and plan of each run
@@ -37,6 +38,7 @@ const LOCKS: &str = "locks";
 const STAGING: &str = "staging";
 const RUNS: &str = "runs";
 const MEMOS: &str = "memos";
+const FAILURES: &str = "failures";
 const STAT_LOG: &str = "stat.log";
 /// What qpipe itself keeps in the store's folder.
 const GUESTS: [&str; 2] = ["downloads", "gpu.json"];
@@ -96,6 +98,14 @@ impl Layout {
         sharded(kind.as_ref(), key, ".json")
     }
 
+    pub(crate) fn failures(&self) -> PathBuf {
+        self.root.join(FAILURES)
+    }
+
+    pub(crate) fn failure(&self, key: &Digest) -> PathBuf {
+        self.failures().join(key.to_string())
+    }
+
     pub(crate) fn lock(&self, key: &Digest) -> PathBuf {
         self.root.join(LOCKS).join(key.to_string())
     }
@@ -110,6 +120,9 @@ impl Layout {
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+                return Err(StoreError::NotAFolder { root: self.root.clone() });
+            }
             Err(error) => return Err(error.into()),
         };
         let version = text.strip_prefix(FORMAT_WORD).and_then(|rest| rest.trim_end().parse().ok());
@@ -146,7 +159,7 @@ impl Layout {
         for entry in fs::read_dir(&self.root)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
             let ours = FOLDERS.contains(&name.as_str())
-                || [FORMAT_FILE, TAG_FILE, IGNORE_FILE, STAT_LOG, MEMOS, "lost+found"]
+                || [FORMAT_FILE, TAG_FILE, IGNORE_FILE, STAT_LOG, MEMOS, FAILURES, "lost+found"]
                     .contains(&name.as_str())
                 || GUESTS.contains(&name.as_str())
                 || name.starts_with(".tmp");

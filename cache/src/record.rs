@@ -60,11 +60,9 @@ pub struct Record {
 impl Record {
     /// The record file's bytes.
     pub(crate) fn encode(&self) -> Result<Vec<u8>, StoreError> {
-        let mut bytes =
+        let bytes =
             serde_json::to_vec(self).map_err(|source| StoreError::Encode { key: self.key, source })?;
-        let trailer = format!("\n\"{}\"\n", Digest::of(&bytes));
-        bytes.extend_from_slice(trailer.as_bytes());
-        Ok(bytes)
+        Ok(seal(bytes))
     }
 
     /// Reads a record file's bytes; `None` for anything that was not written as it stands.
@@ -91,8 +89,15 @@ impl Output {
     }
 }
 
+/// A line of JSON, followed by the line that is its digest.
+pub(crate) fn seal(mut body: Vec<u8>) -> Vec<u8> {
+    let trailer = format!("\n\"{}\"\n", Digest::of(&body));
+    body.extend_from_slice(trailer.as_bytes());
+    body
+}
+
 /// The first line of a record file, if the second is its digest.
-fn sound_body(bytes: &[u8]) -> Option<&[u8]> {
+pub(crate) fn sound_body(bytes: &[u8]) -> Option<&[u8]> {
     let (body, trailer) = bytes.split_at_checked(bytes.len().checked_sub(TRAILER + 1)?)?;
     let digest = trailer.strip_prefix(b"\n\"")?.strip_suffix(b"\"\n")?;
     let digest: Digest = str::from_utf8(digest).ok()?.parse().ok()?;

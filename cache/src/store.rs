@@ -9,6 +9,7 @@ use fs_err as fs;
 
 use crate::claim::Claim;
 use crate::durability::GroupSync;
+use crate::failure;
 use crate::identity::now;
 use crate::ingest::is_present;
 use crate::layout::{Layout, is_plain_name, named};
@@ -235,26 +236,18 @@ impl Store {
     }
 
     /// The claim on `key` whether or not there is a record: the action is to be done again, and what comes
-    /// out replaces record and blobs. Waits as [`Store::lookup`] does.
+    /// out replaces record and blobs. A kept failure is forgotten. Never waits.
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub fn claim_anew(
-        &self,
-        key: &Digest,
-        kind: &str,
-        on_wait: &mut dyn FnMut(&str),
-    ) -> Result<Claim, StoreError> {
+    pub fn try_claim_anew(&self, key: &Digest, kind: &str) -> Result<Attempt, StoreError> {
         self.ensure_made()?;
         let path = self.layout().lock(key);
-        let lock = match KeyLock::try_acquire(&path).map_err(StoreError::writing)? {
-            Some(lock) => lock,
-            None => {
-                on_wait(&lock::holder(&path));
-                KeyLock::acquire(&path).map_err(StoreError::writing)?
-            }
+        let Some(lock) = KeyLock::try_acquire(&path).map_err(StoreError::writing)? else {
+            return Ok(Attempt::Busy(lock::holder(&path)));
         };
-        self.claim(key, kind, true, lock)
+        failure::forget(&self.layout().failure(key));
+        Ok(Attempt::Miss(self.claim(key, kind, true, lock)?))
     }
 
     /// The newest records of a kind, by the time of their file, newest first; complete or not.

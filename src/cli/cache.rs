@@ -41,11 +41,11 @@ fn verify() -> Result<Exit, Failure> {
         "{} blobs, {}: {}",
         report.blobs,
         size::bytes(report.bytes),
-        if report.corrupt.is_empty() {
-            "all as they were written".to_owned()
-        } else {
-            format!("{} corrupt, set aside", report.corrupt.len())
+        match (report.corrupt.len(), report.records_broken.len()) {
+            (0, 0) => "all as they were written".to_owned(),
+            (0, records) => format!("all as they were written, but {records} of {} records", report.records),
+            (corrupt, _) => format!("{corrupt} corrupt, set aside"),
         }
     ));
-    Ok(if report.corrupt.is_empty() { Exit::Done } else { Exit::Environment })
+    Ok(if report.is_sound() { Exit::Done } else { Exit::Environment })
 }

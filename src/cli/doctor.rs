@@ -64,8 +64,11 @@ fn worker() -> Finding {
     }
     match Worker::start(&path) {
         Ok(_) => Finding::Good(format!("{} runs on libtorch {TORCH_VERSION}", path.display())),
-        Err(error) => Finding::Bad(
-            format!("{error}"),
+        Err(broken) => Finding::Bad(
+            match broken.log.last() {
+                Some(line) => format!("{}: {line}", broken.error),
+                None => broken.error.to_string(),
+            },
             "scripts/libtorch fetches libtorch; then cargo build --release --workspace".to_owned(),
         ),
     }

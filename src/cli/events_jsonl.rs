@@ -7,26 +7,29 @@ use crate::run::{Event, Observer};
 
 /// Writes events to a file.
 pub(super) struct EventsFile {
-    file: BufWriter<File>,
+    /// Absent once it could not be written.
+    file: Option<BufWriter<File>>,
 }
 
 impl EventsFile {
     pub(super) fn new(file: BufWriter<File>) -> Self {
-        Self { file }
+        Self { file: Some(file) }
     }
 }
 
 impl Observer for EventsFile {
     fn on(&mut self, event: &Event) {
+        let Some(file) = &mut self.file else { return };
         let mut line = serde_json::to_vec(event).unwrap_or_default();
         line.push(b'\n');
-        let mut written = self.file.write_all(&line);
+        let mut written = file.write_all(&line);
         // Whoever follows the file sees a node start, not a full buffer.
         if matches!(event, Event::NodeStarted { .. } | Event::Progress { .. } | Event::RunFinished { .. }) {
-            written = written.and_then(|()| self.file.flush());
+            written = written.and_then(|()| file.flush());
         }
         if let Err(error) = written {
-            tracing::warn!("--events: {error}");
+            tracing::warn!("--events ends here: {error}");
+            self.file = None;
         }
     }
 }

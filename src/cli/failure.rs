@@ -4,7 +4,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 use qpipe_cache::StoreError;
 
 use super::exit::Exit;
-use super::printer;
+use super::{colour, printer};
 use crate::fetch::FetchError;
 use crate::pipeline::{Pipeline, PipelineErrors};
 use crate::plan::PlanError;
@@ -46,11 +46,7 @@ impl Failure {
             // Writing to a string cannot fail.
             let _ = handler().render_report(&mut text, diagnostic);
         }
-        let count = errors.diagnostics().count();
-        text.push_str(&match count {
-            1 => "1 mistake in the pipeline".to_owned(),
-            count => format!("{count} mistakes in the pipeline"),
-        });
+        text.push_str(&counted(errors.diagnostics().count()));
         Self { exit: Exit::Invalid, text }
     }
 
@@ -62,10 +58,14 @@ impl Failure {
             if matches!(error, PlanError::Store(_)) {
                 exit = Exit::Environment;
             }
-            let diagnostic = pipeline.diagnose(*index, error.to_string(), error.help());
+            let diagnostic = match source_key(pipeline, *index, error) {
+                Some(key) => pipeline.diagnose_key(*index, key, error.to_string(), error.help()),
+                None => pipeline.diagnose(*index, error.to_string(), error.help()),
+            };
             let _ = handler().render_report(&mut text, &diagnostic);
         }
-        Self { exit, text: text.trim_end().to_owned() }
+        text.push_str(&counted(errors.len()));
+        Self { exit, text }
     }
 
     /// `--only` or `--force` or a command's node names nothing.
@@ -103,10 +103,29 @@ impl Failure {
     }
 }
 
-/// Colours only on a terminal that wants them.
+fn counted(mistakes: usize) -> String {
+    match mistakes {
+        1 => "1 mistake in the pipeline".to_owned(),
+        mistakes => format!("{mistakes} mistakes in the pipeline"),
+    }
+}
+
+/// The key of a download whose path is what is wrong.
+fn source_key(pipeline: &Pipeline, index: usize, error: &PlanError) -> Option<&'static str> {
+    let path = match error {
+        PlanError::Missing { path } | PlanError::Unsuitable { path, .. } | PlanError::Empty { path, .. } => {
+            path
+        }
+        _ => return None,
+    };
+    let params = &pipeline.instances[index].parsed.params;
+    ["model", "data", "adapter", "tokenizer"].into_iter().find(|key| {
+        let text = params[*key].as_str().unwrap_or_default();
+        !text.is_empty() && path.ends_with(text.strip_prefix("random:").unwrap_or(text))
+    })
+}
+
 fn handler() -> GraphicalReportHandler {
-    use std::io::IsTerminal;
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let theme = if colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+    let theme = if colour::wanted() { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
     GraphicalReportHandler::new_themed(theme).with_width(110).without_cause_chain()
 }

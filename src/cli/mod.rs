@@ -2,6 +2,7 @@
 
 mod bars;
 mod cache;
+mod colour;
 mod completions;
 mod doctor;
 mod events_jsonl;

@@ -52,6 +52,8 @@ pub enum Reason {
     },
     /// A record exists, but blobs of it are gone or have another size.
     Lost,
+    /// The same inputs failed before: what was said then.
+    FailedBefore(String),
     /// `--force`.
     Forced,
     /// What its remote source is has to be asked first.
@@ -75,6 +77,7 @@ impl fmt::Display for Reason {
                 }
             }
             Self::Lost => f.write_str("stored result is incomplete"),
+            Self::FailedBefore(message) => write!(f, "failed before: {message}"),
             Self::Forced => f.write_str("forced"),
             Self::Unresolved => f.write_str("remote source is not pinned yet"),
         }
@@ -105,6 +108,9 @@ impl History {
         let kind = &subject.manifest.kind;
         if store.is_recorded(subject.key, kind)? {
             return Ok(Reason::Lost);
+        }
+        if let Some(kept) = store.failure_of(subject.key)? {
+            return Ok(Reason::FailedBefore(kept.message));
         }
         let known = self.records.borrow().get(kind).cloned();
         let records = match known {

@@ -76,6 +76,19 @@ impl ReportError {
         }
     }
 
+    /// What to do, where the results folder is to blame.
+    pub fn help(&self) -> Option<String> {
+        let Self::Io(error) = self else { return None };
+        let advice = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "Free some space on that disk",
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                "Make that folder writable"
+            }
+            _ => return None,
+        };
+        Some(format!("{advice}, or name another folder with --results; all results are in the store."))
+    }
+
     /// Whose fault it is.
     pub fn class(&self) -> Failure {
         match self {

@@ -31,7 +31,8 @@ impl Written {
 /// Writes `results.json`, `report.md` and `samples/INSTANCE.jsonl` into the folder `out`. `names` and
 /// `samples` (the files of answers) are in the order of the rows. The document's heading is the comparison's title, else the folder's name.
 ///
-/// Only what is missing or differs is written; each file appears whole or not at all.
+/// Only what is missing or differs is written; each file appears whole or not at all. Answers of rows that are no
+/// longer there are removed.
 ///
 /// # Errors
 /// [`ReportError::Names`] when `names` or `samples` are not the comparison's rows; I/O errors with the path.
@@ -56,6 +57,7 @@ pub fn write(
             written.files.push(path);
         }
     }
+    remove_others(&folder, names)?;
     let folder_name = out.file_name().map_or_else(|| "Report".into(), |name| name.to_string_lossy());
     let heading = if comparison.title.is_empty() { &folder_name } else { comparison.title.as_str() };
     for (file, text) in
@@ -99,11 +101,32 @@ fn same_content(source: &Path, copy: &Path) -> io::Result<bool> {
 /// Puts `content` at `path` through a temporary file beside it.
 fn replace(path: &Path, content: &mut impl Read) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    let mut temporary =
-        tempfile::Builder::new().prefix(".qpipe-").permissions(shared()).tempfile_in(folder)?;
-    io::copy(content, temporary.as_file_mut())?;
-    temporary.as_file_mut().flush()?;
-    temporary.persist(path).map_err(|error| error.error)?;
+    let named = |error: io::Error| {
+        io::Error::new(error.kind(), format!("failed to write `{}`: {error}", path.display()))
+    };
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".qpipe-")
+        .permissions(shared())
+        .tempfile_in(folder)
+        .map_err(named)?;
+    io::copy(content, temporary.as_file_mut()).map_err(named)?;
+    temporary.as_file_mut().flush().map_err(named)?;
+    temporary.persist(path).map_err(|error| named(error.error))?;
+    Ok(())
+}
+
+/// Removes answers of rows that the report no longer has: their names would mislead.
+fn remove_others(folder: &Path, names: &[RowName]) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let of_row = |row: &RowName| *name == *sample_file(&row.instance);
+        if Path::new(&name).extension().is_some_and(|extension| extension == "jsonl")
+            && !names.iter().any(of_row)
+        {
+            fs::remove_file(entry.path())?;
+        }
+    }
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Measuring alone: a benchmark excludes every other qpipe on this machine from its device.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::path::PathBuf;
 
 use qpipe_nodes::protocol::Device;
@@ -10,17 +10,24 @@ pub(super) struct DeviceLock {
     _file: Option<File>,
 }
 
-/// Waits for the device: shared by ordinary nodes, exclusive for measured ones. Where no lock file can be
-/// made, nodes run unprotected rather than not at all.
-pub(super) fn acquire(device: Device, exclusive: bool) -> DeviceLock {
-    let file = open(device).and_then(|file| {
-        let locked = if exclusive { file.lock() } else { file.lock_shared() };
-        locked.map(|()| file)
+/// Takes the device if it is free: shared by ordinary nodes, exclusive for measured ones. Where no lock file can
+/// be made, nodes run unprotected rather than not at all.
+pub(super) fn try_acquire(device: Device, exclusive: bool) -> Option<DeviceLock> {
+    let locked = open(device).and_then(|file| {
+        match if exclusive { file.try_lock() } else { file.try_lock_shared() } {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
     });
-    if let Err(error) = &file {
-        tracing::warn!("no lock on the device: {error}");
+    match locked {
+        Ok(None) => None,
+        Ok(file) => Some(DeviceLock { _file: file }),
+        Err(error) => {
+            tracing::warn!("no lock on the device: {error}");
+            Some(DeviceLock { _file: None })
+        }
     }
-    DeviceLock { _file: file.ok() }
 }
 
 fn open(device: Device) -> std::io::Result<File> {

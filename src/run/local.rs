@@ -11,9 +11,10 @@ use qpipe_nodes::protocol::{Failure, OUT};
 use serde_json::Value;
 
 use super::event::Event;
+use super::inputs::materialise_one;
 use super::job::{Job, NodeFailure, Outcome, Source, Work};
 use super::shared::Shared;
-use super::slot::{materialise_one, patient_lookup};
+use super::slot::patient_lookup;
 use crate::fetch::{self, Pin};
 use crate::pipeline::Instance;
 use crate::plan::{Known, content_manifest, lock_name};

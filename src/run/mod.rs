@@ -9,7 +9,9 @@
 mod build;
 mod device_lock;
 mod event;
+mod inputs;
 mod job;
+mod kept;
 mod local;
 mod publish;
 mod ready;
@@ -31,7 +33,7 @@ pub use event::{Event, Observer, Status};
 pub use publish::Published;
 pub use record::{EVENTS_FILE, PLAN_FILE, RunRecord, SUMMARY_FILE, Summary, SummaryRow, run_name};
 pub use scheduler::Limits;
-pub use worker::{Worker, WorkerError, worker_path};
+pub use worker::{BrokenWorker, Worker, WorkerError, worker_path};
 
 use crate::fetch::{FetchError, Lock};
 use crate::pipeline::Pipeline;

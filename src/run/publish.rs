@@ -80,7 +80,7 @@ fn publish_one(
     let names: Vec<RowName> = rows.iter().map(|row| row_name(planner, row)).collect();
     let samples: Vec<PathBuf> = rows.iter().map(|row| samples(planner.store, known, row)).collect();
     let written = report::write(&comparison, &names, &samples, folder)
-        .map_err(|error| NodeFailure::new(Failure::Surroundings, error.to_string(), None))?;
+        .map_err(|error| NodeFailure::new(Failure::Surroundings, error.to_string(), error.help()))?;
     Ok(Published {
         node: planner.pipeline.instances[index].id.clone(),
         folder: folder.to_owned(),

@@ -50,6 +50,11 @@ impl<'a> Shared<'a> {
         }
     }
 
+    /// The run's name.
+    pub(super) fn run(&self) -> &str {
+        &self.run
+    }
+
     /// True once the run is being ended.
     pub(super) fn stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
@@ -64,11 +69,6 @@ impl<'a> Shared<'a> {
     /// Ends busy workers at once. What they had published as units remains.
     pub(super) fn kill_all(&self) {
         self.signal_all(Signal::KILL);
-    }
-
-    /// Ends one worker at once.
-    pub(super) fn kill(&self, pid: u32) {
-        signal(pid, Signal::KILL);
     }
 
     /// Notes which worker a slot is waiting for.

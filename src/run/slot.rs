@@ -1,24 +1,24 @@
 //! One slot: a thread that computes one node after the other, with a warm worker of its own.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
-use fs_err as fs;
-use qpipe_cache::{Attempt as Try, Claim, Digest, Location, Lookup, Meta, Store};
+use qpipe_cache::{Attempt as Try, Claim, Digest, Location, Lookup, Meta, Store, StoreError};
 use qpipe_nodes::Sensitivity;
-use qpipe_nodes::protocol::{Event as Said, Failure, Input};
+use qpipe_nodes::protocol::{Device, Event as Said, Input};
 use serde_json::Value;
 
-use super::device_lock;
+use super::device_lock::{self, DeviceLock};
 use super::event::Event;
-use super::job::{self, Binding, Job, NodeFailure, Outcome, Source, Work};
+use super::inputs::{check_unchanged, materialise};
+use super::job::{self, Job, NodeFailure, Outcome, Work};
+use super::kept;
 use super::local::{self, LocalWork};
 use super::shared::Shared;
-use super::worker::{Worker, WorkerError, worker_path};
-use crate::plan::{Known, Place};
+use super::worker::{BrokenWorker, Worker, WorkerError, worker_path};
+use crate::plan::Known;
 
 /// From a slot to the scheduler.
 pub(super) enum Message {
@@ -84,6 +84,9 @@ impl Attempt<'_, '_> {
             Some(Lookup::Miss(claim)) => claim,
             None => return Ok(Outcome::Stopped),
         };
+        if let Some(failure) = kept::recall(store, &key, &self.job.node)? {
+            return Err(failure);
+        }
         tell(
             self.messages,
             Event::NodeStarted {
@@ -104,12 +107,21 @@ impl Attempt<'_, '_> {
                 local::run(work, &claim, self.job, self.shared, &mut |event| tell(self.messages, event))?
             }
             Work::Worker { inputs, device, .. } => {
-                let inputs = materialise(store, &claim, inputs)?;
-                let exclusive = self.job.sensitivity == Sensitivity::Hardware;
-                let _alone = device_lock::acquire(*device, exclusive);
-                match self.compute(&claim, inputs)? {
-                    Some(facts) => facts,
-                    None => return Ok(Outcome::Stopped),
+                let folders = materialise(store, &claim, inputs)?;
+                let Some(alone) = self.device(*device) else { return Ok(Outcome::Stopped) };
+                let computed = self.compute(&claim, folders);
+                drop(alone);
+                // First: what a node made of files that changed under it, a failure too, says nothing of its key.
+                if !matches!(computed, Ok(None)) {
+                    check_unchanged(store, inputs)?;
+                }
+                match computed {
+                    Ok(Some(facts)) => facts,
+                    Ok(None) => return Ok(Outcome::Stopped),
+                    Err(failure) => {
+                        kept::keep(claim, &failure, self.shared);
+                        return Err(failure);
+                    }
                 }
             }
         };
@@ -120,16 +132,40 @@ impl Attempt<'_, '_> {
 
     /// The result, or the right to compute it; `None` if the run ends while another process computes it.
     fn claim(&self, store: &Store, key: &Digest) -> Result<Option<Lookup>, NodeFailure> {
-        let mut wait = |holder: &str| {
-            tell(
-                self.messages,
-                Event::NodeWaiting { node: self.job.node.clone(), holder: holder.to_owned() },
-            );
-        };
+        let kind = &self.job.kind;
+        let mut wait = |holder: &str| self.waits_for(holder);
         if self.job.forced {
-            return Ok(Some(Lookup::Miss(store.claim_anew(key, &self.job.kind, &mut wait)?)));
+            return patiently(self.shared, &mut wait, || store.try_claim_anew(key, kind));
         }
-        patient_lookup(store, key, &self.job.kind, self.shared, &mut wait)
+        patient_lookup(store, key, kind, self.shared, &mut wait)
+    }
+
+    /// The device, alone where the node is a measurement; `None` if the run ends before it is free.
+    fn device(&self, device: Device) -> Option<DeviceLock> {
+        let exclusive = self.job.sensitivity == Sensitivity::Hardware;
+        let mut said = false;
+        loop {
+            if let Some(lock) = device_lock::try_acquire(device, exclusive) {
+                return Some(lock);
+            }
+            if self.shared.stopping() {
+                return None;
+            }
+            if !said {
+                self.waits_for(if exclusive {
+                    "others to leave the device"
+                } else {
+                    "a measurement on the device"
+                });
+                said = true;
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    fn waits_for(&self, holder: &str) {
+        let node = self.job.node.clone();
+        tell(self.messages, Event::NodeWaiting { node, holder: holder.to_owned() });
     }
 
     /// Has the worker compute the node; `None` if it was stopped at the end of a unit.
@@ -144,7 +180,7 @@ impl Attempt<'_, '_> {
         };
         let mut worker = match self.worker.take() {
             Some(worker) => worker,
-            None => Worker::start(&worker_path()).map_err(|error| failure(&error, Vec::new()))?,
+            None => Worker::start(&worker_path()).map_err(failure)?,
         };
         worker.clear_log();
         self.shared.set_pid(self.slot, Some(worker.pid()));
@@ -161,14 +197,7 @@ impl Attempt<'_, '_> {
             }
             Ok(Answer::Stopped) => Ok(None),
             Err(Broken::Worker(_)) if self.shared.stopping() => Ok(None),
-            Err(Broken::Worker(error)) => {
-                // Ends a worker that is still alive, so that its log is complete.
-                if matches!(error, WorkerError::Garbage { .. }) {
-                    self.shared.kill(worker.pid());
-                }
-                let log = worker.log();
-                Err(failure(&error, log))
-            }
+            Err(Broken::Worker(error)) => Err(failure(error.ending(worker))),
             Err(Broken::Store(error)) => Err(error),
         }
     }
@@ -233,7 +262,8 @@ enum Broken {
     Store(NodeFailure),
 }
 
-fn failure(error: &WorkerError, log: Vec<String>) -> NodeFailure {
+fn failure(broken: BrokenWorker) -> NodeFailure {
+    let BrokenWorker { error, log } = broken;
     NodeFailure { class: error.class(), message: error.to_string(), help: error.help(), log }
 }
 
@@ -245,9 +275,18 @@ pub(super) fn patient_lookup(
     shared: &Shared<'_>,
     on_wait: &mut dyn FnMut(&str),
 ) -> Result<Option<Lookup>, NodeFailure> {
+    patiently(shared, on_wait, || store.try_lookup(key, kind))
+}
+
+/// Tries until nobody else is at it; `None` once the run is being ended.
+fn patiently(
+    shared: &Shared<'_>,
+    on_wait: &mut dyn FnMut(&str),
+    mut attempt: impl FnMut() -> Result<Try, StoreError>,
+) -> Result<Option<Lookup>, NodeFailure> {
     let mut said = false;
     loop {
-        match store.try_lookup(key, kind)? {
+        match attempt()? {
             Try::Hit(record) => return Ok(Some(Lookup::Hit(record))),
             Try::Miss(claim) => return Ok(Some(Lookup::Miss(claim))),
             Try::Busy(_) if shared.stopping() => return Ok(None),
@@ -265,59 +304,4 @@ pub(super) fn patient_lookup(
 /// The scheduler outlives its slots; if it is gone, so is everybody who would listen.
 fn tell(messages: &Sender<Message>, event: Event) {
     let _ = messages.send(Message::Event(event));
-}
-
-/// Makes folders of the inputs, under `staging/inputs/PORT`: links to read-only blobs, or the user's own paths.
-fn materialise(
-    store: &Store,
-    claim: &Claim,
-    inputs: &BTreeMap<String, Binding>,
-) -> Result<BTreeMap<String, Input>, NodeFailure> {
-    let folder = claim.staging().join("inputs");
-    if folder.exists() {
-        fs::remove_dir_all(&folder).map_err(surroundings)?;
-    }
-    let place = |source: &Source, name: &str| -> Result<PathBuf, NodeFailure> {
-        materialise_one(store, source, &folder.join(name))
-    };
-    let mut made = BTreeMap::new();
-    for (port, binding) in inputs {
-        let input = match binding {
-            Binding::One(source) => Input::One(place(source, port)?),
-            Binding::Many(list) => Input::Many(
-                list.iter()
-                    .enumerate()
-                    .map(|(i, s)| place(s, &format!("{port}/{i}")))
-                    .collect::<Result<_, _>>()?,
-            ),
-            Binding::Map(map) => Input::Map(
-                map.iter()
-                    .map(|(name, s)| Ok((name.clone(), place(s, &format!("{port}/{name}"))?)))
-                    .collect::<Result<_, NodeFailure>>()?,
-            ),
-        };
-        made.insert(port.clone(), input);
-    }
-    Ok(made)
-}
-
-/// The path of one artifact: the user's own, or a folder of links at `destination`.
-pub(super) fn materialise_one(
-    store: &Store,
-    source: &Source,
-    destination: &Path,
-) -> Result<PathBuf, NodeFailure> {
-    match &source.place {
-        Place::Path(path) => path
-            .canonicalize()
-            .map_err(|error| NodeFailure::new(Failure::User, format!("{}: {error}", path.display()), None)),
-        Place::Store => {
-            store.materialise(&source.tree, destination)?;
-            Ok(destination.to_owned())
-        }
-    }
-}
-
-fn surroundings(error: std::io::Error) -> NodeFailure {
-    NodeFailure::new(Failure::Surroundings, error.to_string(), None)
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use qpipe_nodes::protocol::{Action, Event, Failure, PROTOCOL_VERSION, Request};
+use rustix::process::{Pid, Signal, kill_process_group};
 use thiserror::Error;
 
 use crate::plan::TORCH_VERSION;
@@ -38,8 +39,8 @@ pub enum WorkerError {
     Died {
         /// "was killed by SIGKILL", "exited with code 1".
         how: String,
-        /// True if the system may have killed it for memory.
-        killed: bool,
+        /// True if memory may have run out: the system killed it, or it said so itself.
+        starved: bool,
     },
     /// It said something that is no event.
     #[error("the worker sent a line that is no event: {line}")]
@@ -63,7 +64,7 @@ impl WorkerError {
     /// Whose fault.
     pub fn class(&self) -> Failure {
         match self {
-            Self::Died { killed: true, .. } => Failure::Resources,
+            Self::Died { starved: true, .. } => Failure::Resources,
             _ => Failure::Surroundings,
         }
     }
@@ -73,11 +74,37 @@ impl WorkerError {
         match self {
             Self::NotFound { .. } => Some("Build it with `cargo build --release --workspace`, or name it in QPIPE_WORKER.".to_owned()),
             Self::Spawn { .. } => Some("`qpipe doctor` says what is missing.".to_owned()),
-            Self::Died { killed: true, .. } => Some("If the system was out of memory, use fewer --jobs or --max-memory. What was finished is kept: run again to go on.".to_owned()),
-            Self::Died { .. } => Some("`qpipe doctor` says whether libtorch is found.".to_owned()),
-            Self::Version { .. } => Some("Rebuild both programs from one checkout.".to_owned()),
-            Self::Garbage { .. } => None,
+            Self::Died { starved: true, .. } => Some("If the system was out of memory, use fewer --jobs or --max-memory. What was finished is kept: run again to go on.".to_owned()),
+            Self::Died { .. } => Some("Its last lines are shown above; `qpipe doctor` says whether libtorch is found.".to_owned()),
+            Self::Version { .. } | Self::Garbage { .. } => Some("Rebuild both programs from one checkout.".to_owned()),
         }
+    }
+}
+
+/// An error together with the last lines that the worker wrote to stderr.
+#[derive(Debug)]
+pub struct BrokenWorker {
+    /// What went wrong.
+    pub error: WorkerError,
+    /// The lines, oldest first.
+    pub log: Vec<String>,
+}
+
+impl WorkerError {
+    /// The error with the log of `worker`, which is ended if it still lives, so that the log is complete.
+    pub fn ending(self, mut worker: Worker) -> BrokenWorker {
+        // With whatever it started, which would hold its stderr open. It may be dead already.
+        if let Some(group) = i32::try_from(worker.pid()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        let _ = worker.child.wait();
+        BrokenWorker { error: self, log: worker.log() }
+    }
+}
+
+impl From<WorkerError> for BrokenWorker {
+    fn from(error: WorkerError) -> Self {
+        Self { error, log: Vec::new() }
     }
 }
 
@@ -103,9 +130,9 @@ pub struct Worker {
 impl Worker {
     /// Starts the binary at `path` and waits until it has loaded libtorch. In a process group of its own:
     /// Ctrl-C reaches qpipe alone, which then asks the workers to stop.
-    pub fn start(path: &Path) -> Result<Self, WorkerError> {
+    pub fn start(path: &Path) -> Result<Self, BrokenWorker> {
         if !path.is_file() {
-            return Err(WorkerError::NotFound { path: path.to_owned() });
+            return Err(WorkerError::NotFound { path: path.to_owned() }.into());
         }
         let mut child = Command::new(path)
             .stdin(Stdio::piped())
@@ -132,13 +159,15 @@ impl Worker {
             }
         });
         let mut worker = Self { child, stdin, stdout: BufReader::new(stdout), stderr, drain: Some(drain) };
-        match worker.next_event()? {
-            Event::Ready { protocol: PROTOCOL_VERSION, torch } if torch.starts_with(TORCH_VERSION) => {
-                Ok(worker)
+        let error = match worker.next_event() {
+            Ok(Event::Ready { protocol: PROTOCOL_VERSION, torch }) if torch.starts_with(TORCH_VERSION) => {
+                return Ok(worker);
             }
-            Event::Ready { protocol, torch } => Err(WorkerError::Version { found: protocol, torch }),
-            other => Err(WorkerError::Garbage { line: format!("{other:?} before it was ready") }),
-        }
+            Ok(Event::Ready { protocol, torch }) => WorkerError::Version { found: protocol, torch },
+            Ok(other) => WorkerError::Garbage { line: format!("{other:?} before it was ready") },
+            Err(error) => error,
+        };
+        Err(error.ending(worker))
     }
 
     /// For signals.
@@ -184,20 +213,26 @@ impl Worker {
     }
 
     fn died(&mut self) -> WorkerError {
-        match self.child.wait() {
-            Ok(status) => match status.signal() {
-                Some(signal) => WorkerError::Died {
-                    how: format!("was killed by {}", signal_name(signal)),
-                    killed: signal == 9,
-                },
-                None => WorkerError::Died {
-                    how: format!("exited with code {}", status.code().unwrap_or_default()),
-                    killed: false,
-                },
+        let status = match self.child.wait() {
+            Ok(status) => status,
+            Err(error) => return WorkerError::Died { how: format!("is gone: {error}"), starved: false },
+        };
+        match status.signal() {
+            Some(signal) => WorkerError::Died {
+                how: format!("was killed by {}", signal_name(signal)),
+                starved: signal == 9 || self.log().iter().any(|line| says_out_of_memory(line)),
             },
-            Err(error) => WorkerError::Died { how: format!("is gone: {error}"), killed: false },
+            None => WorkerError::Died {
+                how: format!("exited with code {}", status.code().unwrap_or_default()),
+                starved: false,
+            },
         }
     }
+}
+
+/// What Rust's and C++'s libraries write before they abort for want of memory.
+fn says_out_of_memory(line: &str) -> bool {
+    line.starts_with("memory allocation of") || line.contains("std::bad_alloc")
 }
 
 impl Drop for Worker {

@@ -27,6 +27,9 @@ enum Mischief {
     Slow,
     UserError,
     Exit,
+    Deterministic,
+    OutOfMemory,
+    EditsItsInput,
 }
 
 impl Mischief {
@@ -37,6 +40,9 @@ impl Mischief {
             Some(1003) => Self::Slow,
             Some(1004) => Self::UserError,
             Some(1005) => Self::Exit,
+            Some(1006) => Self::Deterministic,
+            Some(1007) => Self::OutOfMemory,
+            Some(1008) => Self::EditsItsInput,
             _ if action.params["samples"] == 990 => Self::UserError,
             _ => Self::None,
         }
@@ -85,6 +91,19 @@ fn act(action: &Action, stop: &AtomicBool) {
                 message,
                 help: Some("Mend the row.".into()),
             });
+        }
+        Mischief::Deterministic => {
+            let message = "the loss is not finite at step 2".to_owned();
+            let help = Some("Lower `learning_rate`.".into());
+            return say(&Event::Failed { id, class: Failure::Deterministic, message, help });
+        }
+        Mischief::OutOfMemory => {
+            eprintln!("memory allocation of 16384000000 bytes failed");
+            std::process::abort();
+        }
+        Mischief::EditsItsInput => {
+            let Some(Input::One(data)) = action.inputs.get("data") else { unreachable!() };
+            fs::write(data, "{\"text\": \"edited meanwhile\"}\n").unwrap();
         }
         Mischief::Slow => {
             let units = action.scratch.join(UNITS);

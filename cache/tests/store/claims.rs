@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use fs_err as fs;
-use qpipe_cache::{Attempt, Digest, Entry, Location, Lookup, Store, StoreError, Tree};
+use qpipe_cache::{Attempt, Digest, Entry, KeptFailure, Location, Lookup, Store, StoreError, Tree};
 
 use crate::artifacts::{Fixture, claim, commit_files, done, manifest, meta};
 use crate::child;
@@ -112,10 +112,44 @@ fn a_forced_claim_replaces_the_record() {
     let fixture = Fixture::new();
     let store = fixture.store();
     done(&store, 0, &[("a", b"1")]);
-    let again = store.claim_anew(&manifest(0).key(), "quantize", &mut |_| {}).unwrap();
+    let Attempt::Miss(again) = store.try_claim_anew(&manifest(0).key(), "quantize").unwrap() else {
+        panic!("nobody is at it");
+    };
+    assert!(matches!(store.try_claim_anew(&manifest(0).key(), "quantize").unwrap(), Attempt::Busy(_)));
     commit_files(again, manifest(0), &[("a", b"2")]);
     let record = store.peek(&manifest(0).key()).unwrap().unwrap();
     assert_eq!(record.output.files["a"].digest, Digest::of(b"2"));
+}
+
+#[test]
+fn a_kept_failure_stays_until_somebody_insists_or_succeeds() {
+    let fixture = Fixture::new();
+    let store = fixture.store();
+    let key = manifest(0).key();
+    let failure = KeptFailure {
+        message: "the loss is not finite at step 2".to_owned(),
+        help: None,
+        run: "20261122-1".to_owned(),
+        program: Digest::of(b"worker"),
+    };
+    claim(&store, &manifest(0)).keep_failure(&failure).unwrap();
+    assert_eq!(store.failure_of(&key).unwrap(), Some(failure.clone()));
+    assert_eq!(store.failure_of(&manifest(1).key()).unwrap(), None);
+
+    drop(store.try_claim_anew(&key, "quantize").unwrap());
+    assert_eq!(store.failure_of(&key).unwrap(), None, "insisted");
+
+    claim(&store, &manifest(0)).keep_failure(&failure).unwrap();
+    let path = fixture.root().join("failures").join(key.to_string());
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert_eq!(store.failure_of(&key).unwrap(), None, "damaged");
+
+    claim(&store, &manifest(0)).keep_failure(&failure).unwrap();
+    done(&store, 0, &[("a", b"1")]);
+    assert_eq!(store.failure_of(&key).unwrap(), None, "succeeded");
+    drop(Store::open(&fixture.root()).unwrap());
 }
 
 #[test]

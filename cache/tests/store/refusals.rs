@@ -24,7 +24,11 @@ fn where_no_store_can_be_made_there_is_an_empty_one() {
     let fixture = Fixture::new();
     let occupied = fixture.folder.path().join("file");
     fs::write(&occupied, "").unwrap();
-    assert!(Store::open(&occupied).is_err(), "a file is no store");
+    for place in [occupied.clone(), occupied.join("below")] {
+        let error = Store::open(&place).unwrap_err();
+        assert!(error.to_string().contains("it is a file"), "{error}");
+        assert!(error.help().is_some());
+    }
     // Nobody, not even root, makes folders here.
     let store = Store::open(std::path::Path::new("/proc/qpipe-store"));
     if let Ok(store) = store {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use fs_err as fs;
 use qpipe_nodes::kinds::Evaluate;
+use qpipe_nodes::protocol::Level;
 use qpipe_nodes::results::{
     Answer, EVALUATION_FILE, Evaluation, QUANTIZATION_FILE, Quantization, TaskResult,
 };
@@ -46,6 +47,14 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
     // Questions are read and counted in tokens before any weight is: mistakes in the data show at once.
     let documents = read_tasks(context, &parameters)?;
     let (checkpoint, tokenizer) = engine::open(context.input("model")?)?;
+    if let Some(tensor) = checkpoint.beyond_layers() {
+        let layers = checkpoint.config.layers;
+        let message = format!(
+            "{}: `num_hidden_layers` is {layers}, but the weights have `{tensor}`, which is ignored",
+            checkpoint.config.file.display()
+        );
+        context.log(Level::Warn, message);
+    }
     let encoder = Encoder::new(&tokenizer, parameters.bos, checkpoint.config.max_positions)?;
     let mut prepared = Vec::new();
     for (task, documents) in documents {

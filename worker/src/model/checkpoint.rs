@@ -83,6 +83,14 @@ impl Checkpoint {
         self.tensors.names()
     }
 
+    /// The first tensor of a decoder block that config.json does not count.
+    pub fn beyond_layers(&self) -> Option<&str> {
+        self.names().find(|name| {
+            let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next());
+            layer.and_then(|layer| layer.parse().ok()).is_some_and(|layer: usize| layer >= self.config.layers)
+        })
+    }
+
     /// The shape of a tensor, without reading it.
     pub fn shape(&self, name: &str) -> Result<Vec<i64>, ModelError> {
         self.tensors.shape(name)
