@@ -164,6 +164,34 @@ fn alpha_is_searched_on_the_samples_and_said() {
 }
 
 #[test]
+fn what_is_stopped_and_resumed_has_the_same_bytes() {
+    let source = calibration::source("llama-f32");
+    let measured = tempfile::tempdir().unwrap();
+    calibration::write(&source, measured.path());
+    let options = params(json!({"scheme": "W4A8", "group_size": 32, "alpha": "search"}));
+    let whole = tempfile::tempdir().unwrap();
+    calibration::quantize(&source, measured.path(), options.clone(), &whole).unwrap();
+    let pieces = tempfile::tempdir().unwrap();
+    let attempts = calibration::quantize_in_pieces(&source, measured.path(), &options, &pieces);
+    assert!(attempts > 1);
+    let read = |folder: &Path| fs_err::read(folder.join("out/model.safetensors")).unwrap();
+    assert_eq!(read(whole.path()), read(pieces.path()));
+}
+
+#[test]
+fn a_group_that_does_not_fit_is_refused_by_name() {
+    let source = calibration::source("llama-f32");
+    let measured = tempfile::tempdir().unwrap();
+    calibration::write(&source, measured.path());
+    let scratch = tempfile::tempdir().unwrap();
+    let result = calibration::quantize(&source, measured.path(), params(json!({"scheme": "W4A8"})), &scratch);
+    let expected = "tensor `model.layers.0.self_attn.q_proj.weight` has 64 input channels, which are not a multiple of \
+                    the group size 128";
+    assert_eq!(calibration::message(result), expected);
+    assert!(!scratch.path().join("out").exists());
+}
+
+#[test]
 fn a_calibration_of_another_model_is_refused() {
     let measured = tempfile::tempdir().unwrap();
     calibration::write(&calibration::source("qwen3-bf16"), measured.path());

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use qpipe_nodes::kinds::Extent;
 use qpipe_nodes::protocol::{Action, Device, Event, Input};
@@ -107,10 +107,18 @@ fn measure(model: &Path, norms: Option<&Checkpoint>, out: &Path) {
     summary.write(out).unwrap();
 }
 
-struct Silent;
+/// Stops the action at the event with the number `stops_at`, from 1; 0: never.
+struct Listener {
+    stops_at: usize,
+    heard: AtomicUsize,
+    stop: AtomicBool,
+}
 
-impl Events for Silent {
-    fn send(&self, _event: &Event) {}
+impl Events for Listener {
+    fn send(&self, _event: &Event) {
+        let number = self.heard.fetch_add(1, Ordering::SeqCst) + 1;
+        self.stop.store(self.stops_at > 0 && number >= self.stops_at, Ordering::SeqCst);
+    }
 }
 
 /// Quantizes `model` with the calibration in `calibration`, into `scratch/out`.
@@ -119,6 +127,33 @@ pub(crate) fn quantize(
     calibration: &Path,
     params: Value,
     scratch: &TempDir,
+) -> Result<Facts, ActionError> {
+    attempt(model, calibration, params, scratch, 0)
+}
+
+/// The same in as many attempts as it takes when each is stopped at its second event; how many that were.
+pub(crate) fn quantize_in_pieces(
+    model: &Path,
+    calibration: &Path,
+    params: &Value,
+    scratch: &TempDir,
+) -> usize {
+    for attempts in 1..100 {
+        match attempt(model, calibration, params.clone(), scratch, 2) {
+            Ok(_) => return attempts,
+            Err(ActionError::Stopped) => {}
+            Err(ActionError::Failed { message, .. }) => panic!("{message}"),
+        }
+    }
+    panic!("it never ends")
+}
+
+fn attempt(
+    model: &Path,
+    calibration: &Path,
+    params: Value,
+    scratch: &TempDir,
+    stops_at: usize,
 ) -> Result<Facts, ActionError> {
     let inputs = [("model", model), ("calibration", calibration)];
     let action = Action {
@@ -131,5 +166,6 @@ pub(crate) fn quantize(
         threads: 1,
         max_memory: None,
     };
-    quant::run(&Context::new(&action, &Silent, &AtomicBool::new(false)))
+    let listener = Listener { stops_at, heard: AtomicUsize::new(0), stop: AtomicBool::new(false) };
+    quant::run(&Context::new(&action, &listener, &listener.stop))
 }

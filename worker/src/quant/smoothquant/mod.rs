@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tch::Tensor;
 
 use super::error::QuantizeError;
-use super::layers::Layer;
+use super::layers::{self, Layer};
 use super::method::{Block, Method, Quantized};
 use crate::calibrate::{Ranges, Statistics};
 use crate::context::{Context, Facts};
@@ -55,6 +55,9 @@ impl Smoothquant {
     ) -> Result<Self, ActionError> {
         let statistics = Statistics::open(context.input("calibration")?)?;
         let target = Target::of(options);
+        for layer in &layers::of_blocks(checkpoint)? {
+            target.check(layer)?;
+        }
         let alpha = match options.alpha {
             Alpha::Given(alpha) => alpha,
             Alpha::Search => search::best(options.scale_rule, target, &statistics, checkpoint, context)?,
