@@ -162,6 +162,14 @@ impl StoreError {
         })
     }
 
+    /// Whether it is the user's input that is not as it should be, and neither the store nor the disk.
+    pub fn is_of_input(&self) -> bool {
+        matches!(
+            self,
+            Self::NotUtf8 { .. } | Self::BrokenLink { .. } | Self::LinkLoop { .. } | Self::NotAFile { .. }
+        )
+    }
+
     /// An error of writing into the store or to a results folder.
     pub(crate) fn writing(error: io::Error) -> Self {
         match error.kind() {

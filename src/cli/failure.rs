@@ -55,7 +55,7 @@ impl Failure {
         let mut exit = Exit::Invalid;
         let mut text = String::new();
         for (index, error) in errors {
-            if matches!(error, PlanError::Store(_)) {
+            if matches!(error, PlanError::Store(error) if !error.is_of_input()) {
                 exit = Exit::Environment;
             }
             let diagnostic = match source_key(pipeline, *index, error) {

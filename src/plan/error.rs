@@ -78,6 +78,7 @@ impl PlanError {
             Self::Unsuitable { .. } => Some(
                 "A model is a Hugging Face checkpoint folder (config.json, safetensors, tokenizer.json); an adapter a folder of peft's; data a .jsonl file or a folder of them.".to_owned(),
             ),
+            Self::Store(error) => error.help().map(str::to_owned),
             Self::DuplicateRow { .. } => Some("Give the models different labels.".to_owned()),
             Self::BaselineNotEvaluated { model } => Some(format!("Add an evaluation of `{model}`.")),
             Self::UnknownNode { nearest: Some(name), .. } => Some(format!("Did you mean `{name}`?")),

@@ -25,8 +25,10 @@ pub struct Difference {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (part, name) = self.field.split_once('.').unwrap_or(("", &self.field));
-        let (what, show): (&str, fn(&Value) -> Option<String>) = match part {
-            "inputs" => ("input ", short_digest),
+        let (what, show): (&str, fn(&Value) -> Option<String>) = match (part, name) {
+            ("inputs", _) => ("input ", short_digest),
+            // Of a download.
+            ("params", "content") => ("", short_digest),
             _ => ("", plain),
         };
         let side = |value: &Option<Value>| value.as_ref().map_or_else(|| Some("none".to_owned()), show);

@@ -1,5 +1,6 @@
 //! What can be wrong with a checkpoint folder. Every variant names the file, and the field or tensor in it.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use qpipe_nodes::protocol::Failure;
@@ -181,9 +182,11 @@ impl ModelError {
     fn help(&self) -> Option<&'static str> {
         Some(match self {
             Self::MissingFile { .. } => {
-                "A model is a Hugging Face checkpoint folder: config.json, safetensors files, tokenizer.json."
+                "A model is a Hugging Face checkpoint folder: config.json, safetensors files, tokenizer.json. \
+                 `save_pretrained` of transformers converts other weights and tokenizers."
             }
-            Self::Json { .. } | Self::Header { .. } | Self::Tokenizer { .. } => {
+            Self::Io(error) if error.kind() != ErrorKind::InvalidData => return None,
+            Self::Io(_) | Self::Json { .. } | Self::Header { .. } | Self::Tokenizer { .. } => {
                 "Fetch the file again; it is damaged, or another file under this name."
             }
             Self::LfsPointer { .. } => "Run `git lfs pull` in that folder, or fetch the file from the Hub.",
@@ -200,7 +203,7 @@ impl ModelError {
             Self::TensorType { .. } | Self::Quantization { .. } => {
                 "Use the 16- or 32-bit checkpoint, or one quantized in a known format."
             }
-            Self::Io(_) | Self::Written { .. } | Self::Torch(_) => return None,
+            Self::Written { .. } | Self::Torch(_) => return None,
         })
     }
 }
@@ -209,7 +212,7 @@ impl From<ModelError> for ActionError {
     fn from(error: ModelError) -> Self {
         let help = error.help();
         let failed = match error {
-            ModelError::Io(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            ModelError::Io(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => {
                 Self::user(error.to_string())
             }
             ModelError::Io(error) => error.into(),

@@ -21,6 +21,8 @@ pub const CONFIG_FILE: &str = "adapter_config.json";
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 /// What peft puts before a layer's name.
 const PREFIX: &str = "base_model.model.";
+/// `r` where adapter_config.json has none.
+const DEFAULT_RANK: i64 = 8;
 /// The version of peft whose format this is.
 const PEFT_VERSION: &str = "0.21.2";
 
@@ -81,6 +83,18 @@ pub enum AdapterError {
         /// The layer.
         layer: String,
     },
+    /// Matrices of another rank than the settings say: one of the two files is another adapter's.
+    #[error("`{}`: `{layer}` has rank {found}, adapter_config.json says {}", path.display(), listed(said))]
+    Rank {
+        /// The matrices' file.
+        path: PathBuf,
+        /// The layer.
+        layer: String,
+        /// Of its matrices.
+        found: i64,
+        /// `r`, and what `rank_pattern` allows beside it.
+        said: Vec<i64>,
+    },
     /// A layer that the model has not.
     #[error("the adapter changes `{layer}`, which the model has not")]
     NoLayer {
@@ -106,6 +120,31 @@ pub enum AdapterError {
     /// A file.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+}
+
+impl AdapterError {
+    /// What to do, as a sentence.
+    pub fn help(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Missing { .. } => {
+                "An adapter is a folder in peft's format: adapter_config.json and adapter_model.safetensors."
+            }
+            Self::Unsupported { .. } => "Merge it with peft, and start from the merged model.",
+            Self::Json { .. } | Self::Setting { .. } | Self::Tensor { .. } => {
+                "Fetch the adapter again; the file is damaged, or of another method than LoRA."
+            }
+            Self::Pair { .. } | Self::Rank { .. } => {
+                "Fetch the adapter again; its files do not belong together."
+            }
+            Self::NoLayer { .. } | Self::Shape { .. } => "Use the model that the adapter was trained on.",
+            Self::Model(_) | Self::Torch(_) | Self::Io(_) => return None,
+        })
+    }
+}
+
+fn listed(ranks: &[i64]) -> String {
+    let words: Vec<String> = ranks.iter().map(i64::to_string).collect();
+    words.join(" or ")
 }
 
 /// The two matrices of a layer.
@@ -177,7 +216,11 @@ impl Adapter {
             if a.dim() != 2 || b.dim() != 2 || a.size()[0] != b.size()[1] {
                 return Err(AdapterError::Pair { path, layer });
             }
-            let scale = settings.scale(a.size()[0]);
+            let rank = a.size()[0];
+            if !settings.ranks.contains(&rank) {
+                return Err(AdapterError::Rank { path, layer, found: rank, said: settings.ranks });
+            }
+            let scale = settings.scale(rank);
             layers.insert(layer, LowRank { a, b, scale });
         }
         Ok(Self { layers })
@@ -226,6 +269,9 @@ fn whole(alpha: f64) -> Value {
 /// What of peft's settings decides the merged weights.
 #[derive(Debug)]
 struct Settings {
+    /// `r`, then those of `rank_pattern`. The patterns themselves are not matched: each layer's matrices say which
+    /// of these is theirs.
+    ranks: Vec<i64>,
     alpha: f64,
     rank_stabilised: bool,
 }
@@ -252,7 +298,14 @@ impl Settings {
         let alpha = value["lora_alpha"]
             .as_f64()
             .ok_or_else(|| wrong("lora_alpha", &value["lora_alpha"], "a number"))?;
-        Ok(Self { alpha, rank_stabilised: value["use_rslora"] == true })
+        let mut ranks = match &value["r"] {
+            Value::Null => vec![DEFAULT_RANK],
+            rank => vec![rank.as_i64().ok_or_else(|| wrong("r", rank, "a whole number"))?],
+        };
+        ranks.extend(
+            value["rank_pattern"].as_object().into_iter().flatten().filter_map(|(_, rank)| rank.as_i64()),
+        );
+        Ok(Self { ranks, alpha, rank_stabilised: value["use_rslora"] == true })
     }
 
     fn scale(&self, rank: i64) -> f64 {
@@ -360,6 +413,20 @@ mod tests {
                 "{message}"
             );
         }
+    }
+
+    #[test]
+    fn the_rank_must_be_the_one_that_is_announced() {
+        for (key, value) in [("r", json!(4)), ("r", json!(0)), ("r", Value::Null)] {
+            let folder = written();
+            change(folder.path(), key, value);
+            let error = Adapter::read(folder.path()).unwrap_err();
+            assert!(matches!(error, AdapterError::Rank { found: 2, .. }), "{error}");
+        }
+        let folder = written();
+        change(folder.path(), "r", json!(4));
+        change(folder.path(), "rank_pattern", json!({ "q_proj": 2 }));
+        assert!(Adapter::read(folder.path()).is_ok());
     }
 
     #[test]

@@ -73,14 +73,19 @@ impl From<SftError> for ActionError {
         let message = error.to_string();
         match error {
             SftError::Data(error) => error.into(),
-            SftError::Model(error) => error.into(),
-            SftError::Torch(error) => error.into(),
+            SftError::Model(error) | SftError::Adapter(AdapterError::Model(error)) => error.into(),
+            SftError::Torch(error) | SftError::Adapter(AdapterError::Torch(error)) => error.into(),
             SftError::Io(error) | SftError::Adapter(AdapterError::Io(error)) => error.into(),
             SftError::NothingToLearn { .. } => Self::user(message)
                 .help("Raise `max_length`, or check that the completions are not empty: the loss is on the completion only."),
             SftError::Quantized { .. } => Self::user(message)
                 .help("Train and merge the 16- or 32-bit model, and quantize what comes out of it."),
-            SftError::NoTarget { .. } | SftError::Adapter(_) => Self::user(message),
+            SftError::Adapter(error) => match error.help() {
+                Some(help) => Self::user(message).help(help),
+                None => Self::user(message),
+            },
+            SftError::NoTarget { .. } => Self::user(message)
+                .help("Name layers by the last part of their name, as the checkpoint does: q_proj, v_proj."),
             SftError::Diverged { .. } => Self::new(Failure::Deterministic, message)
                 .help("Lower `learning_rate`, lengthen `warmup`, or set `clip`."),
             SftError::Unit { .. } => Self::new(Failure::Surroundings, message),
