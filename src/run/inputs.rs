@@ -16,7 +16,7 @@ pub(super) fn materialise(
     claim: &Claim,
     inputs: &BTreeMap<String, Binding>,
 ) -> Result<BTreeMap<String, Input>, NodeFailure> {
-    let folder = claim.staging().join("inputs");
+    let folder = inputs_folder(claim);
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
     }
@@ -42,6 +42,11 @@ pub(super) fn materialise(
         made.insert(port.clone(), input);
     }
     Ok(made)
+}
+
+/// Where a claim's inputs are laid out, a file or folder a port.
+pub(super) fn inputs_folder(claim: &Claim) -> PathBuf {
+    claim.staging().join("inputs")
 }
 
 /// The path of one artifact: the user's own, or a folder of links at `destination`.

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::device_lock::{self, DeviceLock};
 use super::event::Event;
-use super::inputs::{check_unchanged, materialise};
+use super::inputs::{check_unchanged, inputs_folder, materialise};
 use super::job::{self, Job, NodeFailure, Outcome, Work};
 use super::kept;
 use super::local::{self, LocalWork};
@@ -224,7 +224,9 @@ impl Attempt<'_, '_> {
                 }
                 Said::Done { id: of, facts } if of == id => return Ok(Answer::Done(facts)),
                 Said::Failed { id: of, class, message, help } if of == id => {
-                    let mut failure = NodeFailure::new(class, message, help);
+                    // The folders of inputs are gone when somebody reads this; ports stay.
+                    let folder = format!("{}/", inputs_folder(claim).display());
+                    let mut failure = NodeFailure::new(class, message.replace(&folder, ""), help);
                     failure.log = worker.log();
                     return Ok(Answer::Failed(failure));
                 }
