@@ -86,6 +86,11 @@ int qpipe_cuda_peak(int8_t device, int64_t* bytes) noexcept {
   });
 }
 
+int qpipe_cuda_free(int8_t device, int64_t* bytes) noexcept {
+  return without_exceptions(
+      [&] { *bytes = static_cast<int64_t>(cuda_allocator()->getMemoryInfo(device).first); });
+}
+
 int qpipe_cuda_empty_cache() noexcept {
   return without_exceptions([] { cuda_allocator()->emptyCache(); });
 }

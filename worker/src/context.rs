@@ -84,6 +84,11 @@ impl<'a> Context<'a> {
         self.action.threads
     }
 
+    /// Bytes of memory that the action was told to make do with.
+    pub fn max_memory(&self) -> Option<u64> {
+        self.action.max_memory
+    }
+
     /// Says how far the action is.
     pub fn progress(&self, done: u64, total: u64, unit: &str, note: Option<String>) {
         self.events.send(&Event::Progress { id: self.action.id, done, total, unit: unit.to_owned(), note });

@@ -13,6 +13,7 @@ unsafe extern "C" {
     fn qpipe_watch_peak(watch: *const c_void) -> i64;
     safe fn qpipe_cuda_reset_peak(device: i8) -> c_int;
     fn qpipe_cuda_peak(device: i8, bytes: *mut i64) -> c_int;
+    fn qpipe_cuda_free(device: i8, bytes: *mut i64) -> c_int;
     safe fn qpipe_cuda_empty_cache() -> c_int;
 }
 
@@ -127,6 +128,33 @@ pub fn release_cached(device: tch::Device) {
         // Fails only where CUDA was never initialized; then there is nothing to give back.
         let _ = qpipe_cuda_empty_cache();
     }
+}
+
+/// Bytes that could still be allocated on `device`: free memory of a GPU with what libtorch keeps for later, or what
+/// the system and the process's control group leave. `None` where nobody tells.
+pub fn available_bytes(device: tch::Device) -> Option<u64> {
+    match device {
+        tch::Device::Cpu => available_on_cpu(),
+        tch::Device::Cuda(index) => {
+            release_cached(device);
+            let mut bytes = 0;
+            // SAFETY: `bytes` is valid for the call.
+            let status = unsafe { qpipe_cuda_free(i8::try_from(index).ok()?, &raw mut bytes) };
+            if status == 0 { u64::try_from(bytes).ok() } else { None }
+        }
+        _ => None,
+    }
+}
+
+fn available_on_cpu() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let system = 1024 * line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?;
+    let of_group = |file: &str| -> Option<u64> {
+        fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok()?.trim().parse().ok()
+    };
+    let group = of_group("memory.max").zip(of_group("memory.current"));
+    Some(group.map_or(system, |(most, now)| system.min(most.saturating_sub(now))))
 }
 
 /// Peak resident memory of this process in bytes (VmHWM), since [`reset_process_peak`]; `None` where the

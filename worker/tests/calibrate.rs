@@ -5,11 +5,12 @@
 mod tiny_checkpoint;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fs_err as fs;
-use qpipe_nodes::protocol::{Action, Device, Event, Input};
-use qpipe_worker::calibrate::{self, Statistics};
+use qpipe_nodes::protocol::{Action, Device, Event, Failure, Input};
+use qpipe_worker::calibrate::{self, Statistics, Way};
 use qpipe_worker::context::{Context, Events, Facts};
 use qpipe_worker::error::ActionError;
 use qpipe_worker::model::block::INPUTS;
@@ -18,14 +19,45 @@ use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 use tempfile::TempDir;
 
-/// Nobody listens.
-#[derive(Default)]
+/// Keeps events, and sets `stop` at the first progress event after `patience` others.
 struct Recorder {
+    events: Mutex<Vec<Event>>,
+    patience: usize,
     stop: AtomicBool,
 }
 
+impl Default for Recorder {
+    fn default() -> Self {
+        Self::stopping_after(usize::MAX)
+    }
+}
+
+impl Recorder {
+    fn stopping_after(patience: usize) -> Self {
+        Self { events: Mutex::default(), patience, stop: AtomicBool::new(false) }
+    }
+
+    fn count(&self, matches: impl Fn(&Event) -> bool) -> usize {
+        self.events.lock().unwrap().iter().filter(|event| matches(event)).count()
+    }
+
+    fn logs(&self) -> Vec<String> {
+        let events = self.events.lock().unwrap();
+        let texts = events.iter().filter_map(|event| match event {
+            Event::Log { message, .. } => Some(message.clone()),
+            _ => None,
+        });
+        texts.collect()
+    }
+}
+
 impl Events for Recorder {
-    fn send(&self, _event: &Event) {}
+    fn send(&self, event: &Event) {
+        self.events.lock().unwrap().push(event.clone());
+        if self.count(|event| matches!(event, Event::Progress { .. })) > self.patience {
+            self.stop.store(true, Ordering::SeqCst);
+        }
+    }
 }
 
 /// A model, rows, and folders for attempts at calibrating.
@@ -63,6 +95,33 @@ impl Bench {
         previous: Option<&str>,
         recorder: &Recorder,
     ) -> Result<Facts, ActionError> {
+        self.attempt_as(None, scratch, params, previous, recorder)
+    }
+
+    fn attempt_limited(
+        &self,
+        scratch: &str,
+        params: Value,
+        max_memory: Option<u64>,
+        recorder: &Recorder,
+    ) -> Result<Facts, ActionError> {
+        let action = Action { max_memory, ..self.action(scratch, params, None) };
+        calibrate::run(&Context::new(&action, recorder, &recorder.stop))
+    }
+
+    fn attempt_as(
+        &self,
+        way: Option<Way>,
+        scratch: &str,
+        params: Value,
+        previous: Option<&str>,
+        recorder: &Recorder,
+    ) -> Result<Facts, ActionError> {
+        let action = self.action(scratch, params, previous);
+        calibrate::run_as(&Context::new(&action, recorder, &recorder.stop), way)
+    }
+
+    fn action(&self, scratch: &str, params: Value, previous: Option<&str>) -> Action {
         let mut inputs = vec![
             ("model".to_owned(), Input::One(self.path("model"))),
             ("data".to_owned(), Input::One(self.path("rows.jsonl"))),
@@ -70,7 +129,7 @@ impl Bench {
         inputs.extend(previous.map(|name| ("previous".to_owned(), Input::One(self.path(name).join("out")))));
         let mut all = json!({"max_length": 2048, "seed": 0, "statistics": "moments"});
         all.as_object_mut().unwrap().extend(params.as_object().unwrap().clone());
-        let action = Action {
+        Action {
             id: 1,
             kind: "calibrate".to_owned(),
             params: all,
@@ -79,8 +138,7 @@ impl Bench {
             device: Device::Cpu,
             threads: 1,
             max_memory: None,
-        };
-        calibrate::run(&Context::new(&action, recorder, &recorder.stop))
+        }
     }
 
     fn run(&self, scratch: &str, params: Value) -> (Facts, Statistics) {
@@ -141,6 +199,13 @@ fn plain_inputs(model: &Path, sequences: &[Vec<i64>]) -> Vec<(String, Tensor)> {
 fn distance(a: &Tensor, b: &Tensor) -> f64 {
     let (a, b) = (a.to_kind(Kind::Double), b.to_kind(Kind::Double));
     f64::try_from((&a - &b).abs().max() / b.abs().max()).unwrap()
+}
+
+fn failure(error: ActionError) -> (Failure, String, Option<String>) {
+    match error {
+        ActionError::Failed { class, message, help } => (class, message, help),
+        ActionError::Stopped => panic!("the action was stopped"),
+    }
 }
 
 #[test]
@@ -229,4 +294,202 @@ fn a_larger_calibration_goes_on_from_a_smaller_one_to_the_bit() {
     let params = json!({"samples": 57, "statistics": "ranges"});
     bench.attempt("less", params, Some("20-moments"), &Recorder::default()).unwrap();
     assert_eq!(bench.bytes("less"), bench.bytes("57-ranges"));
+}
+
+const WAYS: [Way; 3] = [Way::Resident, Way::Streamed, Way::StreamedFromDisk];
+
+#[test]
+fn every_way_gives_the_same_bytes() {
+    let bench = Bench::new();
+    bench.run("20", json!({"samples": 20}));
+    bench.run("57", json!({"samples": 57}));
+    for way in WAYS {
+        let name = format!("{way:?}");
+        let attempt = |scratch: &str, previous| {
+            let params = json!({"samples": 57});
+            bench.attempt_as(Some(way), scratch, params, previous, &Recorder::default()).unwrap();
+            assert_eq!(bench.bytes(scratch), bench.bytes("57"), "{scratch}");
+        };
+        attempt(&name, None);
+        attempt(&format!("{name} from 20"), Some("20"));
+    }
+}
+
+#[test]
+fn little_memory_is_made_do_with() {
+    let bench = Bench::new();
+    let (_, statistics) = bench.run("a", json!({"samples": 20}));
+    let recorder = Recorder::default();
+    bench.attempt_limited("b", json!({"samples": 20}), Some(1), &recorder).unwrap();
+    assert!(recorder.logs().iter().any(|log| log.starts_with("block by block")), "{:?}", recorder.logs());
+    assert_eq!(bench.bytes("a"), bench.bytes("b"));
+    assert_eq!(statistics.samples(), 20);
+}
+
+/// SIGTERM after a few micro-batches, again and again: the attempt ends with a unit, the next one goes on from it.
+#[test]
+fn an_interrupted_calibration_goes_on_to_the_same_bytes() {
+    let bench = Bench::new();
+    bench.run("whole", json!({"samples": 57}));
+    for way in WAYS {
+        let scratch = format!("{way:?}");
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            // Hidden states in memory are passed through the finished blocks again, so each attempt gets longer.
+            let recorder = Recorder::stopping_after(2 * attempts);
+            match bench.attempt_as(Some(way), &scratch, json!({"samples": 57}), None, &recorder) {
+                Ok(_) => break,
+                Err(ActionError::Stopped) => assert!(attempts < 40, "no progress"),
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        assert!(attempts > 3, "{attempts}");
+        assert_eq!(bench.bytes(&scratch), bench.bytes("whole"), "{way:?}");
+    }
+}
+
+/// Killed outright: units that were published remain, and what was written meanwhile is not looked at.
+#[test]
+fn a_killed_calibration_goes_on_from_its_units() {
+    let bench = Bench::new();
+    bench.run("whole", json!({"samples": 57}));
+    for way in WAYS {
+        let (first, second) = (format!("{way:?} first"), format!("{way:?} second"));
+        let stopped = Recorder::stopping_after(3);
+        bench.attempt_as(Some(way), &first, json!({"samples": 57}), None, &stopped).unwrap_err();
+        let units = bench.path(&second).join("units");
+        fs::create_dir_all(&units).unwrap();
+        for entry in fs::read_dir(bench.path(&first).join("units")).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), units.join(entry.file_name())).unwrap();
+        }
+        fs::write(units.join("from-block-00000-batch-000009.safetensors.partial"), "torn").unwrap();
+        let recorder = Recorder::default();
+        bench.attempt_as(Some(way), &second, json!({"samples": 57}), None, &recorder).unwrap();
+        assert!(
+            recorder.logs().iter().any(|log| log.contains("an earlier attempt")),
+            "{:?}",
+            recorder.logs()
+        );
+        assert_eq!(bench.bytes(&second), bench.bytes("whole"), "{way:?}");
+    }
+}
+
+#[test]
+fn more_samples_than_rows_are_refused_with_both_numbers() {
+    let bench = Bench::new();
+    let error = bench.attempt("a", json!({"samples": 61}), None, &Recorder::default()).unwrap_err();
+    let (class, message, help) = failure(error);
+    assert_eq!(class, Failure::User);
+    assert!(message.starts_with("61 samples are asked for") && message.contains("60 rows"), "{message}");
+    assert_eq!(help.unwrap(), "Set `samples` to 60 or less, or add rows.");
+}
+
+#[test]
+fn long_samples_are_cut_and_empty_rows_passed_over_and_both_are_said() {
+    let bench = Bench::new();
+    let recorder = Recorder::default();
+    let params = json!({"samples": 60, "max_length": 50, "statistics": "ranges"});
+    let facts = bench.attempt("a", params, None, &recorder).unwrap();
+    let sequences = bench.open("a").sequences().unwrap();
+    assert_eq!(sequences.iter().map(Vec::len).max(), Some(50));
+    let cut = sequences.iter().filter(|ids| ids.len() == 50).count();
+    let logs = recorder.logs();
+    let said = facts["cut"].as_u64().unwrap();
+    assert!(said > 0 && said <= cut as u64);
+    assert_eq!(logs[0], format!("{said} of 60 samples were cut to 50 tokens"));
+    assert!(logs[1].starts_with("3 empty rows are passed over, `"), "{}", logs[1]);
+    assert!(logs[1].contains("line "), "{}", logs[1]);
+    assert_eq!(facts["empty"], 3);
+}
+
+#[test]
+fn one_sample_of_one_token_is_enough() {
+    let bench = Bench::new();
+    bench.write_rows(&[json!({"text": "a"})]);
+    let recorder = Recorder::default();
+    let facts = bench.attempt("a", json!({"samples": 1}), None, &recorder).unwrap();
+    assert_eq!(facts["tokens"], 1);
+    let statistics = bench.open("a");
+    let ranges = statistics.ranges("model.layers.1.mlp.down_proj").unwrap();
+    assert!(ranges.min.equal(&ranges.max));
+    let moments = statistics.moments("model.layers.1.mlp.down_proj").unwrap();
+    assert_eq!(moments.size(), [48, 48]);
+    assert!(distance(&moments.diag(0), &ranges.absmax.square()) < 1e-6);
+    let scarce: Vec<String> = recorder.logs().into_iter().filter(|log| log.contains("singular")).collect();
+    assert_eq!(scarce.len(), 1, "said once");
+    assert!(scarce[0].contains("1 tokens, fewer than the 48 channels"), "{scarce:?}");
+}
+
+#[test]
+fn rows_of_every_shape_become_the_text_that_the_model_reads() {
+    let bench = Bench::new();
+    bench.write_rows(&[
+        json!({"prompt": "ab", "completion": "cd"}),
+        json!({"prompt": "ab", "completion": "cd"}),
+        json!({"prompt": "", "completion": ""}),
+    ]);
+    let (_, statistics) = bench.run("a", json!({"samples": 2, "statistics": "samples"}));
+    let expected: Vec<i64> = "abcd".bytes().map(i64::from).collect();
+    assert_eq!(statistics.sequences().unwrap(), [expected.clone(), expected]);
+    bench.write_rows(&[json!({"instruction": "Add.", "input": "1 1", "output": "2"})]);
+    let (_, statistics) = bench.run("b", json!({"samples": 1, "statistics": "samples"}));
+    let ids: Vec<u8> = statistics.sequences().unwrap()[0].iter().map(|id| *id as u8).collect();
+    assert!(String::from_utf8(ids).unwrap().ends_with("### Input:\n1 1\n\n### Response:\n2"));
+    bench.write_rows(&[json!({"messages": [{"role": "user", "content": "hi"}]})]);
+    let params = json!({"samples": 1, "statistics": "samples"});
+    let (class, message, _) = failure(bench.attempt("c", params, None, &Recorder::default()).unwrap_err());
+    assert_eq!(class, Failure::User);
+    assert!(message.contains("line 1") && message.contains("chat template"), "{message}");
+}
+
+/// An embedding with an infinity at the letter q: the sample that has it is named, and the first layer that sees it.
+#[test]
+fn a_value_that_is_not_finite_is_named() {
+    let bench = Bench::new();
+    let poisoned = u64::from(b'q') * 32;
+    tiny_checkpoint::write(&bench.path("model"), |number| {
+        if number == poisoned { f32::INFINITY } else { tiny_checkpoint::random_weight(number) }
+    });
+    let mut rows: Vec<Value> = (0..10).map(|i| json!({"text": "abcdefgh".repeat(i + 1)})).collect();
+    rows[6] = json!({"text": "abcq"});
+    bench.write_rows(&rows);
+    for way in WAYS {
+        let params = json!({"samples": 10});
+        let outcome = bench.attempt_as(Some(way), &format!("{way:?}"), params, None, &Recorder::default());
+        let (class, message, _) = failure(outcome.unwrap_err());
+        assert_eq!(class, Failure::Deterministic);
+        assert!(
+            message.starts_with("the input of `model.layers.0.self_attn.q_proj` is not finite"),
+            "{message}"
+        );
+        assert!(message.ends_with("rows.jsonl`, line 7"), "{message}");
+    }
+}
+
+/// A norm that silences a channel: it is zero for every token, and counted.
+#[test]
+fn dead_channels_are_counted_and_zero() {
+    let bench = Bench::new();
+    // Embedding, final norm, then block 0's first norm: its channel 5.
+    let silent = 256 * 32 + 32 + 5;
+    tiny_checkpoint::write(&bench.path("model"), |number| {
+        if number == silent { 0.0 } else { tiny_checkpoint::random_weight(number) }
+    });
+    let (facts, statistics) = bench.run("a", json!({"samples": 20}));
+    assert_eq!(facts["dead_channels"], 1);
+    let moments = statistics.moments("model.layers.0.self_attn.k_proj").unwrap();
+    assert_eq!(moments.get(5).abs().sum(Kind::Float).double_value(&[]), 0.0);
+    assert_eq!(statistics.ranges("model.layers.0.self_attn.v_proj").unwrap().absmax.double_value(&[5]), 0.0);
+}
+
+#[test]
+fn what_was_not_measured_is_said() {
+    let bench = Bench::new();
+    let (_, statistics) = bench.run("a", json!({"samples": 10, "statistics": "ranges"}));
+    let error = statistics.moments("model.layers.0.mlp.up_proj").unwrap_err();
+    assert!(error.to_string().ends_with("holds no moments"), "{error}");
+    let error = statistics.ranges("model.layers.7.mlp.up_proj").unwrap_err();
+    assert!(error.to_string().contains("`model.layers.7.mlp.up_proj`"), "{error}");
 }

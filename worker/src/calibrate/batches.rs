@@ -21,9 +21,9 @@ pub struct MicroBatch {
     pub length: usize,
 }
 
-/// The micro-batches of the samples from number `from` (a multiple of the grid) on.
-pub fn grid(sequences: &[Vec<i64>], from: usize) -> Vec<MicroBatch> {
-    let numbers: Vec<usize> = (from..sequences.len()).collect();
+/// The micro-batches of all samples.
+pub fn grid(sequences: &[Vec<i64>]) -> Vec<MicroBatch> {
+    let numbers: Vec<usize> = (0..sequences.len()).collect();
     let mut batches = Vec::new();
     for ten in numbers.chunks(Calibrate::GRID as usize) {
         let mut ten = ten.to_vec();
@@ -41,6 +41,11 @@ pub fn grid(sequences: &[Vec<i64>], from: usize) -> Vec<MicroBatch> {
     batches
 }
 
+/// How many micro-batches the first `samples` samples make, a multiple of the grid.
+pub fn batches_of(grid: &[MicroBatch], samples: usize) -> usize {
+    grid.iter().take_while(|batch| batch.samples.iter().all(|&sample| sample < samples)).count()
+}
+
 impl MicroBatch {
     /// Whether a sample of `length` tokens, no longer than those it holds, may join.
     fn takes(&self, length: usize) -> bool {
@@ -48,10 +53,9 @@ impl MicroBatch {
         cells <= SMALL || (cells <= LARGEST && 8 * length >= 7 * self.length)
     }
 
-    /// The first sample number after the ten that the batch belongs to, if there are that many.
-    pub fn end_of_ten(&self) -> usize {
-        let ten = Calibrate::GRID as usize;
-        self.samples.iter().max().map_or(0, |last| (last / ten + 1) * ten)
+    /// Places of tokens, padding included.
+    pub fn cells(&self) -> u64 {
+        (self.samples.len() * self.length) as u64
     }
 
     /// The batch as the model takes it.
@@ -111,12 +115,11 @@ mod tests {
     fn the_grid_of_more_samples_begins_with_that_of_fewer() {
         let lengths: Vec<usize> = (0..57).map(|i| 20 + i * 37 % 300).collect();
         let all = sequences(&lengths);
-        let whole = grid(&all, 0);
+        let whole = grid(&all);
         for count in [10, 20, 50] {
-            let fewer = grid(&all[..count], 0);
+            let fewer = grid(&all[..count]);
             assert_eq!(fewer, whole[..fewer.len()]);
-            assert_eq!(grid(&all, count), whole[fewer.len()..]);
-            assert_eq!(fewer.last().unwrap().end_of_ten(), count);
+            assert_eq!(batches_of(&whole, count), fewer.len());
         }
         let mut seen: Vec<usize> = whole.iter().flat_map(|batch| batch.samples.clone()).collect();
         seen.sort_unstable();
@@ -128,16 +131,16 @@ mod tests {
         let lengths = |batches: Vec<MicroBatch>| -> Vec<usize> {
             batches.iter().map(|batch| batch.samples.len()).collect()
         };
-        assert_eq!(lengths(grid(&sequences(&[30, 20, 25, 5, 28, 22, 21, 27, 29, 1]), 0)), [10]);
-        assert_eq!(lengths(grid(&sequences(&[256; 10]), 0)), [10]);
-        assert_eq!(lengths(grid(&sequences(&[2048; 10]), 0)), [2, 2, 2, 2, 2]);
-        assert_eq!(lengths(grid(&sequences(&[1000, 999, 500, 490, 10, 9]), 0)), [2, 2, 2]);
+        assert_eq!(lengths(grid(&sequences(&[30, 20, 25, 5, 28, 22, 21, 27, 29, 1]))), [10]);
+        assert_eq!(lengths(grid(&sequences(&[256; 10]))), [10]);
+        assert_eq!(lengths(grid(&sequences(&[2048; 10]))), [2, 2, 2, 2, 2]);
+        assert_eq!(lengths(grid(&sequences(&[1000, 999, 500, 490, 10, 9]))), [2, 2, 2]);
     }
 
     #[test]
     fn padding_is_left_out() {
         let all = sequences(&[2, 3]);
-        let laid = grid(&all, 0)[0].lay(&all, Device::Cpu).unwrap();
+        let laid = grid(&all)[0].lay(&all, Device::Cpu).unwrap();
         assert_eq!(Vec::<Vec<i64>>::try_from(&laid.ids).unwrap(), [[1, 2, 3], [1, 2, 0]]);
         assert_eq!(Vec::<Vec<i64>>::try_from(&laid.positions).unwrap(), [[0, 1, 2], [0, 1, 2]]);
         let tokens = laid.tokens_of(&laid.ids.unsqueeze(2)).unwrap();

@@ -1,50 +1,44 @@
 //! The whole model in memory, with the running measurements of all blocks: a micro-batch goes through all blocks
 //! before the next one does.
 
-use qpipe_nodes::kinds::Extent;
+use std::path::Path;
 
-use super::accumulate::Accumulator;
-use super::batches::grid;
-use super::observe::{Traveller, accumulators, advance};
-use super::samples::Samples;
-use super::statistics::Statistics;
-use crate::context::Context;
+use super::measured;
+use super::observe::advance;
+use super::run::Run;
+use super::statistics::block_file;
+use super::units::Units;
 use crate::error::ActionError;
-use crate::model::{Attention, Block, BlockRunner};
+use crate::model::{Block, BlockRunner};
 
-/// The measurements of every block over all samples.
-pub(super) fn measure(
-    context: &Context<'_>,
-    runner: &BlockRunner<'_>,
-    samples: &Samples,
-    extent: Extent,
-    previous: Option<&Statistics>,
-) -> Result<Vec<Vec<Accumulator>>, ActionError> {
-    let device = context.device();
+/// Measures all blocks and writes their files into `out`. `bytes` is what the measurements take.
+pub(super) fn measure(run: &Run<'_>, bytes: u64, out: &Path) -> Result<(), ActionError> {
+    let context = run.context;
+    let runner = BlockRunner::new(run.checkpoint, run.options)?;
     let blocks: Vec<Block> =
         (0..runner.blocks()).map(|index| runner.load_block(index)).collect::<Result<_, _>>()?;
-    let mut measured: Vec<Vec<Accumulator>> = (0..runner.blocks())
-        .map(|index| match previous {
-            Some(previous) => previous.accumulators(index, extent, device),
-            None => Ok(accumulators(runner.config(), extent, device)?),
-        })
-        .collect::<Result<_, _>>()?;
-    let total = samples.sequences.len() as u64;
-    let mut done = previous.map_or(0, Statistics::samples);
-    for batch in &grid(&samples.sequences, done as usize) {
-        context.check_stop()?;
-        let laid = batch.lay(&samples.sequences, device)?;
-        let mut traveller = Traveller {
-            batch,
-            frame: runner.frame(&laid.positions, &Attention::Causal),
-            hidden: runner.embed(&laid.ids)?,
-            laid,
-        };
-        for (index, (block, measured)) in blocks.iter().zip(&mut measured).enumerate() {
-            advance(runner, (index, block), &mut traveller, samples, measured)?;
+    let mut units = Units::new(context, 0, bytes);
+    let mut progress = run.begin(0..runner.blocks(), &mut units)?;
+    let total = run.samples.sequences.len() as u64;
+    context.progress(run.samples_in(progress.done), total, "samples", None);
+    while progress.done < run.batches.len() {
+        if let Err(stopped) = context.check_stop() {
+            units.publish(&progress)?;
+            return Err(stopped);
         }
-        done += batch.samples.len() as u64;
-        context.progress(done, total, "samples", None);
+        let hidden = run.embedded(&runner, progress.done)?;
+        let mut traveller = run.traveller(&runner, progress.done, hidden)?;
+        for (index, (block, measured)) in blocks.iter().zip(&mut progress.blocks).enumerate() {
+            advance(&runner, (index, block), &mut traveller, run.samples, measured)?;
+        }
+        progress.done += 1;
+        if progress.done < run.batches.len() {
+            units.publish_if_due(&progress)?;
+        }
+        context.progress(run.samples_in(progress.done), total, "samples", None);
     }
-    Ok(measured)
+    for (index, measured) in progress.blocks.iter().enumerate() {
+        measured::write(&out.join(block_file(index)), index, std::slice::from_ref(measured))?;
+    }
+    Ok(())
 }

@@ -3,13 +3,8 @@
 //! ```text
 //! statistics.json              what was measured on how many tokens; which linear layers share an input
 //! samples.safetensors          ids i32 [tokens], lengths i32 [samples]: the samples in their order
-//! block-00000.safetensors      of each input of block 0, under the name of the first linear layer it goes to:
-//!   NAME.minimum, NAME.maximum   f32 [K]
-//!   NAME.magnitude               f64 [K], the sum of |x|
-//!   NAME.moments                 f32 [K (K + 1) / 2], the sum of x xᵀ: entry (i, j <= i) at i (i + 1) / 2 + j
+//! block-00000.safetensors      what was measured of the inputs in block 0, see [`super::measured`]
 //! ```
-//!
-//! Sums are not divided, so that a larger calibration goes on from them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,7 +16,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::accumulate::Accumulator;
 use super::error::CalibrateError;
-use super::moments::{self, Moments};
+use super::measured::MeasuredFile;
+use super::moments;
 use crate::model::block::INPUTS;
 use crate::model::decoder::block_name;
 use crate::model::{TensorFiles, save};
@@ -68,6 +64,8 @@ pub struct InputSummary {
     pub linears: Vec<String>,
     /// K.
     pub channels: i64,
+    /// Channels that are zero for every token.
+    pub dead: i64,
     /// Tokens that were measured.
     pub tokens: u64,
     /// The file in the artifact.
@@ -80,16 +78,25 @@ impl Summary {
         Self { format: FORMAT, statistics, samples, tokens, cut, inputs: Vec::new() }
     }
 
-    /// Adds the inputs of block `index`.
-    pub fn add_block(&mut self, index: usize, accumulators: &[Accumulator]) {
-        for ((_, parts), accumulator) in INPUTS.iter().zip(accumulators) {
+    /// Adds the inputs of block `index`, whose file is in `folder`.
+    pub fn add_block(&mut self, folder: &Path, index: usize) -> Result<(), CalibrateError> {
+        let name = block_file(index);
+        let file = MeasuredFile::open(&folder.join(&name))?;
+        for (_, parts) in INPUTS {
+            let linears: Vec<String> =
+                parts.iter().map(|part| format!("{}.{part}", block_name(index))).collect();
+            let (minimum, maximum) =
+                (file.figure(&linears[0], "minimum", None)?, file.figure(&linears[0], "maximum", None)?);
+            let dead = (minimum.f_eq(0)?).f_logical_and(&maximum.f_eq(0)?)?.f_sum(Kind::Int64)?;
             self.inputs.push(InputSummary {
-                linears: parts.iter().map(|part| format!("{}.{part}", block_name(index))).collect(),
-                channels: accumulator.channels(),
-                tokens: accumulator.tokens,
-                file: block_file(index),
+                channels: minimum.size()[0],
+                dead: i64::try_from(dead)?,
+                tokens: file.tokens(&linears[0])?,
+                linears,
+                file: name.clone(),
             });
         }
+        Ok(())
     }
 
     /// Writes it into `folder`.
@@ -113,23 +120,6 @@ pub fn write_samples(folder: &Path, sequences: &[Vec<i64>]) -> Result<(), Calibr
     Ok(save::write_tensors(&folder.join(SAMPLES), &tensors)?)
 }
 
-/// Writes what was measured of block `index` to `file`.
-pub fn write_block(file: &Path, index: usize, accumulators: &[Accumulator]) -> Result<(), CalibrateError> {
-    let mut tensors = Vec::new();
-    for ((part, _), accumulator) in INPUTS.iter().zip(accumulators) {
-        let mut push = |figure: &str, tensor: Tensor| {
-            tensors.push((format!("{}.{part}.{figure}", block_name(index)), tensor));
-        };
-        push("minimum", accumulator.minimum.shallow_clone());
-        push("maximum", accumulator.maximum.shallow_clone());
-        push("magnitude", accumulator.magnitude.shallow_clone());
-        if let Some(moments) = &accumulator.moments {
-            push("moments", moments.packed()?);
-        }
-    }
-    Ok(save::write_tensors(file, &tensors)?)
-}
-
 /// A calibration, opened. Tensors are read when they are asked for, to the CPU.
 #[derive(Debug)]
 pub struct Statistics {
@@ -137,7 +127,7 @@ pub struct Statistics {
     summary: Summary,
     /// Index into the summary's inputs, by linear layer.
     inputs: BTreeMap<String, usize>,
-    files: BTreeMap<String, TensorFiles>,
+    files: BTreeMap<String, MeasuredFile>,
 }
 
 impl Statistics {
@@ -153,9 +143,12 @@ impl Statistics {
         let mut inputs = BTreeMap::new();
         let mut files = BTreeMap::new();
         for (index, input) in summary.inputs.iter().enumerate() {
+            if input.linears.is_empty() {
+                return Err(broken(format!("input {index} goes to no linear layer")));
+            }
             inputs.extend(input.linears.iter().map(|linear| (linear.clone(), index)));
             if !files.contains_key(&input.file) {
-                files.insert(input.file.clone(), TensorFiles::open(&folder.join(&input.file))?);
+                files.insert(input.file.clone(), MeasuredFile::open(&folder.join(&input.file))?);
             }
         }
         Ok(Self { folder: folder.to_owned(), summary, inputs, files })
@@ -179,8 +172,9 @@ impl Statistics {
     /// Extremes and mean magnitude of each channel of the input of the layer `linear`.
     pub fn ranges(&self, linear: &str) -> Result<Ranges, CalibrateError> {
         let input = self.input(linear, Extent::Ranges)?;
-        let (min, max) = (self.figure(input, "minimum")?, self.figure(input, "maximum")?);
-        let sum = self.figure(input, "magnitude")?;
+        let (file, name) = (&self.files[&input.file], &input.linears[0]);
+        let figure = |figure: &str| file.figure(name, figure, Some(input.channels));
+        let (min, max, sum) = (figure("minimum")?, figure("maximum")?, figure("magnitude")?);
         Ok(Ranges {
             absmax: min.f_abs()?.f_maximum(&max.f_abs()?)?,
             min,
@@ -192,7 +186,8 @@ impl Statistics {
     /// The sum over all tokens of x xᵀ, not divided: f32 [K, K], of the input of the layer `linear`.
     pub fn moments(&self, linear: &str) -> Result<Tensor, CalibrateError> {
         let input = self.input(linear, Extent::Moments)?;
-        Ok(moments::unpack(&self.packed(input)?, input.channels)?)
+        let packed = self.files[&input.file].packed(&input.linears[0], input.channels)?;
+        Ok(moments::unpack(&packed, input.channels)?)
     }
 
     /// Token ids of the samples, in their order.
@@ -223,22 +218,8 @@ impl Statistics {
         extent: Extent,
         device: Device,
     ) -> Result<Vec<Accumulator>, CalibrateError> {
-        let read = |(part, _): &(&str, &[&str])| {
-            let input = self.input(&format!("{}.{part}", block_name(index)), extent)?;
-            let figure = |name: &str| Ok::<_, CalibrateError>(self.figure(input, name)?.f_to_device(device)?);
-            let moments = match extent {
-                Extent::Moments => Some(Moments::from_packed(&self.packed(input)?, input.channels, device)?),
-                Extent::Samples | Extent::Ranges => None,
-            };
-            Ok(Accumulator {
-                tokens: input.tokens,
-                minimum: figure("minimum")?,
-                maximum: figure("maximum")?,
-                magnitude: figure("magnitude")?,
-                moments,
-            })
-        };
-        INPUTS.iter().map(read).collect()
+        let input = self.input(&format!("{}.{}", block_name(index), INPUTS[0].0), extent)?;
+        self.files[&input.file].block(index, extent, device)
     }
 
     fn input(&self, linear: &str, wanted: Extent) -> Result<&InputSummary, CalibrateError> {
@@ -250,38 +231,5 @@ impl Statistics {
         }
         let index = self.inputs.get(linear).ok_or_else(unknown)?;
         self.summary.inputs.get(*index).ok_or_else(unknown)
-    }
-
-    fn figure(&self, input: &InputSummary, name: &str) -> Result<Tensor, CalibrateError> {
-        let tensor = self.stored(input, name)?;
-        self.expect(input, name, &tensor, input.channels)?;
-        Ok(tensor)
-    }
-
-    fn packed(&self, input: &InputSummary) -> Result<Tensor, CalibrateError> {
-        let tensor = self.stored(input, "moments")?;
-        self.expect(input, "moments", &tensor, input.channels * (input.channels + 1) / 2)?;
-        Ok(tensor)
-    }
-
-    fn stored(&self, input: &InputSummary, figure: &str) -> Result<Tensor, CalibrateError> {
-        let name = input.linears.first().map_or("", String::as_str);
-        Ok(self.files[&input.file].tensor(&format!("{name}.{figure}"))?)
-    }
-
-    fn expect(
-        &self,
-        input: &InputSummary,
-        name: &str,
-        tensor: &Tensor,
-        length: i64,
-    ) -> Result<(), CalibrateError> {
-        let kind = if name == "magnitude" { Kind::Double } else { Kind::Float };
-        if tensor.kind() == kind && tensor.size() == [length] {
-            return Ok(());
-        }
-        let problem =
-            format!("`{name}` is {:?} {:?}, expected {kind:?} [{length}]", tensor.kind(), tensor.size());
-        Err(CalibrateError::Broken { file: self.folder.join(&input.file), problem })
     }
 }

@@ -68,8 +68,7 @@ pub fn write_checkpoint<E: From<ModelError>>(
 /// Writes `tensors` to one safetensors file: adapters, states of an optimizer.
 pub fn write_tensors(file: &Path, tensors: &[(String, Tensor)]) -> Result<(), ModelError> {
     let specs = tensors.iter().map(|(name, tensor)| TensorSpec::of(name, tensor)).collect();
-    let mut writer = CheckpointWriter { files: Vec::new(), places: BTreeMap::new(), left: 0, index: None };
-    writer.add_file(file.to_owned(), specs)?;
+    let mut writer = CheckpointWriter::single(file, specs)?;
     for (name, tensor) in tensors {
         writer.put(name, tensor)?;
     }
@@ -101,6 +100,13 @@ impl CheckpointWriter {
     /// [`SHARD_BYTES`] with an index. Shards follow the order of `tensors`.
     pub fn create(folder: &Path, tensors: Vec<TensorSpec>) -> Result<Self, ModelError> {
         Self::create_sharded(folder, tensors, SHARD_BYTES)
+    }
+
+    /// Makes one file of `tensors`, whatever its size and name: no checkpoint, but written in the same way.
+    pub fn single(file: &Path, tensors: Vec<TensorSpec>) -> Result<Self, ModelError> {
+        let mut this = Self { files: Vec::new(), places: BTreeMap::new(), left: 0, index: None };
+        this.add_file(file.to_owned(), tensors)?;
+        Ok(this)
     }
 
     fn create_sharded(folder: &Path, tensors: Vec<TensorSpec>, shard_bytes: u64) -> Result<Self, ModelError> {

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use qpipe_nodes::kinds::Extent;
 use qpipe_nodes::protocol::{Action, Device, Event, Input};
 use qpipe_worker::calibrate::accumulate::Accumulator;
-use qpipe_worker::calibrate::statistics::{Summary, block_file, write_block, write_samples};
+use qpipe_worker::calibrate::measured;
+use qpipe_worker::calibrate::statistics::{Summary, block_file, write_samples};
 use qpipe_worker::context::{Context, Events, Facts};
 use qpipe_worker::error::ActionError;
 use qpipe_worker::model::block::INPUTS;
@@ -101,8 +102,8 @@ fn measure(model: &Path, norms: Option<&Checkpoint>, out: &Path) {
             assert!(accumulator.add(&x).unwrap());
             accumulators.push(accumulator);
         });
-        write_block(&out.join(block_file(index)), index, &accumulators).unwrap();
-        summary.add_block(index, &accumulators);
+        measured::write(&out.join(block_file(index)), index, &[accumulators]).unwrap();
+        summary.add_block(out, index).unwrap();
     }
     summary.write(out).unwrap();
 }
