@@ -13,6 +13,7 @@
 //! Weights stay in their few bits in memory: [`PreparedLinear::bytes`] counts them. A kernel keeps one copy.
 
 mod activations;
+pub mod affine;
 pub mod int4;
 pub mod int8;
 pub mod packing;

@@ -63,6 +63,15 @@ impl Kernel for Reference {
             Codes::Int4 { packed, scale, group } => Box::new(ReferenceW4A16 {
                 packed: packed.f_to_device(layer.device)?,
                 scale: scale.f_to_device_(layer.device, layer.kind, false, false)?,
+                zero: None,
+                group: *group,
+                in_features,
+                bias,
+            }),
+            Codes::Int4Asym { packed, scale, zero, group } => Box::new(ReferenceW4A16 {
+                packed: packed.f_to_device(layer.device)?,
+                scale: scale.f_to_device_(layer.device, layer.kind, false, false)?,
+                zero: Some(zero.f_to_device(layer.device)?),
                 group: *group,
                 in_features,
                 bias,
@@ -128,6 +137,7 @@ impl PreparedLinear for ReferenceW4A8 {
 struct ReferenceW4A16 {
     packed: Tensor,
     scale: Tensor,
+    zero: Option<Tensor>,
     group: i64,
     in_features: i64,
     bias: Option<Tensor>,
@@ -138,13 +148,17 @@ impl PreparedLinear for ReferenceW4A16 {
         let codes =
             packing::unpack(&self.packed, self.in_features).expect("the shape was checked when it was made");
         let groups = codes.view([-1, self.in_features / self.group, self.group]);
+        let groups = match &self.zero {
+            Some(zero) => groups - zero.unsqueeze(-1),
+            None => groups,
+        };
         let weight = (groups.to_kind(x.kind()) * self.scale.unsqueeze(-1)).view([-1, self.in_features]);
         let product = x.to_kind(Kind::Float).matmul(&weight.to_kind(Kind::Float).tr());
         with_bias(product, &self.bias).to_kind(x.kind())
     }
 
     fn bytes(&self) -> u64 {
-        bytes_of([&self.packed, &self.scale].into_iter().chain(&self.bias))
+        bytes_of([&self.packed, &self.scale].into_iter().chain(&self.zero).chain(&self.bias))
     }
 }
 

@@ -25,7 +25,7 @@ pub fn codes(x: &Tensor, scale: &Tensor, bits: u32) -> Tensor {
 }
 
 /// The distance from 1 to the next larger number of a floating-point type.
-fn epsilon(kind: Kind) -> f64 {
+pub(crate) fn epsilon(kind: Kind) -> f64 {
     match kind {
         Kind::BFloat16 => 2_f64.powi(-7),
         Kind::Half => 2_f64.powi(-10),

@@ -97,6 +97,7 @@ mod tests {
             (Scheme::W4A16 { group: 128 }, Kind::Float),
             (Scheme::W4A16 { group: 128 }, Kind::BFloat16),
             (Scheme::W4A16 { group: 128 }, Kind::Half),
+            (Scheme::W4A16Asym { group: 128 }, Kind::BFloat16),
             (Scheme::W8A8Static, Kind::BFloat16),
             (Scheme::W4A8 { group: 128 }, Kind::BFloat16),
             (Scheme::W4A8Float { group: 128 }, Kind::BFloat16),

@@ -18,6 +18,11 @@ pub enum Scheme {
         /// Input channels that share a scale; K where an output channel has one scale.
         group: i64,
     },
+    /// [`Scheme::W4A16`] with a zero point besides a scale.
+    W4A16Asym {
+        /// Input channels that share a scale; K where an output channel has one scale.
+        group: i64,
+    },
     /// [`Scheme::W8A8`] with one scale for all activations, found beforehand.
     W8A8Static,
     /// int4 weights that an integer scale and zero of their group make int8 weights of one scale an output
@@ -39,6 +44,7 @@ impl fmt::Display for Scheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::W8A8 => f.write_str("W8A8"),
+            Self::W4A16Asym { group } => write!(f, "W4A16 g{group} asym"),
             Self::W8A8Static => f.write_str("W8A8 static"),
             Self::W4A8 { group } => write!(f, "W4A8 g{group}"),
             Self::W4A8Float { group } => write!(f, "W4A8 g{group} float"),
@@ -98,6 +104,17 @@ pub enum Codes {
         packed: Tensor,
         /// Floating point [N, K/group].
         scale: Tensor,
+        /// Input channels that share a scale.
+        group: i64,
+    },
+    /// [`Scheme::W4A16Asym`]: weight = (code - zero) · scale.
+    Int4Asym {
+        /// i32 [N, ⌈K/8⌉], see [`packing`].
+        packed: Tensor,
+        /// Floating point [N, K/group].
+        scale: Tensor,
+        /// i8 [N, K/group], codes: from -8 to 7.
+        zero: Tensor,
         /// Input channels that share a scale.
         group: i64,
     },
@@ -164,6 +181,12 @@ impl QuantizedWeight {
                 expect_packed(packed, *group, out_features, in_features)?;
                 expect("scale", scale, FLOATS, &[out_features, in_features / group])?;
             }
+            Codes::Int4Asym { packed, scale, zero, group } => {
+                expect_packed(packed, *group, out_features, in_features)?;
+                let groups = [out_features, in_features / group];
+                expect("scale", scale, FLOATS, &groups)?;
+                expect("zero", zero, &[Kind::Int8], &groups)?;
+            }
             Codes::Int8Static { weight, scale, input_scale } => {
                 expect("weight", weight, &[Kind::Int8], &[out_features, in_features])?;
                 expect("scale", scale, FLOATS, &[out_features, 1])?;
@@ -212,6 +235,7 @@ impl QuantizedWeight {
         match &self.codes {
             Codes::Int8 { .. } => Scheme::W8A8,
             Codes::Int4 { group, .. } => Scheme::W4A16 { group: *group },
+            Codes::Int4Asym { group, .. } => Scheme::W4A16Asym { group: *group },
             Codes::Int8Static { .. } => Scheme::W8A8Static,
             Codes::Progressive { group, .. } => Scheme::W4A8 { group: *group },
             Codes::Int4A8 { group, .. } => Scheme::W4A8Float { group: *group },

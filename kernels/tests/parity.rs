@@ -38,7 +38,12 @@ fn schemes(in_features: i64) -> Vec<Scheme> {
     let groups = [32, 64, 128, 256, 12, 13, in_features];
     for (index, &group) in groups.iter().enumerate() {
         if in_features % group == 0 && !groups[..index].contains(&group) {
-            schemes.extend([Scheme::W4A16 { group }, Scheme::W4A8 { group }, Scheme::W4A8Float { group }]);
+            schemes.extend([
+                Scheme::W4A16 { group },
+                Scheme::W4A16Asym { group },
+                Scheme::W4A8 { group },
+                Scheme::W4A8Float { group },
+            ]);
         }
     }
     schemes
@@ -61,6 +66,12 @@ fn weight(scheme: Scheme, out_features: i64, in_features: i64, kind: Kind, bias:
             input_scale: Tensor::full([1], 0.01, options),
         },
         Scheme::W4A16 { group } => Codes::Int4 { packed: packed(), scale: scale(in_features / group), group },
+        Scheme::W4A16Asym { group } => Codes::Int4Asym {
+            packed: packed(),
+            scale: scale(in_features / group),
+            zero: integers(-8, 7, in_features / group),
+            group,
+        },
         Scheme::W4A8Float { group } => {
             Codes::Int4A8 { packed: packed(), scale: scale(in_features / group), group }
         }
@@ -90,6 +101,9 @@ fn copy_of(weight: &QuantizedWeight) -> QuantizedWeight {
         }
         Codes::Int4 { packed, scale, group } => {
             Codes::Int4 { packed: copy(packed), scale: copy(scale), group: *group }
+        }
+        Codes::Int4Asym { packed, scale, zero, group } => {
+            Codes::Int4Asym { packed: copy(packed), scale: copy(scale), zero: copy(zero), group: *group }
         }
         Codes::Int4A8 { packed, scale, group } => {
             Codes::Int4A8 { packed: copy(packed), scale: copy(scale), group: *group }
@@ -174,6 +188,7 @@ fn leading_dimensions_pass_through() {
         Scheme::W8A8,
         Scheme::W8A8Static,
         Scheme::W4A16 { group: 32 },
+        Scheme::W4A16Asym { group: 32 },
         Scheme::W4A8 { group: 32 },
         Scheme::W4A8Float { group: 32 },
     ] {
@@ -203,6 +218,7 @@ fn weights_stay_packed() {
             (Scheme::W8A8, 8.1),
             (Scheme::W8A8Static, 8.1),
             (Scheme::W4A16 { group: 128 }, 4.3),
+            (Scheme::W4A16Asym { group: 128 }, 4.3),
             (Scheme::W4A8 { group: 128 }, 4.3),
             (Scheme::W4A8Float { group: 128 }, 4.3),
         ] {

@@ -8,7 +8,7 @@ use crate::packing::{self, OFFSET};
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
 
-use super::{GROUPS, TILE_WEIGHTS, scales_and_zeros};
+use super::{GROUPS, TILE_WEIGHTS, scales_and_offsets};
 
 /// Up to this many rows libtorch's operation is used, above it tiles. Its time grows with the rows, that of
 /// unpacking does not. Measured on one core with AVX-512 (K = 1024, N = 3072, g = 128, bf16, ms): 0.3 at 1
@@ -31,7 +31,10 @@ impl Kernel for PackedCpu {
     fn supports(&self, layer: &Layer) -> bool {
         layer.device == Device::Cpu
             && layer.kind == Kind::BFloat16
-            && matches!(layer.scheme, Scheme::W4A16 { group } if GROUPS.contains(&group))
+            && matches!(
+                layer.scheme,
+                Scheme::W4A16 { group } | Scheme::W4A16Asym { group } if GROUPS.contains(&group)
+            )
             && layer.out_features % CHANNELS == 0
             && Layout::of_this_machine().is_some()
     }
@@ -41,19 +44,22 @@ impl Kernel for PackedCpu {
         weight: QuantizedWeight,
         layer: &Layer,
     ) -> Result<Box<dyn PreparedLinear>, KernelError> {
-        let Codes::Int4 { packed, scale, group } = weight.codes() else {
-            unreachable!("supports() admits W4A16 only");
+        let (packed, scale, zero, group) = match weight.codes() {
+            Codes::Int4 { packed, scale, group } => (packed, scale, None, group),
+            Codes::Int4Asym { packed, scale, zero, group } => (packed, scale, Some(zero), group),
+            _ => unreachable!("supports() admits W4A16 only"),
         };
         let layout = Layout::of_this_machine().expect("supports() asks for it");
         let codes = packing::unpack(packed, weight.in_features())?;
         Ok(Box::new(PreparedPackedCpu {
             packed: convert(&codes)?,
-            scales_and_zeros: scales_and_zeros(&scale.f_to_kind(layer.kind)?)?,
+            scales_and_offsets: scales_and_offsets(&scale.f_to_kind(layer.kind)?, zero)?,
             bias: weight
                 .bias()
                 .map(|bias| bias.f_to_device_(layer.device, layer.kind, false, false))
                 .transpose()?,
             group: *group,
+            has_offsets: zero.is_some(),
             layout,
         }))
     }
@@ -184,10 +190,12 @@ struct PreparedPackedCpu {
     /// u8 [N, K/2] in libtorch's order.
     packed: Tensor,
     /// bf16 [K/g, N, 2].
-    scales_and_zeros: Tensor,
+    scales_and_offsets: Tensor,
     /// bf16 `[N]`.
     bias: Option<Tensor>,
     group: i64,
+    /// Whether any zero point is not 0.
+    has_offsets: bool,
     layout: Layout,
 }
 
@@ -201,7 +209,7 @@ impl PreparedPackedCpu {
             x.f_contiguous()?.f_internal_weight_int4pack_mm_for_cpu(
                 &self.packed,
                 self.group,
-                &self.scales_and_zeros,
+                &self.scales_and_offsets,
             )?
         } else {
             self.multiply_tiles(&x)?
@@ -218,14 +226,21 @@ impl PreparedPackedCpu {
         let (rows, in_features) = x.size2()?;
         let out_features = self.packed.size()[0];
         let groups = in_features / self.group;
-        let scales = self.scales_and_zeros.f_select(2, 0)?;
+        let scales = self.scales_and_offsets.f_select(2, 0)?;
+        let offsets = self.scales_and_offsets.f_select(2, 1)?;
         let y = Tensor::f_empty([rows, out_features], (x.kind(), x.device()))?;
         for tile in self.layout.tiles(out_features, TILE_WEIGHTS / in_features) {
             let channels = tile.channels();
             let mut weight = Tensor::f_empty(tile.shape(in_features), (x.kind(), x.device()))?;
             tile.unpack(&self.packed, &mut weight)?;
             let scale = scales.f_narrow(1, tile.start, channels)?.f_unsqueeze(1)?;
-            let _ = weight.f_view([groups, self.group, channels])?.f_mul_(&scale)?;
+            let mut grouped = weight.f_view([groups, self.group, channels])?;
+            if self.has_offsets {
+                // Whole numbers again, so that one product rounds, not a product and a sum.
+                let offset = offsets.f_narrow(1, tile.start, channels)?.f_unsqueeze(1)?;
+                let _ = grouped.f_add_(&offset.f_div(&scale)?.f_round()?)?;
+            }
+            let _ = grouped.f_mul_(&scale)?;
             let product = x.f_mm(&weight.f_view([in_features, channels])?)?;
             y.f_narrow(1, tile.start, channels)?.f_copy_(&product)?;
         }
@@ -239,7 +254,7 @@ impl PreparedLinear for PreparedPackedCpu {
     }
 
     fn bytes(&self) -> u64 {
-        bytes_of([&self.packed, &self.scales_and_zeros].into_iter().chain(&self.bias))
+        bytes_of([&self.packed, &self.scales_and_offsets].into_iter().chain(&self.bias))
     }
 }
 

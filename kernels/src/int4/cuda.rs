@@ -8,7 +8,7 @@ use crate::packing::{self, OFFSET};
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
 
-use super::{GROUPS, scales_and_zeros};
+use super::{GROUPS, scales_and_offsets};
 
 /// Up to this many rows libtorch's operation is used, above it tiles.
 const FEW_ROWS: i64 = 64;
@@ -53,7 +53,7 @@ impl Kernel for PackedCuda {
         let scale = scale.f_to_device_(layer.device, layer.kind, false, false)?;
         Ok(Box::new(PreparedPackedCuda {
             packed: convert(&bytes, weight.in_features())?,
-            scales_and_zeros: scales_and_zeros(&scale)?,
+            scales_and_offsets: scales_and_offsets(&scale, None)?,
             bias: weight
                 .bias()
                 .map(|bias| bias.f_to_device_(layer.device, layer.kind, false, false))
@@ -106,7 +106,7 @@ fn works(device: Device) -> bool {
             let packed = convert(&bytes, columns)?;
             let scales = Tensor::f_ones([rows, columns / 128], (Kind::BFloat16, device))?;
             let x = Tensor::f_ones([1, columns], (Kind::BFloat16, device))?;
-            let _ = x.f_internal_weight_int4pack_mm(&packed, 128, &scales_and_zeros(&scales)?)?;
+            let _ = x.f_internal_weight_int4pack_mm(&packed, 128, &scales_and_offsets(&scales, None)?)?;
             Ok(unpack(&packed)?.equal(&expected))
         };
         try_out().unwrap_or(false)
@@ -118,7 +118,7 @@ struct PreparedPackedCuda {
     /// i32 [N/8, K/(16 t), 32, t/2].
     packed: Tensor,
     /// bf16 [K/g, N, 2].
-    scales_and_zeros: Tensor,
+    scales_and_offsets: Tensor,
     /// bf16 `[N]`.
     bias: Option<Tensor>,
     group: i64,
@@ -131,7 +131,7 @@ impl PreparedPackedCuda {
         shape.push(self.packed.size()[0] * CHANNELS);
         let x = x.f_reshape([-1, in_features])?.f_contiguous()?;
         let y = if x.size()[0] <= FEW_ROWS {
-            x.f_internal_weight_int4pack_mm(&self.packed, self.group, &self.scales_and_zeros)?
+            x.f_internal_weight_int4pack_mm(&self.packed, self.group, &self.scales_and_offsets)?
         } else {
             self.multiply_tiles(&x)?
         };
@@ -146,7 +146,7 @@ impl PreparedPackedCuda {
     fn multiply_tiles(&self, x: &Tensor) -> Result<Tensor, TchError> {
         let (rows, in_features) = x.size2()?;
         let blocks = self.packed.size()[0];
-        let scales = self.scales_and_zeros.f_select(2, 0)?.f_tr()?;
+        let scales = self.scales_and_offsets.f_select(2, 0)?.f_tr()?;
         let y = Tensor::f_empty([rows, blocks * CHANNELS], (x.kind(), x.device()))?;
         let step = (TILE_WEIGHTS / in_features / CHANNELS).clamp(1, blocks);
         for first in (0..blocks).step_by(step as usize) {
@@ -168,6 +168,6 @@ impl PreparedLinear for PreparedPackedCuda {
     }
 
     fn bytes(&self) -> u64 {
-        bytes_of([&self.packed, &self.scales_and_zeros].into_iter().chain(&self.bias))
+        bytes_of([&self.packed, &self.scales_and_offsets].into_iter().chain(&self.bias))
     }
 }

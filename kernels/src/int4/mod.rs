@@ -20,9 +20,13 @@ const GROUPS: [i64; 4] = [32, 64, 128, 256];
 /// Weights in a tile: it stays in the second-level cache while it is unpacked and multiplied.
 const TILE_WEIGHTS: i64 = 1 << 18;
 
-/// Scales [N, K/g] in the layout of libtorch's operations, [K/g, N, 2]: scale and zero. They compute
-/// (nibble - 8) · scale + zero, so the zero of a symmetric weight is 0.
-fn scales_and_zeros(scale: &Tensor) -> Result<Tensor, TchError> {
+/// Scales [N, K/g] in the layout of libtorch's operations, [K/g, N, 2]: scale and offset. They compute
+/// (nibble - 8) · scale + offset, so the offset of a zero point z, i8 [N, K/g], is -z · scale.
+fn scales_and_offsets(scale: &Tensor, zero: Option<&Tensor>) -> Result<Tensor, TchError> {
     let scale = scale.f_tr()?;
-    Tensor::f_stack(&[&scale, &scale.f_zeros_like()?], 2)
+    let offset = match zero {
+        Some(zero) => zero.f_tr()?.f_neg()?.f_mul(&scale)?,
+        None => scale.f_zeros_like()?,
+    };
+    Tensor::f_stack(&[&scale, &offset], 2)
 }

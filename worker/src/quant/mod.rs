@@ -10,6 +10,7 @@
 //! `assemble` know no method. A finished block is a unit: after a crash it is not computed again.
 
 mod assemble;
+pub mod awq;
 mod blocks;
 mod error;
 mod layers;
@@ -78,6 +79,7 @@ fn method_of(
     checkpoint: &Checkpoint,
 ) -> Result<Box<dyn Method>, ActionError> {
     Ok(match options {
+        Quantize::Awq(options) => Box::new(awq::Awq::new(options, context)?),
         Quantize::Rtn(options) => Box::new(rtn::Rtn::new(options)),
         Quantize::Smoothquant(options) => {
             Box::new(smoothquant::Smoothquant::new(options, context, checkpoint)?)

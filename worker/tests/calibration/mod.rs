@@ -1,6 +1,7 @@
 //! A calibration of the tiny checkpoints in tests/golden/quant, and `quantize` with it.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(dead_code, reason = "not every test uses all of it")]
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -46,6 +47,12 @@ pub(crate) fn logits(folder: &Path, prompts: &[Vec<i64>], kind: Option<Kind>) ->
 pub(crate) fn scheme_name(folder: &Path) -> String {
     let checkpoint = Checkpoint::open(folder).unwrap();
     Decoder::load(&checkpoint, &LoadOptions::inference(tch::Device::Cpu, None)).unwrap().scheme_name()
+}
+
+/// Why the model in `folder` is not loaded.
+pub(crate) fn load_error(folder: &Path) -> String {
+    let checkpoint = Checkpoint::open(folder).unwrap();
+    Decoder::load(&checkpoint, &LoadOptions::inference(tch::Device::Cpu, None)).unwrap_err().to_string()
 }
 
 /// What a failed action says.

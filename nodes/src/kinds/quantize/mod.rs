@@ -1,5 +1,6 @@
 //! `quantize`: stores a model's linear layers in few bits. One file a method, and the table of them.
 
+mod awq;
 mod rtn;
 mod smoothquant;
 
@@ -11,6 +12,7 @@ use serde_json::Value;
 use crate::kind::{self, Target};
 use crate::{Arity, Artifact, Kind, KindSpec, ParamError, Port, Reading, Sensitivity};
 
+pub use awq::{Awq, AwqFormat};
 pub use rtn::Rtn;
 pub use smoothquant::{
     ActivationScales, Alpha, IntegerScheme, ScaleRule, Smoothquant, W4A8Format, WeightRounding,
@@ -93,6 +95,8 @@ macro_rules! methods {
 }
 
 methods! {
+    /// AWQ.
+    Awq,
     /// Round to nearest.
     Rtn,
     /// SmoothQuant.

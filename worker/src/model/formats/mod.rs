@@ -1,5 +1,6 @@
 //! How linear layers are stored in a checkpoint: one module a format.
 
+pub mod awq;
 pub mod compressed_tensors;
 pub mod qpipe_w4a8;
 mod quantized;
@@ -26,13 +27,14 @@ pub fn load_linear(
             let config = compressed_tensors::QuantizationConfig::parse(&checkpoint.config.file, config)?;
             compressed_tensors::read_linear(checkpoint, spec, &config)?
         }
+        awq::METHOD => awq::read_linear(checkpoint, spec, config)?,
         qpipe_w4a8::METHOD => qpipe_w4a8::read_linear(checkpoint, spec, config)?,
         other => {
             return Err(ModelError::Unsupported {
                 file: checkpoint.config.file.clone(),
                 field: "quantization_config.quant_method".to_owned(),
                 value: other.to_owned(),
-                known: [compressed_tensors::METHOD, qpipe_w4a8::METHOD].join(", "),
+                known: [awq::METHOD, compressed_tensors::METHOD, qpipe_w4a8::METHOD].join(", "),
             });
         }
     };

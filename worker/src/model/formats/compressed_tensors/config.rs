@@ -28,6 +28,11 @@ pub enum StoredScheme {
         /// Input channels that share a scale. `None`: all of them.
         group: Option<i64>,
     },
+    /// [`Self::W4A16`] with zero points.
+    W4A16Asym {
+        /// Input channels that share a scale. `None`: all of them.
+        group: Option<i64>,
+    },
     /// int4 weights, a byte each; int8 activations, one scale a token, at run time.
     W4A8 {
         /// Input channels that share a scale. `None`: all of them.
@@ -137,8 +142,12 @@ impl Group {
             let scheme = match name.to_uppercase().as_str() {
                 "W8A8" | "INT8" => StoredScheme::W8A8,
                 "W4A16" => StoredScheme::W4A16 { group: Some(128) },
+                "W4A16_ASYM" => StoredScheme::W4A16Asym { group: Some(128) },
                 "W4A8" => StoredScheme::W4A8 { group: Some(128) },
-                _ => return Err(group.unsupported("a scheme, or a list under the name W8A8, W4A16 or W4A8")),
+                _ => {
+                    let names = "a scheme, or a list under the name W8A8, W4A16, W4A16_ASYM or W4A8";
+                    return Err(group.unsupported(names));
+                }
             };
             return Ok(Self { targets: group.patterns()?, scheme });
         }
@@ -169,9 +178,14 @@ impl Group {
                 }
             }
             _ => {
-                weights.expect_integers(4, false)?;
                 inputs.absent_or(&[])?;
-                StoredScheme::W4A16 { group: weights.group()? }
+                if weights.get("symmetric").value == &Value::Bool(false) {
+                    weights.expect_rounding(4, false, false)?;
+                    StoredScheme::W4A16Asym { group: weights.group()? }
+                } else {
+                    weights.expect_integers(4, false)?;
+                    StoredScheme::W4A16 { group: weights.group()? }
+                }
             }
         };
         Ok(Self { targets, scheme })
@@ -244,6 +258,11 @@ impl<'a> Field<'a> {
     /// An error unless these are the arguments of a symmetric rounding to integers of `bits` bits, at run
     /// time or not, with nothing besides.
     fn expect_integers(&self, bits: u64, dynamic: bool) -> Result<(), ModelError> {
+        self.expect_rounding(bits, true, dynamic)
+    }
+
+    /// The same, symmetric or not.
+    fn expect_rounding(&self, bits: u64, symmetric: bool, dynamic: bool) -> Result<(), ModelError> {
         if self.is_absent() {
             return Err(self.unsupported(&format!("{bits}-bit integers")));
         }
@@ -254,8 +273,9 @@ impl<'a> Field<'a> {
         };
         expect("num_bits", json!(8), json!(bits))?;
         self.get("type").absent_or(&["int"])?;
-        expect("symmetric", json!(true), json!(true))?;
+        expect("symmetric", json!(true), json!(symmetric))?;
         expect("dynamic", json!(false), json!(dynamic))?;
+        self.get("zp_dtype").absent_or(&["torch.int8"])?;
         for key in ["block_structure", "scale_dtype"] {
             self.get(key).absent_or(&[])?;
         }
@@ -310,6 +330,12 @@ pub fn describe(scheme: StoredScheme, ignore: &[&str]) -> Value {
             (INT_QUANTIZED, weights(8, None), arguments(8, "tensor", None, false, Some("static_minmax")))
         }
         StoredScheme::W4A16 { group } => (PACK_QUANTIZED, weights(4, group), Value::Null),
+        StoredScheme::W4A16Asym { group } => {
+            let mut weights = weights(4, group);
+            weights["symmetric"] = json!(false);
+            weights["zp_dtype"] = json!("torch.int8");
+            (PACK_QUANTIZED, weights, Value::Null)
+        }
         StoredScheme::W4A8 { group } => (INT_QUANTIZED, weights(4, group), each_token()),
     };
     json!({

@@ -24,6 +24,7 @@ fn what_is_written_is_read() {
         StoredScheme::W8A8Static,
         W4A16,
         StoredScheme::W4A16 { group: None },
+        StoredScheme::W4A16Asym { group: Some(64) },
         StoredScheme::W4A8 { group: Some(128) },
         StoredScheme::W4A8 { group: None },
     ] {
@@ -95,7 +96,8 @@ fn whatever_is_not_implemented_is_refused_with_its_place_and_value() {
         (StoredScheme::W4A8 { group: None }, "/config_groups/group_0/input_activations/num_bits", json!(4)),
         (StoredScheme::W8A8, "/config_groups/group_0/input_activations/strategy", json!("tensor")),
         (StoredScheme::W8A8, "/config_groups/group_0/output_activations", json!({ "num_bits": 8 })),
-        (W4A16, "/config_groups/group_0/weights/symmetric", json!(false)),
+        (StoredScheme::W8A8, "/config_groups/group_0/weights/symmetric", json!(false)),
+        (W4A16, "/config_groups/group_0/weights/zp_dtype", json!("torch.float16")),
         (W4A16, "/config_groups/group_0/weights/num_bits", json!(3)),
         (W4A16, "/config_groups/group_0/weights/actorder", json!("group")),
         (W4A16, "/config_groups/group_0/weights/group_size", json!(0)),

@@ -6,6 +6,7 @@
 //! | W8A8 static | `int-quantized` | also `input_scale` `[1]` |
 //! | W4A8 | `int-quantized` | `weight` i8 [N, K] from -8 to 7, `weight_scale` [N, K/g] |
 //! | W4A16 | `pack-quantized` | `weight_packed` i32 [N, ⌈K/8⌉], `weight_scale` [N, K/g], `weight_shape` i64 `[2]` |
+//! | W4A16 asym | `pack-quantized` | also `weight_zero_point` i32 [⌈N/8⌉, K/g], packed along N |
 //!
 //! Which layers, and how, is in config.json: [`QuantizationConfig`].
 
@@ -32,6 +33,8 @@ pub mod tensors {
     pub const PACKED: &str = "weight_packed";
     /// Floating point, [N, 1] or [N, K/g].
     pub const SCALE: &str = "weight_scale";
+    /// i32 [⌈N/8⌉, K/g], of W4A16 with zero points: codes, packed like the weight's, along N.
+    pub const ZERO: &str = "weight_zero_point";
     /// Floating point `[1]`, of static W8A8.
     pub const INPUT_SCALE: &str = "input_scale";
     /// i64 `[2]`: N and K, of W4A16.
@@ -81,15 +84,21 @@ pub fn read_linear(
                 group,
             }
         }
-        StoredScheme::W4A16 { group } => {
+        StoredScheme::W4A16 { group } | StoredScheme::W4A16Asym { group } => {
             let group = expect_group(checkpoint, spec, group)?;
+            let groups = in_features / group;
             let packed = name(tensors::PACKED);
             expect_tensor(checkpoint, &packed, &[out_features, packing::words(in_features)], Kind::Int)?;
             expect_stored_shape(checkpoint, &name(tensors::SHAPE), &[out_features, in_features])?;
-            Codes::Int4 {
-                packed: checkpoint.tensor(&packed)?,
-                scale: floats(checkpoint, &name(tensors::SCALE), &[out_features, in_features / group])?,
-                group,
+            let packed = checkpoint.tensor(&packed)?;
+            let scale = floats(checkpoint, &name(tensors::SCALE), &[out_features, groups])?;
+            if let StoredScheme::W4A16 { .. } = scheme {
+                Codes::Int4 { packed, scale, group }
+            } else {
+                let zero = name(tensors::ZERO);
+                expect_tensor(checkpoint, &zero, &[packing::words(out_features), groups], Kind::Int)?;
+                let zero = packing::unpack(&checkpoint.tensor(&zero)?.f_tr()?, out_features)?;
+                Codes::Int4Asym { packed, scale, zero: zero.f_tr()?.f_contiguous()?, group }
             }
         }
     };
@@ -105,7 +114,7 @@ pub fn read_linear(
 }
 
 /// The tensors of the layer `name` as `scheme` stores it: codes i8 [N, K] and scales, floating point [N, 1] or
-/// [N, K/g]. Static activations need an [`tensors::INPUT_SCALE`] besides.
+/// [N, K/g]. Static activations need an [`tensors::INPUT_SCALE`] besides, zero points what [`store_zeros`] gives.
 ///
 /// # Errors
 ///
@@ -122,12 +131,22 @@ pub fn store(
         StoredScheme::W8A8 | StoredScheme::W8A8Static | StoredScheme::W4A8 { .. } => {
             vec![named(tensors::WEIGHT, codes.shallow_clone()), scale]
         }
-        StoredScheme::W4A16 { .. } => {
+        StoredScheme::W4A16 { .. } | StoredScheme::W4A16Asym { .. } => {
             let shape = Tensor::from_slice(&codes.size());
             let packed = packing::pack(codes)?;
             vec![named(tensors::PACKED, packed), named(tensors::SHAPE, shape), scale]
         }
     })
+}
+
+/// The zero points of the layer `name`, i8 [N, K/g] from -8 to 7.
+///
+/// # Errors
+///
+/// Only libtorch's.
+pub fn store_zeros(name: &str, zero: &Tensor) -> Result<(String, Tensor), tch::TchError> {
+    let packed = packing::pack(&zero.f_tr()?.f_contiguous()?)?;
+    Ok((format!("{name}.{}", tensors::ZERO), packed.f_tr()?.f_contiguous()?))
 }
 
 /// The floating-point tensor `name`, in the type that it is stored in.
