@@ -321,7 +321,11 @@ fn little_memory_is_made_do_with() {
     let (_, statistics) = bench.run("a", json!({"samples": 20}));
     let recorder = Recorder::default();
     bench.attempt_limited("b", json!({"samples": 20}), Some(1), &recorder).unwrap();
-    assert!(recorder.logs().iter().any(|log| log.starts_with("block by block")), "{:?}", recorder.logs());
+    assert!(
+        recorder.logs().iter().any(|log| log.starts_with("hidden states are kept on disk")),
+        "{:?}",
+        recorder.logs()
+    );
     assert_eq!(bench.bytes("a"), bench.bytes("b"));
     assert_eq!(statistics.samples(), 20);
 }

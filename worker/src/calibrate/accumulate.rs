@@ -57,10 +57,11 @@ impl Accumulator {
         if !bool::try_from(finite)? {
             return Ok(false);
         }
-        self.minimum = self.minimum.f_minimum(&minimum)?;
-        self.maximum = self.maximum.f_maximum(&maximum)?;
+        // In place: small tensors that live long, made between large ones that do not, would hold on to their memory.
+        self.minimum.f_copy_(&self.minimum.f_minimum(&minimum)?)?;
+        self.maximum.f_copy_(&self.maximum.f_maximum(&maximum)?)?;
         let magnitude = x.f_abs()?.f_sum_dim_intlist([0i64].as_slice(), false, Kind::Double)?;
-        self.magnitude = self.magnitude.f_add(&magnitude)?;
+        let _ = self.magnitude.f_add_(&magnitude)?;
         if let Some(moments) = &mut self.moments {
             moments.add(x)?;
         }

@@ -16,7 +16,7 @@ use crate::error::ActionError;
 use crate::model::{BlockRunner, CheckpointWriter, ModelError, TensorFiles, TensorSpec};
 
 /// States in memory are published at most this often.
-const PERIOD: Duration = Duration::from_secs(30);
+const PERIOD: Duration = Duration::from_secs(2);
 
 /// What a pass through a block reads and writes: each micro-batch is taken once, then put back.
 pub(super) trait HiddenStates {

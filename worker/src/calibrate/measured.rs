@@ -91,11 +91,13 @@ impl MeasuredFile {
                 }
                 Extent::Samples | Extent::Ranges => None,
             };
+            // Copies: a running measurement is written to, the file's map is not.
+            let own = |tensor: Tensor| tensor.f_to_device_(device, tensor.kind(), false, true);
             Ok(Accumulator {
                 tokens: self.tokens(&name)?,
-                minimum: minimum.f_to_device(device)?,
-                maximum: figure("maximum")?.f_to_device(device)?,
-                magnitude: figure("magnitude")?.f_to_device(device)?,
+                minimum: own(minimum)?,
+                maximum: own(figure("maximum")?)?,
+                magnitude: own(figure("magnitude")?)?,
                 moments,
             })
         };

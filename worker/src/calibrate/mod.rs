@@ -8,8 +8,8 @@
 //! ```
 //!
 //! There is one running sum over one grid of micro-batches in one order: the calibration on 200 samples goes on
-//! from that on 20, to the bits that it would have had without it. So does one that was killed, from its last unit,
-//! and one that takes the model block by block.
+//! from that on 20, to the bits that it would have had without it. So does one that was killed, from its last unit;
+//! and whether the blocks or the samples are in the outer loop makes no difference.
 
 pub mod accumulate;
 pub mod batches;
@@ -55,7 +55,7 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
     run_as(context, None)
 }
 
-/// Runs the action in the given way, or in the fastest that memory allows.
+/// Runs the action in the given way, or in the one that needs least memory.
 pub fn run_as(context: &Context<'_>, way: Option<Way>) -> Result<Facts, ActionError> {
     let parameters: Calibrate = context.params()?;
     let folder = context.input("model")?;
@@ -99,12 +99,11 @@ fn measure(
     let needs = Needs::of(checkpoint, options.kind(checkpoint)?, extent, &batches[start..])?;
     let limit = budget::limit(context.device(), context.max_memory());
     let way = way.unwrap_or_else(|| needs.choose(limit));
-    if way != Way::Resident {
-        let mebibytes = |bytes: u64| bytes >> 20;
+    if way == Way::StreamedFromDisk {
+        let mebibytes = |way: Way| needs.bytes(way).div_ceil(1 << 20);
         let text = format!(
-            "block by block: the whole model with its measurements needs {} MiB of the {} MiB that there are",
-            mebibytes(needs.bytes(Way::Resident)),
-            mebibytes(limit.unwrap_or(0))
+            "hidden states are kept on disk: in memory, {} MiB would be needed",
+            mebibytes(Way::Resident).min(mebibytes(Way::Streamed))
         );
         context.log(Level::Info, text);
     }

@@ -1,5 +1,5 @@
-//! One block in memory at a time: all micro-batches go through it before the next block is loaded. For models that
-//! do not fit. The additions to each sum and their order are those of [`super::resident`], and so are the bits.
+//! One block in memory at a time: all micro-batches go through it before the next block is loaded. The additions to
+//! each sum and their order are those of [`super::resident`], and so are the bits.
 //!
 //! A finished block's measurements are a unit, which becomes a file of the artifact in the end. An interrupted
 //! attempt goes on at the newest kept hidden states; blocks that are finished are only passed through again.
