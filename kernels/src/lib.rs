@@ -14,15 +14,20 @@
 
 mod activations;
 pub mod affine;
+pub mod bitstream;
+pub mod gptq;
 pub mod int4;
 pub mod int8;
 pub mod packing;
 pub mod progressive;
 pub mod reference;
+mod reordered;
 pub mod symmetric;
 mod table;
+mod value;
 pub mod w4a8;
 mod weight;
+pub mod weight_only;
 
 pub use table::{KERNELS, Kernel, Layer, PreparedLinear, kernel_for, prepare};
 pub use weight::{Codes, KernelError, QuantizedWeight, Scheme};

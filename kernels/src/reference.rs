@@ -68,6 +68,10 @@ impl Kernel for Reference {
                 in_features,
                 bias,
             }),
+            Codes::Bits { .. } => Box::new(ReferenceWeightOnly {
+                weight: weight.value(layer.kind)?.f_to_device(layer.device)?,
+                bias,
+            }),
             Codes::Int4Asym { packed, scale, zero, group } => Box::new(ReferenceW4A16 {
                 packed: packed.f_to_device(layer.device)?,
                 scale: scale.f_to_device_(layer.device, layer.kind, false, false)?,
@@ -159,6 +163,24 @@ impl PreparedLinear for ReferenceW4A16 {
 
     fn bytes(&self) -> u64 {
         bytes_of([&self.packed, &self.scale].into_iter().chain(&self.zero).chain(&self.bias))
+    }
+}
+
+/// The matrix that the codes stand for; the product in f32.
+#[derive(Debug)]
+struct ReferenceWeightOnly {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl PreparedLinear for ReferenceWeightOnly {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let product = x.to_kind(Kind::Float).matmul(&self.weight.to_kind(Kind::Float).tr());
+        with_bias(product, &self.bias).to_kind(x.kind())
+    }
+
+    fn bytes(&self) -> u64 {
+        bytes_of([&self.weight].into_iter().chain(&self.bias))
     }
 }
 

@@ -4,8 +4,9 @@ use std::fmt::Debug;
 
 use tch::{Device, Kind, Tensor};
 
+use crate::reordered::Reordered;
 use crate::weight::{KernelError, QuantizedWeight, Scheme};
-use crate::{int4, int8, reference, w4a8};
+use crate::{int4, int8, reference, w4a8, weight_only};
 
 /// What a kernel would have to do.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +51,7 @@ pub static KERNELS: &[&dyn Kernel] = &[
     &int4::PackedCpu,
     &int4::PackedCuda,
     &int4::Tiles,
+    &weight_only::Tiles,
     &w4a8::Progressive,
     &w4a8::Grouped,
     &reference::Reference,
@@ -73,7 +75,12 @@ pub fn prepare(
         device,
         kind,
     };
-    kernel_for(&layer).prepare(weight, &layer)
+    let order = weight.input_order().map(|order| order.f_to_device(device)).transpose()?;
+    let prepared = kernel_for(&layer).prepare(weight, &layer)?;
+    Ok(match order {
+        Some(order) => Box::new(Reordered { order, prepared }),
+        None => prepared,
+    })
 }
 
 #[cfg(test)]
@@ -98,6 +105,8 @@ mod tests {
             (Scheme::W4A16 { group: 128 }, Kind::BFloat16),
             (Scheme::W4A16 { group: 128 }, Kind::Half),
             (Scheme::W4A16Asym { group: 128 }, Kind::BFloat16),
+            (Scheme::WeightOnly { bits: 3, group: 128, asym: true }, Kind::BFloat16),
+            (Scheme::WeightOnly { bits: 8, group: 256, asym: false }, Kind::Float),
             (Scheme::W8A8Static, Kind::BFloat16),
             (Scheme::W4A8 { group: 128 }, Kind::BFloat16),
             (Scheme::W4A8Float { group: 128 }, Kind::BFloat16),

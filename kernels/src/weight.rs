@@ -4,7 +4,7 @@ use std::fmt;
 
 use tch::{Kind, TchError, Tensor};
 
-use crate::{packing, progressive};
+use crate::{bitstream, packing, progressive};
 
 /// How a linear layer is stored and multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,15 @@ pub enum Scheme {
     W4A16Asym {
         /// Input channels that share a scale; K where an output channel has one scale.
         group: i64,
+    },
+    /// [`Scheme::W4A16`] and [`Scheme::W4A16Asym`] in another number of bits.
+    WeightOnly {
+        /// From 1 to 8.
+        bits: u32,
+        /// Input channels that share a scale; K where an output channel has one scale.
+        group: i64,
+        /// Whether there are zero points.
+        asym: bool,
     },
     /// [`Scheme::W8A8`] with one scale for all activations, found beforehand.
     W8A8Static,
@@ -45,6 +54,9 @@ impl fmt::Display for Scheme {
         match self {
             Self::W8A8 => f.write_str("W8A8"),
             Self::W4A16Asym { group } => write!(f, "W4A16 g{group} asym"),
+            Self::WeightOnly { bits, group, asym } => {
+                write!(f, "W{bits}A16 g{group}{}", if *asym { " asym" } else { "" })
+            }
             Self::W8A8Static => f.write_str("W8A8 static"),
             Self::W4A8 { group } => write!(f, "W4A8 g{group}"),
             Self::W4A8Float { group } => write!(f, "W4A8 g{group} float"),
@@ -74,6 +86,12 @@ pub enum KernelError {
     Group {
         /// Input channels that share a scale.
         group: i64,
+        /// K.
+        in_features: i64,
+    },
+    /// An order of input channels that leaves some out.
+    #[error("the order of {in_features} input channels is no permutation of them")]
+    Order {
         /// K.
         in_features: i64,
     },
@@ -118,6 +136,19 @@ pub enum Codes {
         /// Input channels that share a scale.
         group: i64,
     },
+    /// [`Scheme::WeightOnly`]: weight = (code - zero) · scale, codes from 0.
+    Bits {
+        /// i32 [N, ⌈K · bits / 32⌉], see [`mod@bitstream`].
+        packed: Tensor,
+        /// From 1 to 8.
+        bits: u32,
+        /// Floating point [N, K/group].
+        scale: Tensor,
+        /// u8 [N, K/group], codes; `None`: half of 2^bits everywhere.
+        zero: Option<Tensor>,
+        /// Input channels that share a scale.
+        group: i64,
+    },
     /// [`Scheme::W8A8Static`].
     Int8Static {
         /// i8 [N, K].
@@ -151,6 +182,31 @@ pub enum Codes {
     },
 }
 
+impl Codes {
+    /// Weights of `bits` bits, from 1 to 8, packed as [`mod@bitstream`] does, with scales [N, K/group] and zero points,
+    /// u8 [N, K/group], codes from 0: 4 bits have kernels of their own.
+    ///
+    /// # Errors
+    ///
+    /// Only libtorch's.
+    pub fn weight_only(
+        packed: Tensor,
+        bits: u32,
+        scale: Tensor,
+        zero: Option<Tensor>,
+        group: i64,
+    ) -> Result<Self, TchError> {
+        Ok(match (bits, zero) {
+            (4, None) => Self::Int4 { packed, scale, group },
+            (4, Some(zero)) => {
+                let zero = zero.f_to_kind(Kind::Int8)?.f_sub_scalar(packing::OFFSET)?;
+                Self::Int4Asym { packed, scale, zero, group }
+            }
+            (bits, zero) => Self::Bits { packed, bits, scale, zero, group },
+        })
+    }
+}
+
 /// A linear layer with few bits a weight, as checkpoints store it.
 #[derive(Debug)]
 pub struct QuantizedWeight {
@@ -158,6 +214,7 @@ pub struct QuantizedWeight {
     bias: Option<Tensor>,
     out_features: i64,
     in_features: i64,
+    input_order: Option<Tensor>,
 }
 
 impl QuantizedWeight {
@@ -187,6 +244,16 @@ impl QuantizedWeight {
                 expect("scale", scale, FLOATS, &groups)?;
                 expect("zero", zero, &[Kind::Int8], &groups)?;
             }
+            Codes::Bits { packed, bits, scale, zero, group } => {
+                let words = bitstream::words(in_features, *bits);
+                expect_group(*group, in_features)?;
+                expect("packed", packed, &[Kind::Int], &[out_features, words])?;
+                let groups = [out_features, in_features / group];
+                expect("scale", scale, FLOATS, &groups)?;
+                if let Some(zero) = zero {
+                    expect("zero", zero, &[Kind::Uint8], &groups)?;
+                }
+            }
             Codes::Int8Static { weight, scale, input_scale } => {
                 expect("weight", weight, &[Kind::Int8], &[out_features, in_features])?;
                 expect("scale", scale, FLOATS, &[out_features, 1])?;
@@ -207,7 +274,29 @@ impl QuantizedWeight {
         if let Some(bias) = &bias {
             expect("bias", bias, FLOATS, &[out_features])?;
         }
-        Ok(Self { codes, bias, out_features, in_features })
+        Ok(Self { codes, bias, out_features, in_features, input_order: None })
+    }
+
+    /// The same with its input channels in another order: channel k of the codes is channel `order`\[k\] of the
+    /// activations. That is how the scattered groups of GPTQ's `desc_act` come to stand side by side.
+    ///
+    /// # Errors
+    ///
+    /// If `order`, i64 `[K]`, is no permutation.
+    pub fn with_input_order(mut self, order: Tensor) -> Result<Self, KernelError> {
+        let in_features = self.in_features;
+        expect("order", &order, &[Kind::Int64], &[in_features])?;
+        let (sorted, _) = order.f_sort(0, false)?;
+        if !sorted.equal(&Tensor::f_arange(in_features, (Kind::Int64, order.device()))?) {
+            return Err(KernelError::Order { in_features });
+        }
+        self.input_order = Some(order);
+        Ok(self)
+    }
+
+    /// See [`QuantizedWeight::with_input_order`].
+    pub fn input_order(&self) -> Option<&Tensor> {
+        self.input_order.as_ref()
     }
 
     /// Codes and scales.
@@ -236,6 +325,9 @@ impl QuantizedWeight {
             Codes::Int8 { .. } => Scheme::W8A8,
             Codes::Int4 { group, .. } => Scheme::W4A16 { group: *group },
             Codes::Int4Asym { group, .. } => Scheme::W4A16Asym { group: *group },
+            Codes::Bits { bits, zero, group, .. } => {
+                Scheme::WeightOnly { bits: *bits, group: *group, asym: zero.is_some() }
+            }
             Codes::Int8Static { .. } => Scheme::W8A8Static,
             Codes::Progressive { group, .. } => Scheme::W4A8 { group: *group },
             Codes::Int4A8 { group, .. } => Scheme::W4A8Float { group: *group },
@@ -252,10 +344,16 @@ fn expect_packed(
     out_features: i64,
     in_features: i64,
 ) -> Result<(), KernelError> {
+    expect_group(group, in_features)?;
+    expect("packed", packed, &[Kind::Int], &[out_features, packing::words(in_features)])
+}
+
+/// An error unless `group` divides K.
+fn expect_group(group: i64, in_features: i64) -> Result<(), KernelError> {
     if group < 1 || in_features % group != 0 {
         return Err(KernelError::Group { group, in_features });
     }
-    expect("packed", packed, &[Kind::Int], &[out_features, packing::words(in_features)])
+    Ok(())
 }
 
 fn expect(name: &'static str, tensor: &Tensor, kinds: &[Kind], shape: &[i64]) -> Result<(), KernelError> {

@@ -1,7 +1,7 @@
 //! Every kernel of the table against `reference`, on every scheme, shape and number of rows that it supports.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use qpipe_kernels::{Codes, KERNELS, Layer, QuantizedWeight, Scheme, packing};
+use qpipe_kernels::{Codes, KERNELS, Layer, QuantizedWeight, Scheme, bitstream, packing};
 use tch::{Cuda, Device, Kind, Tensor};
 
 /// (N, K): multiples of everything, of some things, of nothing; wide, tall, and single channels.
@@ -44,6 +44,8 @@ fn schemes(in_features: i64) -> Vec<Scheme> {
                 Scheme::W4A8 { group },
                 Scheme::W4A8Float { group },
             ]);
+            let bits = [3, 8, 2][index % 3];
+            schemes.extend([false, true].map(|asym| Scheme::WeightOnly { bits, group, asym }));
         }
     }
     schemes
@@ -72,6 +74,18 @@ fn weight(scheme: Scheme, out_features: i64, in_features: i64, kind: Kind, bias:
             zero: integers(-8, 7, in_features / group),
             group,
         },
+        Scheme::WeightOnly { bits, group, asym } => {
+            let unsigned = |columns: i64| {
+                Tensor::randint_low(0, 1 << bits, [out_features, columns], (Kind::Uint8, Device::Cpu))
+            };
+            Codes::Bits {
+                packed: bitstream::pack(&unsigned(in_features), bits).unwrap(),
+                bits,
+                scale: scale(in_features / group),
+                zero: asym.then(|| unsigned(in_features / group)),
+                group,
+            }
+        }
         Scheme::W4A8Float { group } => {
             Codes::Int4A8 { packed: packed(), scale: scale(in_features / group), group }
         }
@@ -105,6 +119,13 @@ fn copy_of(weight: &QuantizedWeight) -> QuantizedWeight {
         Codes::Int4Asym { packed, scale, zero, group } => {
             Codes::Int4Asym { packed: copy(packed), scale: copy(scale), zero: copy(zero), group: *group }
         }
+        Codes::Bits { packed, bits, scale, zero, group } => Codes::Bits {
+            packed: copy(packed),
+            bits: *bits,
+            scale: copy(scale),
+            zero: zero.as_ref().map(copy),
+            group: *group,
+        },
         Codes::Int4A8 { packed, scale, group } => {
             Codes::Int4A8 { packed: copy(packed), scale: copy(scale), group: *group }
         }
@@ -158,8 +179,14 @@ fn compare(device: Device) -> Vec<&'static str> {
 
 #[test]
 fn every_kernel_agrees_with_the_reference_on_the_cpu() {
-    let expected =
-        ["w4a16-int4pack-cpu", "w4a16-tiles", "w4a8-grouped-tiles", "w4a8-progressive-tiles", "w8a8-int-mm"];
+    let expected = [
+        "w4a16-int4pack-cpu",
+        "w4a16-tiles",
+        "w4a8-grouped-tiles",
+        "w4a8-progressive-tiles",
+        "w8a8-int-mm",
+        "weight-only-tiles",
+    ];
     assert_eq!(compare(Device::Cpu), expected);
 }
 
@@ -176,8 +203,14 @@ fn every_kernel_agrees_with_the_reference_on_cuda() {
         }
         return;
     }
-    let expected =
-        ["w4a16-int4pack-cuda", "w4a16-tiles", "w4a8-grouped-tiles", "w4a8-progressive-tiles", "w8a8-int-mm"];
+    let expected = [
+        "w4a16-int4pack-cuda",
+        "w4a16-tiles",
+        "w4a8-grouped-tiles",
+        "w4a8-progressive-tiles",
+        "w8a8-int-mm",
+        "weight-only-tiles",
+    ];
     assert_eq!(compare(Device::Cuda(0)), expected);
 }
 
@@ -210,6 +243,29 @@ fn leading_dimensions_pass_through() {
 }
 
 #[test]
+fn a_weight_with_an_input_order_is_multiplied_with_reordered_activations() {
+    let _guard = tch::no_grad_guard();
+    tch::manual_seed(5);
+    let (out_features, in_features) = (48, 64);
+    for scheme in [Scheme::W4A16 { group: 32 }, Scheme::WeightOnly { bits: 3, group: 32, asym: true }] {
+        let plain = weight(scheme, out_features, in_features, Kind::Float, true);
+        let order = Tensor::randperm(in_features, (Kind::Int64, Device::Cpu));
+        let ordered = copy_of(&plain).with_input_order(order.shallow_clone()).unwrap();
+        let value = ordered.value(Kind::Float).unwrap();
+        assert!(value.index_select(1, &order).equal(&plain.value(Kind::Float).unwrap()));
+        let bias = ordered.bias().unwrap().shallow_clone();
+        let x = Tensor::randn([5, in_features], (Kind::Float, Device::Cpu));
+        let expected = x.matmul(&value.tr()) + bias;
+        let y = qpipe_kernels::prepare(ordered, Device::Cpu, Kind::Float).unwrap().forward(&x);
+        let difference = f64::try_from((&y - &expected).abs().max()).unwrap();
+        assert!(difference < 1e-5, "{scheme}: {difference}");
+        let twice = Tensor::zeros([in_features], (Kind::Int64, Device::Cpu));
+        let error = plain.with_input_order(twice).unwrap_err().to_string();
+        assert_eq!(error, "the order of 64 input channels is no permutation of them");
+    }
+}
+
+#[test]
 fn weights_stay_packed() {
     let (out_features, in_features) = (512, 1024);
     let weights = (out_features * in_features) as f64;
@@ -221,6 +277,9 @@ fn weights_stay_packed() {
             (Scheme::W4A16Asym { group: 128 }, 4.3),
             (Scheme::W4A8 { group: 128 }, 4.3),
             (Scheme::W4A8Float { group: 128 }, 4.3),
+            (Scheme::WeightOnly { bits: 2, group: 128, asym: true }, 2.35),
+            (Scheme::WeightOnly { bits: 3, group: 128, asym: false }, 3.3),
+            (Scheme::WeightOnly { bits: 8, group: 1024, asym: true }, 8.1),
         ] {
             let weight = weight(scheme, out_features, in_features, kind, false);
             let prepared = qpipe_kernels::prepare(weight, Device::Cpu, kind).unwrap();

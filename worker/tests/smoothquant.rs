@@ -204,3 +204,28 @@ fn a_calibration_of_another_model_is_refused() {
         "the calibration has 96 input channels for `model.layers.0.mlp.down_proj`, the model 32"
     );
 }
+
+#[test]
+fn gptq_rounds_smoothed_weights_with_less_error_on_the_calibrated_inputs() {
+    let source = calibration::source("llama-f32");
+    let measured = tempfile::tempdir().unwrap();
+    calibration::write(&source, measured.path());
+    let prompts = calibration::prompts(12, 1);
+    let expected = calibration::logits(&source, &prompts, Some(Kind::Float));
+    for options in [
+        json!({"scheme": "W4A8", "group_size": 32}),
+        json!({"scheme": "W4A8", "group_size": 32, "format": "int-quantized"}),
+    ] {
+        let mut distances = Vec::new();
+        for rounding in ["rtn", "gptq"] {
+            let mut options = params(options.clone());
+            options["rounding"] = json!(rounding);
+            let scratch = tempfile::tempdir().unwrap();
+            let facts = calibration::quantize(&source, measured.path(), options, &scratch).unwrap();
+            assert_eq!(facts.contains_key("notes"), rounding == "gptq");
+            let logits = calibration::logits(&scratch.path().join("out"), &prompts, Some(Kind::Float));
+            distances.push(mean_magnitude(&(logits - &expected)));
+        }
+        assert!(distances[1] < 0.9 * distances[0], "{options}: {distances:?}");
+    }
+}

@@ -58,6 +58,12 @@ impl Checkpoint {
         Ok(Self { folder: folder.to_owned(), config, tensors })
     }
 
+    /// The same model with other tensors, of which `config` is the `quantization_config`.
+    pub fn quantized_as(&self, config: Value, tensors: TensorFiles) -> Self {
+        let config = Config { quantization: Some(config), ..self.config.clone() };
+        Self { folder: self.folder.clone(), config, tensors }
+    }
+
     /// config.json's `quantization_config`.
     pub fn quantization_config(&self) -> Option<&Value> {
         self.config.quantization.as_ref()

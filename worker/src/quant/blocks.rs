@@ -54,10 +54,7 @@ pub(super) fn quantize(
         units.replaced.extend(of_block.iter().map(|layer| layer.weight.clone()));
         let name = format!("block-{index:05}");
         let file = match finished(context, &name) {
-            Some(file) => {
-                method.passed(index, &TensorFiles::open(&file)?)?;
-                file
-            }
+            Some(file) => file,
             None => {
                 let block = load(checkpoint, of_block, &vectors, context)?;
                 publish(context, &name, method.quantize(block)?)?
@@ -65,6 +62,7 @@ pub(super) fn quantize(
         };
         let held = TensorFiles::open(&file)?;
         units.replaced.extend(vectors.into_iter().filter(|vector| held.has(vector)));
+        method.passed(index, held)?;
         units.notes.extend(notes(context, &name)?);
         units.files.push(file);
         context.progress(index as u64 + 1, blocks as u64, "layers", None);

@@ -38,6 +38,28 @@ pub enum QuantizeError {
         /// What N must be a multiple of.
         multiple: i64,
     },
+    /// The input channels do not fill the format's words.
+    #[error("tensor `{tensor}` has {in_features} input channels, which are not a multiple of {multiple}")]
+    InChannels {
+        /// The weight.
+        tensor: String,
+        /// K.
+        in_features: i64,
+        /// What K must be a multiple of.
+        multiple: i64,
+    },
+    /// The quantized layers in front of this one give it values that cannot be summed.
+    #[error("the input of `{linear}` has values that are not finite behind the quantized layers")]
+    InputNotFinite {
+        /// The first layer that is given it, by its name in the block.
+        linear: String,
+    },
+    /// A layer is asked for in front of which no sample came by.
+    #[error("nothing was measured of the input of `{linear}`")]
+    NotMeasured {
+        /// The linear layer.
+        linear: String,
+    },
     /// The calibration is of another model.
     #[error("the calibration has {found} input channels for `{linear}`, the model {expected}")]
     Calibration {
@@ -89,12 +111,15 @@ impl From<QuantizeError> for ActionError {
                 };
                 Self::user(error.to_string()).help(advice)
             }
-            QuantizeError::Channels { .. } => {
+            QuantizeError::Channels { .. } | QuantizeError::InChannels { .. } => {
                 Self::user(error.to_string()).help("Set `format: pack-quantized`.")
             }
             QuantizeError::Calibration { .. } => {
                 Self::user(error.to_string()).help("Give the `calibrate` node the same `model` as this one.")
             }
+            QuantizeError::InputNotFinite { .. } => Self::new(Failure::Deterministic, error.to_string())
+                .help("Set `propagate: none`, or look at the samples of the calibration."),
+            QuantizeError::NotMeasured { .. } => Self::new(Failure::Deterministic, error.to_string()),
             QuantizeError::NotFinite { .. } => Self::new(Failure::Deterministic, error.to_string())
                 .help("The model is broken: look at how it was trained or converted."),
         }

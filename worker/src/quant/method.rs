@@ -55,12 +55,11 @@ pub(super) trait Method {
     /// An error if `layer` cannot be quantized, told before any work is done.
     fn check(&self, layer: &Layer) -> Result<(), QuantizeError>;
 
-    /// Quantizes `block`. Blocks come in order; those that an earlier attempt finished are left out, and
-    /// [`Method::passed`] is called instead.
+    /// Quantizes `block`. Blocks come in order; those that an earlier attempt finished are left out.
     fn quantize(&mut self, block: Block) -> Result<Quantized, QuantizeError>;
 
-    /// An earlier attempt finished this block; `tensors` is what it became.
-    fn passed(&mut self, _index: usize, _tensors: &crate::model::TensorFiles) -> Result<(), QuantizeError> {
+    /// Block number `index` is finished, by this attempt or an earlier one; `tensors` is what is stored of it.
+    fn passed(&mut self, _index: usize, _tensors: crate::model::TensorFiles) -> Result<(), QuantizeError> {
         Ok(())
     }
 

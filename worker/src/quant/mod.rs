@@ -13,6 +13,7 @@ mod assemble;
 pub mod awq;
 mod blocks;
 mod error;
+pub mod gptq;
 mod layers;
 mod method;
 pub mod progressive;
@@ -73,13 +74,14 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
 }
 
 /// The table of methods.
-fn method_of(
+fn method_of<'a>(
     options: &Quantize,
     context: &Context<'_>,
-    checkpoint: &Checkpoint,
-) -> Result<Box<dyn Method>, ActionError> {
+    checkpoint: &'a Checkpoint,
+) -> Result<Box<dyn Method + 'a>, ActionError> {
     Ok(match options {
         Quantize::Awq(options) => Box::new(awq::Awq::new(options, context)?),
+        Quantize::Gptq(options) => Box::new(gptq::Gptq::new(options, context, checkpoint)?),
         Quantize::Rtn(options) => Box::new(rtn::Rtn::new(options)),
         Quantize::Smoothquant(options) => {
             Box::new(smoothquant::Smoothquant::new(options, context, checkpoint)?)

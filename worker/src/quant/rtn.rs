@@ -128,7 +128,16 @@ impl Rounding {
         }
     }
 
-    fn bits(&self) -> u32 {
+    /// Input channels that share a scale; `None`: all of an output channel.
+    pub(super) fn group(&self) -> Option<i64> {
+        match *self {
+            Self::Channel8 => None,
+            Self::Group4 { group } => Some(group),
+        }
+    }
+
+    /// Bits of a code.
+    pub(super) fn bits(&self) -> u32 {
         match self {
             Self::Channel8 => 8,
             Self::Group4 { .. } => 4,
@@ -139,7 +148,7 @@ impl Rounding {
     pub fn stored(&self) -> StoredScheme {
         match *self {
             Self::Channel8 => StoredScheme::W8A8,
-            Self::Group4 { group } => StoredScheme::W4A16 { group: Some(group) },
+            Self::Group4 { group } => StoredScheme::WeightOnly { bits: 4, group: Some(group), asym: false },
         }
     }
 

@@ -1,6 +1,7 @@
 //! `quantize`: stores a model's linear layers in few bits. One file a method, and the table of them.
 
 mod awq;
+mod gptq;
 mod rtn;
 mod smoothquant;
 
@@ -13,6 +14,7 @@ use crate::kind::{self, Target};
 use crate::{Arity, Artifact, Kind, KindSpec, ParamError, Port, Reading, Sensitivity};
 
 pub use awq::{Awq, AwqFormat};
+pub use gptq::{ColumnOrder, Gptq, GptqFormat, GptqProfile, GptqScheme, Propagate};
 pub use rtn::Rtn;
 pub use smoothquant::{
     ActivationScales, Alpha, IntegerScheme, ScaleRule, Smoothquant, W4A8Format, WeightRounding,
@@ -97,6 +99,8 @@ macro_rules! methods {
 methods! {
     /// AWQ.
     Awq,
+    /// GPTQ.
+    Gptq,
     /// Round to nearest.
     Rtn,
     /// SmoothQuant.

@@ -28,9 +28,13 @@ pub struct Smoothquant {
     /// `mit`, the authors' (largest magnitude).
     #[serde(default)]
     pub scale_rule: ScaleRule,
-    /// How smoothed weights become codes: `rtn`, to the nearest.
+    /// How smoothed weights become codes: `rtn`, to the nearest (the default), or `gptq`, with llm-compressor's GPTQ on
+    /// the smoothed inputs.
     #[serde(default)]
     pub rounding: WeightRounding,
+    /// Of `rounding: gptq`: added to the diagonal of the second moments, as a share of its mean. Default 0.01.
+    #[serde(default)]
+    pub damping: Option<f64>,
     /// The activations' scales: `dynamic`, one a token, at run time (the default), or, of W8A8, `static`: one a layer,
     /// from the calibration.
     #[serde(default)]
@@ -68,6 +72,8 @@ pub enum WeightRounding {
     /// To the nearest.
     #[default]
     Rtn,
+    /// GPTQ.
+    Gptq,
 }
 
 /// See [`Smoothquant::activations`].
@@ -147,6 +153,11 @@ impl Smoothquant {
         }
     }
 
+    /// The damping of GPTQ; `None` where weights are rounded to the nearest.
+    pub fn gptq_damping(&self) -> Option<f64> {
+        (self.rounding == WeightRounding::Gptq).then(|| self.damping.unwrap_or(0.01))
+    }
+
     /// How W4A8 is stored; `None` for W8A8.
     pub fn w4a8_format(&self) -> Option<W4A8Format> {
         (self.scheme == IntegerScheme::W4A8).then(|| self.format.unwrap_or(W4A8Format::QpipeW4a8))
@@ -176,6 +187,15 @@ impl Method for Smoothquant {
         {
             errors.push(ParamError::value("alpha", format!("{alpha} is not between 0 and 1")));
         }
+        match self.damping {
+            Some(_) if self.rounding != WeightRounding::Gptq => {
+                errors.push(ParamError::value("damping", "is for `rounding: gptq`"));
+            }
+            Some(damping) if !(0.0..1.0).contains(&damping) => {
+                errors.push(ParamError::value("damping", format!("{damping} is not from 0 to below 1")));
+            }
+            _ => {}
+        }
         if is_w4a8 && self.activations == ActivationScales::Static {
             errors.push(ParamError::value("activations", "W4A8 has `dynamic` activations only"));
         }
@@ -187,12 +207,16 @@ impl Method for Smoothquant {
 
     fn completed(mut self) -> Self {
         self.group_size = self.group();
+        self.damping = self.gptq_damping();
         self.format = Some(self.w4a8_format().unwrap_or(W4A8Format::IntQuantized));
         self
     }
 
     fn reads(&self) -> Reading {
-        Reading::Ranges
+        match self.rounding {
+            WeightRounding::Rtn => Reading::Ranges,
+            WeightRounding::Gptq => Reading::Moments,
+        }
     }
 }
 
@@ -231,6 +255,8 @@ mod tests {
             (json!({"scheme": "W8A8", "group_size": 128}), "group_size"),
             (json!({"scheme": "W4A8", "group_size": 48}), "group_size"),
             (json!({"scheme": "W8A8", "alpha": 1.5}), "alpha"),
+            (json!({"scheme": "W8A8", "damping": 0.01}), "damping"),
+            (json!({"scheme": "W8A8", "rounding": "gptq", "damping": 2}), "damping"),
             (json!({"scheme": "W4A8", "activations": "static"}), "activations"),
             (json!({"scheme": "W8A8", "format": "qpipe-w4a8"}), "format"),
         ] {

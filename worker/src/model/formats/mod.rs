@@ -2,9 +2,11 @@
 
 pub mod awq;
 pub mod compressed_tensors;
+pub mod gptq;
 pub mod qpipe_w4a8;
 mod quantized;
 
+use qpipe_kernels::QuantizedWeight;
 use tch::Kind;
 
 use super::checkpoint::Checkpoint;
@@ -19,28 +21,32 @@ pub fn load_linear(
     spec: &LinearSpec<'_>,
     options: &LoadOptions,
 ) -> Result<Box<dyn Linear>, ModelError> {
-    let Some(config) = checkpoint.quantization_config() else {
-        return Ok(Box::new(Dense::load(checkpoint, spec, options)?));
-    };
-    let weight = match quantization_method(checkpoint).unwrap_or_default() {
-        compressed_tensors::METHOD => {
-            let config = compressed_tensors::QuantizationConfig::parse(&checkpoint.config.file, config)?;
-            compressed_tensors::read_linear(checkpoint, spec, &config)?
-        }
-        awq::METHOD => awq::read_linear(checkpoint, spec, config)?,
-        qpipe_w4a8::METHOD => qpipe_w4a8::read_linear(checkpoint, spec, config)?,
-        other => {
-            return Err(ModelError::Unsupported {
-                file: checkpoint.config.file.clone(),
-                field: "quantization_config.quant_method".to_owned(),
-                value: other.to_owned(),
-                known: [awq::METHOD, compressed_tensors::METHOD, qpipe_w4a8::METHOD].join(", "),
-            });
-        }
-    };
-    match weight {
+    match read_weight(checkpoint, spec)? {
         Some(weight) => Ok(Box::new(Quantized::prepare(checkpoint, spec, weight, options)?)),
         None => Ok(Box::new(Dense::load(checkpoint, spec, options)?)),
+    }
+}
+
+/// The codes of the linear layer `spec`; `None` where `checkpoint` stores it in floating point.
+pub fn read_weight(
+    checkpoint: &Checkpoint,
+    spec: &LinearSpec<'_>,
+) -> Result<Option<QuantizedWeight>, ModelError> {
+    let Some(config) = checkpoint.quantization_config() else { return Ok(None) };
+    match quantization_method(checkpoint).unwrap_or_default() {
+        awq::METHOD => awq::read_linear(checkpoint, spec, config),
+        compressed_tensors::METHOD => {
+            let config = compressed_tensors::QuantizationConfig::parse(&checkpoint.config.file, config)?;
+            compressed_tensors::read_linear(checkpoint, spec, &config)
+        }
+        gptq::METHOD => gptq::read_linear(checkpoint, spec, config),
+        qpipe_w4a8::METHOD => qpipe_w4a8::read_linear(checkpoint, spec, config),
+        other => Err(ModelError::Unsupported {
+            file: checkpoint.config.file.clone(),
+            field: "quantization_config.quant_method".to_owned(),
+            value: other.to_owned(),
+            known: [awq::METHOD, compressed_tensors::METHOD, gptq::METHOD, qpipe_w4a8::METHOD].join(", "),
+        }),
     }
 }
 

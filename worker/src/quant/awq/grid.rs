@@ -4,7 +4,7 @@ use qpipe_kernels::{affine, symmetric};
 use tch::{Kind, TchError, Tensor};
 
 /// Bits of a code.
-const BITS: u32 = 4;
+pub(super) const BITS: u32 = 4;
 /// What is between signed codes and codes from 0.
 const HALF: i64 = 1 << (BITS - 1);
 

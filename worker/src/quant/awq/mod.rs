@@ -29,7 +29,7 @@ use crate::model::decoder::HEAD;
 use crate::model::formats::awq;
 use crate::model::formats::compressed_tensors::{self, StoredScheme};
 
-use grid::Grid;
+use grid::{BITS, Grid};
 
 /// What can take the scale of an input.
 #[derive(Clone, Copy, Debug)]
@@ -117,7 +117,7 @@ impl Awq {
                 let codes = signed(&rounded.codes)?;
                 let mut stored = compressed_tensors::store(name, self.stored(), &codes, rounded.scale)?;
                 if !self.grid.symmetric {
-                    stored.push(compressed_tensors::store_zeros(name, &signed(&rounded.zero)?)?);
+                    stored.push(compressed_tensors::store_zeros(name, &rounded.zero, BITS)?);
                 }
                 stored
             }
@@ -127,7 +127,7 @@ impl Awq {
     /// The scheme of `pack-quantized`.
     fn stored(&self) -> StoredScheme {
         let group = Some(self.grid.group);
-        if self.grid.symmetric { StoredScheme::W4A16 { group } } else { StoredScheme::W4A16Asym { group } }
+        StoredScheme::WeightOnly { bits: BITS, group, asym: !self.grid.symmetric }
     }
 }
 

@@ -16,13 +16,14 @@ mod target;
 
 use std::ops::Range;
 
-use qpipe_nodes::kinds::{self, Alpha, WeightRounding};
+use qpipe_nodes::kinds::{self, Alpha, ColumnOrder, GptqProfile, WeightRounding};
 use serde_json::{Value, json};
 use tch::Tensor;
 
 use super::error::QuantizeError;
+use super::gptq::{Factor, Recipe};
 use super::layers::{self, Layer};
-use super::method::{Block, Method, Quantized};
+use super::method::{Block, Linear, Method, Quantized};
 use crate::calibrate::{Ranges, Statistics};
 use crate::context::{Context, Facts};
 use crate::error::ActionError;
@@ -83,6 +84,24 @@ impl Smoothquant {
             mean_magnitude: moved(mean_magnitude)?,
         })
     }
+
+    /// Where the options ask for GPTQ: its triangle for the input of `linear`, divided by `smoothing`, f32 `[K]`.
+    fn factor(&self, linear: &Linear, smoothing: Option<&Tensor>) -> Result<Option<Factor>, QuantizeError> {
+        let Some(damping) = self.options.gptq_damping() else { return Ok(None) };
+        let mut hessian = self.statistics.moments(&linear.layer.name)?.f_to_device(linear.weight.device())?;
+        let _ = hessian.f_mul_scalar_(2.0 / self.statistics.samples().max(1) as f64)?;
+        if let Some(scales) = smoothing {
+            let scales = scales.f_to_kind(tch::Kind::Float)?;
+            let _ = hessian.f_div_(&scales)?.f_div_(&scales.f_unsqueeze(-1)?)?;
+        }
+        let recipe = Recipe {
+            profile: GptqProfile::Llmc,
+            order: ColumnOrder::Weight,
+            group: self.options.group().map(i64::from),
+            damping,
+        };
+        Ok(Some(Factor::of(hessian, recipe)?))
+    }
 }
 
 impl Method for Smoothquant {
@@ -96,6 +115,7 @@ impl Method for Smoothquant {
             let first = &block.linears[places.start];
             let ranges = self.ranges(&first.layer, &first.weight)?;
             let mut largest = ranges.absmax.shallow_clone();
+            let mut smoothing = None;
             if let Some(norm) = norm {
                 let linears = &mut block.linears[places.clone()];
                 let weights: Vec<&Tensor> = linears.iter().map(|linear| &linear.weight).collect();
@@ -107,10 +127,17 @@ impl Method for Smoothquant {
                 if let Some((name, weight)) = block.vector(norm, "weight") {
                     quantized.tensors.push((name.to_owned(), smooth_norm(weight, &scales)?));
                 }
-                largest /= scales;
+                largest /= &scales;
+                smoothing = Some(scales);
             }
+            let factor = self.factor(&block.linears[places.start], smoothing.as_ref())?;
             for linear in &block.linears[places] {
-                quantized.tensors.extend(self.target.store(linear, &largest)?);
+                let stored = self.target.store(linear, &largest, factor.as_ref())?;
+                quantized.tensors.extend(stored.tensors);
+                if let (Some(factor), Some(loss)) = (&factor, stored.loss) {
+                    let tokens = self.statistics.tokens(&linear.layer.name)?;
+                    quantized.notes.insert(linear.layer.name.clone(), factor.note(loss, tokens));
+                }
             }
         }
         Ok(quantized)
@@ -124,6 +151,7 @@ impl Method for Smoothquant {
         let options = &self.options;
         let rounding = match options.rounding {
             WeightRounding::Rtn => "nearest, half to even",
+            WeightRounding::Gptq => "GPTQ of the smoothed weights, half to even",
         };
         Facts::from([
             ("scheme".to_owned(), json!(options.scheme)),
@@ -132,6 +160,7 @@ impl Method for Smoothquant {
             ("alpha_searched".to_owned(), json!(options.alpha == Alpha::Search)),
             ("scale_rule".to_owned(), json!(options.scale_rule)),
             ("rounding".to_owned(), json!(rounding)),
+            ("damping".to_owned(), json!(options.gptq_damping())),
             ("scale".to_owned(), json!(self.target.scale_rule())),
             ("activations".to_owned(), json!(self.target.activation_rule())),
             ("samples".to_owned(), json!(self.statistics.samples())),

@@ -1,5 +1,6 @@
 //! What smoothed weights become: codes under a scheme, in a format.
 
+use qpipe_kernels::gptq::ZeroPoint;
 use qpipe_nodes::kinds::{ActivationScales, Smoothquant, W4A8Format};
 use serde_json::Value;
 use tch::{Kind, TchError, Tensor};
@@ -8,9 +9,10 @@ use crate::model::decoder::HEAD;
 use crate::model::formats::compressed_tensors::{self, StoredScheme, tensors};
 use crate::model::formats::qpipe_w4a8;
 use crate::quant::error::QuantizeError;
+use crate::quant::gptq::{Factor, Rule, Scales, llmc_rule, solve};
 use crate::quant::layers::Layer;
 use crate::quant::method::Linear;
-use crate::quant::progressive::Scales;
+use crate::quant::progressive;
 use crate::quant::rtn::Rounding;
 
 /// A scheme with int8 activations, and how it is written.
@@ -51,31 +53,49 @@ impl Target {
         .check(layer)
     }
 
-    /// The tensors of `linear`, rounded to the nearest codes. `largest`, f32 `[K]`, is the largest magnitude of each
-    /// channel of its input.
+    /// The tensors of `linear`, rounded by GPTQ where there is a `factor`, else to the nearest codes. `largest`, f32
+    /// `[K]`, is the largest magnitude of each channel of its input.
     pub(super) fn store(
         self,
         linear: &Linear,
         largest: &Tensor,
-    ) -> Result<Vec<(String, Tensor)>, QuantizeError> {
-        let name = &linear.layer.name;
+        factor: Option<&Factor>,
+    ) -> Result<Stored, QuantizeError> {
+        let (name, weight) = (&linear.layer.name, &linear.weight);
+        let mut loss = None;
+        let mut solved_codes = |rule: &Rule| -> Result<Option<Tensor>, TchError> {
+            let Some(factor) = factor else { return Ok(None) };
+            let solved = solve(weight, factor, rule)?;
+            loss = Some(solved.loss);
+            signed(&solved.codes, rule.bits).map(Some)
+        };
         let rounding = match self {
             Self::W8A8 | Self::W8A8Static => Rounding::Channel8,
             Self::W4A8 { group } => Rounding::Group4 { group },
             Self::Progressive { group } => {
-                let scales = Scales::of(&linear.weight, group)?;
-                let codes = scales.round(&linear.weight)?;
-                return Ok(qpipe_w4a8::store(name, &codes, scales.group, scales.zero, scales.channel)?);
+                let scales = progressive::Scales::of(weight, group)?;
+                let codes = match solved_codes(&progressive_rule(&scales)?)? {
+                    Some(codes) => codes,
+                    None => scales.round(weight)?,
+                };
+                let tensors = qpipe_w4a8::store(name, &codes, scales.group, scales.zero, scales.channel)?;
+                return Ok(Stored { tensors, loss });
             }
         };
-        let rounded = rounding.round(&linear.layer.weight, &linear.weight)?;
+        let mut rounded = rounding.round(&linear.layer.weight, weight)?;
+        if factor.is_some() {
+            let (bits, group) = (rounding.bits(), rounding.group());
+            if let Some(codes) = solved_codes(&llmc_rule(weight, bits, group, true)?)? {
+                rounded.codes = codes;
+            }
+        }
         let stored = self.stored().expect("all but progressive are compressed-tensors'");
         let mut stored = compressed_tensors::store(name, stored, &rounded.codes, rounded.scale)?;
         if self == Self::W8A8Static {
             let scale = input_scale(largest, linear.weight.kind())?;
             stored.push((format!("{name}.{}", tensors::INPUT_SCALE), scale));
         }
-        Ok(stored)
+        Ok(Stored { tensors: stored, loss })
     }
 
     /// The values, in f32, that a smoothed `weight` [N, K] would be multiplied as.
@@ -84,7 +104,7 @@ impl Target {
             Self::W8A8 | Self::W8A8Static => Rounding::Channel8,
             Self::W4A8 { group } => Rounding::Group4 { group },
             Self::Progressive { group } => {
-                let scales = Scales::of(weight, group)?;
+                let scales = progressive::Scales::of(weight, group)?;
                 return Ok(scales.value(&scales.round(weight)?)?);
             }
         };
@@ -134,6 +154,30 @@ impl Target {
             _ => "dynamic: largest magnitude of the token / 127.5",
         }
     }
+}
+
+/// What a layer becomes.
+pub(super) struct Stored {
+    pub(super) tensors: Vec<(String, Tensor)>,
+    /// GPTQ's, see [`crate::quant::gptq::Solved`].
+    pub(super) loss: Option<f64>,
+}
+
+/// GPTQ on the grid of integer scales and zeros: codes as they are rounded to the nearest.
+fn progressive_rule(scales: &progressive::Scales) -> Result<Rule, TchError> {
+    Ok(Rule {
+        bits: 4,
+        is_signed: true,
+        zero_point: ZeroPoint::AfterRounding,
+        kind: Kind::Float,
+        scales: Scales::Given { scale: scales.combined()?, zero: Some(scales.zero.f_to_kind(Kind::Float)?) },
+        is_batched: true,
+    })
+}
+
+/// Codes of `bits` bits from 0, u8, as signed ones, i8.
+fn signed(codes: &Tensor, bits: u32) -> Result<Tensor, TchError> {
+    codes.f_to_kind(Kind::Int16)?.f_sub_scalar(1_i64 << (bits - 1))?.f_to_kind(Kind::Int8)
 }
 
 /// The scale, `[1]` of type `kind`, of an input whose channels have the magnitudes `largest`, f32 `[K]`.

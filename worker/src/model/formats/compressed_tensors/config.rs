@@ -23,21 +23,29 @@ pub enum StoredScheme {
     W8A8,
     /// [`Self::W8A8`] with one scale for all activations of a layer, found beforehand.
     W8A8Static,
-    /// int4 weights, packed.
-    W4A16 {
+    /// Weights of few bits, packed; activations as they are.
+    WeightOnly {
+        /// From 2 to 8.
+        bits: u32,
         /// Input channels that share a scale. `None`: all of them.
         group: Option<i64>,
-    },
-    /// [`Self::W4A16`] with zero points.
-    W4A16Asym {
-        /// Input channels that share a scale. `None`: all of them.
-        group: Option<i64>,
+        /// Whether there are zero points.
+        asym: bool,
     },
     /// int4 weights, a byte each; int8 activations, one scale a token, at run time.
     W4A8 {
         /// Input channels that share a scale. `None`: all of them.
         group: Option<i64>,
     },
+}
+
+impl StoredScheme {
+    /// int4 weights in groups of 128.
+    const W4A16: Self = Self::WeightOnly { bits: 4, group: Some(128), asym: false };
+    /// The same with zero points.
+    const W4A16_ASYM: Self = Self::WeightOnly { bits: 4, group: Some(128), asym: true };
+    /// int8 weights, one scale an output channel.
+    const W8A16: Self = Self::WeightOnly { bits: 8, group: None, asym: false };
 }
 
 /// Which layers are quantized, and how.
@@ -141,11 +149,12 @@ impl Group {
             // A preset: its name, and the layers.
             let scheme = match name.to_uppercase().as_str() {
                 "W8A8" | "INT8" => StoredScheme::W8A8,
-                "W4A16" => StoredScheme::W4A16 { group: Some(128) },
-                "W4A16_ASYM" => StoredScheme::W4A16Asym { group: Some(128) },
+                "W4A16" => StoredScheme::W4A16,
+                "W4A16_ASYM" => StoredScheme::W4A16_ASYM,
+                "W8A16" => StoredScheme::W8A16,
                 "W4A8" => StoredScheme::W4A8 { group: Some(128) },
                 _ => {
-                    let names = "a scheme, or a list under the name W8A8, W4A16, W4A16_ASYM or W4A8";
+                    let names = "a scheme, or a list under the name W8A8, W8A16, W4A16, W4A16_ASYM or W4A8";
                     return Err(group.unsupported(names));
                 }
             };
@@ -179,13 +188,10 @@ impl Group {
             }
             _ => {
                 inputs.absent_or(&[])?;
-                if weights.get("symmetric").value == &Value::Bool(false) {
-                    weights.expect_rounding(4, false, false)?;
-                    StoredScheme::W4A16Asym { group: weights.group()? }
-                } else {
-                    weights.expect_integers(4, false)?;
-                    StoredScheme::W4A16 { group: weights.group()? }
-                }
+                let bits = weights.bits()?;
+                let asym = weights.get("symmetric").value == &Value::Bool(false);
+                weights.expect_rounding(bits.into(), !asym, false)?;
+                StoredScheme::WeightOnly { bits, group: weights.group()?, asym }
             }
         };
         Ok(Self { targets, scheme })
@@ -287,6 +293,16 @@ impl<'a> Field<'a> {
         Ok(())
     }
 
+    /// The width of packed weights.
+    fn bits(&self) -> Result<u32, ModelError> {
+        let bits = self.get("num_bits");
+        if bits.value.is_null() {
+            return Ok(8);
+        }
+        let known = bits.value.as_u64().and_then(|bits| u32::try_from(bits).ok());
+        known.filter(|bits| (2..=8).contains(bits)).ok_or_else(|| bits.unsupported("2 to 8"))
+    }
+
     /// The strategy, which may be left to be told from the group size.
     fn strategy(&self, known: &[&str]) -> Result<String, ModelError> {
         let strategy = self.get("strategy");
@@ -329,11 +345,12 @@ pub fn describe(scheme: StoredScheme, ignore: &[&str]) -> Value {
         StoredScheme::W8A8Static => {
             (INT_QUANTIZED, weights(8, None), arguments(8, "tensor", None, false, Some("static_minmax")))
         }
-        StoredScheme::W4A16 { group } => (PACK_QUANTIZED, weights(4, group), Value::Null),
-        StoredScheme::W4A16Asym { group } => {
-            let mut weights = weights(4, group);
-            weights["symmetric"] = json!(false);
-            weights["zp_dtype"] = json!("torch.int8");
+        StoredScheme::WeightOnly { bits, group, asym } => {
+            let mut weights = weights(bits, group);
+            if asym {
+                weights["symmetric"] = json!(false);
+                weights["zp_dtype"] = json!("torch.int8");
+            }
             (PACK_QUANTIZED, weights, Value::Null)
         }
         StoredScheme::W4A8 { group } => (INT_QUANTIZED, weights(4, group), each_token()),

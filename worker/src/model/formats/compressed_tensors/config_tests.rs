@@ -14,7 +14,7 @@ fn with(scheme: StoredScheme, pointer: &str, value: Value) -> Value {
     config
 }
 
-const W4A16: StoredScheme = StoredScheme::W4A16 { group: Some(128) };
+const W4A16: StoredScheme = StoredScheme::W4A16;
 const GROUP: &str = "/config_groups/group_0";
 
 #[test]
@@ -23,8 +23,10 @@ fn what_is_written_is_read() {
         StoredScheme::W8A8,
         StoredScheme::W8A8Static,
         W4A16,
-        StoredScheme::W4A16 { group: None },
-        StoredScheme::W4A16Asym { group: Some(64) },
+        StoredScheme::WeightOnly { bits: 4, group: None, asym: false },
+        StoredScheme::WeightOnly { bits: 4, group: Some(64), asym: true },
+        StoredScheme::WeightOnly { bits: 3, group: Some(128), asym: false },
+        StoredScheme::W8A16,
         StoredScheme::W4A8 { group: Some(128) },
         StoredScheme::W4A8 { group: None },
     ] {
@@ -70,8 +72,8 @@ fn presets_are_lists_of_targets() {
 #[test]
 fn the_strategy_follows_from_the_group_size() {
     for (size, scheme) in [
-        (json!(64), StoredScheme::W4A16 { group: Some(64) }),
-        (json!(-1), StoredScheme::W4A16 { group: None }),
+        (json!(64), StoredScheme::WeightOnly { bits: 4, group: Some(64), asym: false }),
+        (json!(-1), StoredScheme::WeightOnly { bits: 4, group: None, asym: false }),
     ] {
         let mut config = with(W4A16, &format!("{GROUP}/weights/strategy"), Value::Null);
         config["config_groups"]["group_0"]["weights"]["group_size"] = size;

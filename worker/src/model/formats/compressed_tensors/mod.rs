@@ -5,14 +5,14 @@
 //! | W8A8 | `int-quantized` | `weight` i8 [N, K], `weight_scale` [N, 1] |
 //! | W8A8 static | `int-quantized` | also `input_scale` `[1]` |
 //! | W4A8 | `int-quantized` | `weight` i8 [N, K] from -8 to 7, `weight_scale` [N, K/g] |
-//! | W4A16 | `pack-quantized` | `weight_packed` i32 [N, ⌈K/8⌉], `weight_scale` [N, K/g], `weight_shape` i64 `[2]` |
-//! | W4A16 asym | `pack-quantized` | also `weight_zero_point` i32 [⌈N/8⌉, K/g], packed along N |
+//! | weights of b bits | `pack-quantized` | `weight_packed` i32 [N, ⌈K b/32⌉], `weight_scale` [N, K/g], `weight_shape` i64 `[2]` |
+//! | the same, asym | `pack-quantized` | also `weight_zero_point` i32 [⌈N b/32⌉, K/g], packed along N |
 //!
 //! Which layers, and how, is in config.json: [`QuantizationConfig`].
 
 mod config;
 
-use qpipe_kernels::{Codes, QuantizedWeight, packing};
+use qpipe_kernels::{Codes, QuantizedWeight, bitstream, packing};
 use tch::{Kind, Tensor};
 
 use super::expect_tensor;
@@ -29,15 +29,15 @@ pub const METHOD: &str = "compressed-tensors";
 pub mod tensors {
     /// i8 [N, K], of W8A8 and W4A8.
     pub const WEIGHT: &str = "weight";
-    /// i32 [N, ⌈K/8⌉], of W4A16.
+    /// i32 [N, ⌈K b/32⌉], of packed weights of b bits.
     pub const PACKED: &str = "weight_packed";
     /// Floating point, [N, 1] or [N, K/g].
     pub const SCALE: &str = "weight_scale";
-    /// i32 [⌈N/8⌉, K/g], of W4A16 with zero points: codes, packed like the weight's, along N.
+    /// i32 [⌈N b/32⌉, K/g], of packed weights with zero points: codes, packed like the weight's, along N.
     pub const ZERO: &str = "weight_zero_point";
     /// Floating point `[1]`, of static W8A8.
     pub const INPUT_SCALE: &str = "input_scale";
-    /// i64 `[2]`: N and K, of W4A16.
+    /// i64 `[2]`: N and K, of packed weights.
     pub const SHAPE: &str = "weight_shape";
     /// Floating point `[N]`, never quantized.
     pub const BIAS: &str = "bias";
@@ -84,22 +84,9 @@ pub fn read_linear(
                 group,
             }
         }
-        StoredScheme::W4A16 { group } | StoredScheme::W4A16Asym { group } => {
+        StoredScheme::WeightOnly { bits, group, asym } => {
             let group = expect_group(checkpoint, spec, group)?;
-            let groups = in_features / group;
-            let packed = name(tensors::PACKED);
-            expect_tensor(checkpoint, &packed, &[out_features, packing::words(in_features)], Kind::Int)?;
-            expect_stored_shape(checkpoint, &name(tensors::SHAPE), &[out_features, in_features])?;
-            let packed = checkpoint.tensor(&packed)?;
-            let scale = floats(checkpoint, &name(tensors::SCALE), &[out_features, groups])?;
-            if let StoredScheme::W4A16 { .. } = scheme {
-                Codes::Int4 { packed, scale, group }
-            } else {
-                let zero = name(tensors::ZERO);
-                expect_tensor(checkpoint, &zero, &[packing::words(out_features), groups], Kind::Int)?;
-                let zero = packing::unpack(&checkpoint.tensor(&zero)?.f_tr()?, out_features)?;
-                Codes::Int4Asym { packed, scale, zero: zero.f_tr()?.f_contiguous()?, group }
-            }
+            weight_only(checkpoint, spec, bits, group, asym)?
         }
     };
     let bias =
@@ -131,22 +118,54 @@ pub fn store(
         StoredScheme::W8A8 | StoredScheme::W8A8Static | StoredScheme::W4A8 { .. } => {
             vec![named(tensors::WEIGHT, codes.shallow_clone()), scale]
         }
-        StoredScheme::W4A16 { .. } | StoredScheme::W4A16Asym { .. } => {
+        StoredScheme::WeightOnly { bits, .. } => {
             let shape = Tensor::from_slice(&codes.size());
-            let packed = packing::pack(codes)?;
+            let packed = bitstream::pack(&unsigned(codes, bits)?, bits)?;
             vec![named(tensors::PACKED, packed), named(tensors::SHAPE, shape), scale]
         }
     })
 }
 
-/// The zero points of the layer `name`, i8 [N, K/g] from -8 to 7.
+/// The zero points of the layer `name`, u8 [N, K/g], codes from 0 of `bits` bits.
 ///
 /// # Errors
 ///
 /// Only libtorch's.
-pub fn store_zeros(name: &str, zero: &Tensor) -> Result<(String, Tensor), tch::TchError> {
-    let packed = packing::pack(&zero.f_tr()?.f_contiguous()?)?;
+pub fn store_zeros(name: &str, zero: &Tensor, bits: u32) -> Result<(String, Tensor), tch::TchError> {
+    let packed = bitstream::pack(&zero.f_tr()?.f_contiguous()?, bits)?;
     Ok((format!("{name}.{}", tensors::ZERO), packed.f_tr()?.f_contiguous()?))
+}
+
+/// Signed codes of `bits` bits counted from the lowest, u8.
+fn unsigned(codes: &Tensor, bits: u32) -> Result<Tensor, tch::TchError> {
+    codes.f_to_kind(Kind::Int16)?.f_add_scalar(1_i64 << (bits - 1))?.f_to_kind(Kind::Uint8)
+}
+
+/// The codes of a packed layer.
+fn weight_only(
+    checkpoint: &Checkpoint,
+    spec: &LinearSpec<'_>,
+    bits: u32,
+    group: i64,
+    asym: bool,
+) -> Result<Codes, ModelError> {
+    let (out_features, in_features) = (spec.out_features, spec.in_features);
+    let name = |part: &str| format!("{}.{part}", spec.name);
+    let packed = name(tensors::PACKED);
+    expect_tensor(checkpoint, &packed, &[out_features, bitstream::words(in_features, bits)], Kind::Int)?;
+    expect_stored_shape(checkpoint, &name(tensors::SHAPE), &[out_features, in_features])?;
+    let packed = checkpoint.tensor(&packed)?;
+    let groups = in_features / group;
+    let scale = floats(checkpoint, &name(tensors::SCALE), &[out_features, groups])?;
+    let zero = if asym {
+        let zero = name(tensors::ZERO);
+        expect_tensor(checkpoint, &zero, &[bitstream::words(out_features, bits), groups], Kind::Int)?;
+        let zero = bitstream::unpack(&checkpoint.tensor(&zero)?.f_tr()?, bits, out_features)?;
+        Some(zero.f_tr()?.f_contiguous()?)
+    } else {
+        None
+    };
+    Ok(Codes::weight_only(packed, bits, scale, zero, group)?)
 }
 
 /// The floating-point tensor `name`, in the type that it is stored in.

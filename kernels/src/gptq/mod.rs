@@ -1,0 +1,162 @@
+//! The inner loop of GPTQ (Frantar et al., 2022, arXiv 2210.17323): the columns of a block, one after the other.
+//!
+//! ```text
+//! for i in block:  code = round(w[i]);  e = (w[i] - value(code)) / U[i, i];  w[j] -= e · U[i, j] for j > i
+//! ```
+//!
+//! Rows are independent: sixteen of them share the lanes of a vector, and rayon spreads the strips over threads. Each
+//! product is rounded before it is subtracted, as in the references, which have no fused multiply-add here; so codes
+//! and errors are theirs to the bit, whatever the instruction set and the number of threads.
+
+mod strip;
+
+use std::cell::RefCell;
+
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use tch::{Device, Kind, TchError, Tensor};
+
+use strip::{Instructions, LANES, Strip, Task};
+
+/// When the zero point is added: the two references differ, and so do their codes where a half is rounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ZeroPoint {
+    /// round(clamp(w / scale + zero)): compressed-tensors.
+    BeforeRounding,
+    /// clamp(round(w / scale) + zero): GPTQModel.
+    AfterRounding,
+}
+
+/// What codes there are and what they stand for: value = (code - zero) · scale.
+#[derive(Debug)]
+pub struct Grid<'a> {
+    /// f32 [N, G].
+    pub scale: &'a Tensor,
+    /// f32 [N, G]; `None`: 0 everywhere.
+    pub zero: Option<&'a Tensor>,
+    /// See [`ZeroPoint`].
+    pub zero_point: ZeroPoint,
+    /// The lowest code.
+    pub lowest: i32,
+    /// The highest code, at most 255 above the lowest.
+    pub highest: i32,
+    /// The type that values are rounded to: float32, bfloat16 or float16.
+    pub kind: Kind,
+}
+
+/// A block of B columns, rounded.
+#[derive(Debug)]
+pub struct RoundedBlock {
+    /// u8 [N, B]: codes counted from the lowest.
+    pub codes: Tensor,
+    /// f32 [N, B]: what they stand for.
+    pub values: Tensor,
+    /// f32 [N, B]: errors over the diagonal of U, for the columns behind the block.
+    pub errors: Tensor,
+}
+
+/// Rounds `block`, f32 [N, B], column by column. `factor`, f32 [B, B], is the block's part of the upper triangle U with
+/// UᵀU = H⁻¹; `group_of` gives the group of each column, below G. Everything is computed on the CPU; results are on the
+/// device of `block`.
+///
+/// # Errors
+///
+/// Only libtorch's.
+///
+/// # Panics
+///
+/// If shapes or types are not as said here.
+pub fn round_block(
+    block: &Tensor,
+    factor: &Tensor,
+    grid: &Grid<'_>,
+    group_of: &[usize],
+) -> Result<RoundedBlock, TchError> {
+    let (rows, columns) = block.size2()?;
+    let groups = grid.scale.size2()?.1 as usize;
+    assert_eq!(factor.size(), [columns, columns]);
+    assert_eq!(grid.scale.size()[0], rows);
+    assert_eq!(group_of.len(), columns as usize);
+    assert!(group_of.iter().all(|&group| group < groups), "a group is beyond {groups}");
+    assert!((0..=255).contains(&(grid.highest - grid.lowest)));
+
+    let device = block.device();
+    let (block, factor, scale) = (floats(block)?, floats(factor)?, floats(grid.scale)?);
+    let zero = grid.zero.map(floats).transpose()?;
+    let empty = |kind| Tensor::f_empty([rows, columns], (kind, Device::Cpu));
+    let (mut codes, mut values, mut errors) = (empty(Kind::Uint8)?, empty(Kind::Float)?, empty(Kind::Float)?);
+    let task = Task {
+        factor: elements(&factor),
+        scale: elements(&scale),
+        zero: zero.as_ref().map(elements),
+        groups,
+        group_of,
+        zero_point: grid.zero_point,
+        lowest: grid.lowest as f32,
+        highest: grid.highest as f32,
+        kind: grid.kind,
+        instructions: Instructions::of_this_machine(),
+    };
+    let stride = LANES * columns as usize;
+    let results = elements_mut::<u8>(&mut codes)
+        .par_chunks_mut(stride)
+        .zip(elements_mut::<f32>(&mut values).par_chunks_mut(stride))
+        .zip(elements_mut::<f32>(&mut errors).par_chunks_mut(stride));
+    let strips = elements::<f32>(&block).par_chunks(stride).zip(results).enumerate();
+    on_threads(tch::get_num_threads(), || {
+        strips.for_each(|(number, (weights, ((codes, values), errors)))| {
+            task.round(Strip { first_row: number * LANES, weights, codes, values, errors });
+        });
+    });
+    Ok(RoundedBlock {
+        codes: codes.f_to_device(device)?,
+        values: values.f_to_device(device)?,
+        errors: errors.f_to_device(device)?,
+    })
+}
+
+/// `tensor` as f32 on the CPU, without gaps.
+fn floats(tensor: &Tensor) -> Result<Tensor, TchError> {
+    tensor.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()
+}
+
+/// An element type of a tensor.
+trait Element: tch::kind::Element {}
+impl Element for f32 {}
+impl Element for u8 {}
+
+/// The elements of a tensor without gaps on the CPU, row by row.
+fn elements<T: Element>(tensor: &Tensor) -> &[T] {
+    assert!(tensor.kind() == T::KIND && tensor.device() == Device::Cpu && tensor.is_contiguous());
+    // SAFETY: the tensor has as many elements of this type side by side, and is borrowed as long as they are.
+    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), tensor.numel()) }
+}
+
+/// The same, to be written to.
+fn elements_mut<T: Element>(tensor: &mut Tensor) -> &mut [T] {
+    assert!(tensor.kind() == T::KIND && tensor.device() == Device::Cpu && tensor.is_contiguous());
+    // SAFETY: as above; the tensor was just made, and no other shares its memory.
+    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }
+}
+
+/// Runs `work` on a pool of `threads` threads, which the calling thread keeps.
+fn on_threads(threads: i32, work: impl FnOnce() + Send) {
+    thread_local! {
+        static POOL: RefCell<Option<(i32, ThreadPool)>> = const { RefCell::new(None) };
+    }
+    POOL.with_borrow_mut(|kept| {
+        if kept.as_ref().is_none_or(|(size, _)| *size != threads) {
+            let builder = ThreadPoolBuilder::new().num_threads(threads.max(1) as usize);
+            *kept = builder.build().ok().map(|pool| (threads, pool));
+        }
+        match kept {
+            Some((_, pool)) => pool.install(work),
+            // Without threads of its own it runs on rayon's.
+            None => work(),
+        }
+    });
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests;

@@ -1,0 +1,182 @@
+//! Sixteen rows of a block, one in each lane.
+
+use half::f16;
+use tch::Kind;
+
+use super::ZeroPoint;
+
+/// Rows of a strip: a vector of AVX-512, two of AVX2.
+pub(super) const LANES: usize = 16;
+
+/// A value of each row.
+type Lanes = [f32; LANES];
+
+/// Which code runs. All compute the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Instructions {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    Any,
+}
+
+impl Instructions {
+    /// The widest that this processor has.
+    pub(super) fn of_this_machine() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let has_avx512 = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq");
+            if has_avx512 {
+                return Self::Avx512;
+            }
+            if is_x86_feature_detected!("avx2") {
+                return Self::Avx2;
+            }
+        }
+        Self::Any
+    }
+}
+
+/// What all strips of a block share. See [`super::Grid`].
+pub(super) struct Task<'a> {
+    /// [B, B].
+    pub(super) factor: &'a [f32],
+    /// [N, G].
+    pub(super) scale: &'a [f32],
+    /// [N, G].
+    pub(super) zero: Option<&'a [f32]>,
+    pub(super) groups: usize,
+    /// `[B]`.
+    pub(super) group_of: &'a [usize],
+    pub(super) zero_point: ZeroPoint,
+    pub(super) lowest: f32,
+    pub(super) highest: f32,
+    pub(super) kind: Kind,
+    pub(super) instructions: Instructions,
+}
+
+/// Up to [`LANES`] rows: what goes in and what comes out, [rows, B] each.
+pub(super) struct Strip<'a> {
+    pub(super) first_row: usize,
+    pub(super) weights: &'a [f32],
+    pub(super) codes: &'a mut [u8],
+    pub(super) values: &'a mut [f32],
+    pub(super) errors: &'a mut [f32],
+}
+
+impl Task<'_> {
+    /// Rounds a strip.
+    pub(super) fn round(&self, strip: Strip<'_>) {
+        match self.instructions {
+            // SAFETY: `of_this_machine` found the instructions.
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512 => unsafe { self.round_avx512(strip) },
+            // SAFETY: likewise.
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => unsafe { self.round_avx2(strip) },
+            Instructions::Any => self.round_any(strip),
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq")]
+    unsafe fn round_avx512(&self, strip: Strip<'_>) {
+        self.round_any(strip);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    unsafe fn round_avx2(&self, strip: Strip<'_>) {
+        self.round_any(strip);
+    }
+
+    /// Compiled anew for each set of instructions: loops over lanes become vectors.
+    #[inline(always)]
+    fn round_any(&self, strip: Strip<'_>) {
+        let columns = self.group_of.len();
+        let rows = strip.weights.len() / columns;
+        // Lanes without a row hold zeros, and scales of 1.
+        let mut weights = vec![[0.0; LANES]; columns];
+        for (row, source) in strip.weights.chunks_exact(columns).enumerate() {
+            for (column, weight) in source.iter().enumerate() {
+                weights[column][row] = *weight;
+            }
+        }
+        let mut group = usize::MAX;
+        let (mut scale, mut zero) = ([1.0; LANES], [0.0; LANES]);
+        for column in 0..columns {
+            if self.group_of[column] != group {
+                group = self.group_of[column];
+                for row in 0..rows {
+                    let place = (strip.first_row + row) * self.groups + group;
+                    scale[row] = self.scale[place];
+                    zero[row] = self.zero.map_or(0.0, |zero| zero[place]);
+                }
+            }
+            let (done, behind) = weights.split_at_mut(column + 1);
+            let weight = &done[column];
+            let code = self.codes(weight, &scale, &zero);
+            let value = self.values(&code, &scale, &zero);
+            let factor = &self.factor[column * columns..(column + 1) * columns];
+            let mut error = [0.0; LANES];
+            for lane in 0..LANES {
+                error[lane] = (weight[lane] - value[lane]) / factor[column];
+            }
+            for (weight, factor) in behind.iter_mut().zip(&factor[column + 1..]) {
+                for lane in 0..LANES {
+                    // Rounded twice: Rust never fuses the two.
+                    weight[lane] -= error[lane] * factor;
+                }
+            }
+            for row in 0..rows {
+                let place = row * columns + column;
+                strip.codes[place] = (code[row] - self.lowest) as u8;
+                strip.values[place] = value[row];
+                strip.errors[place] = error[row];
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn codes(&self, weight: &Lanes, scale: &Lanes, zero: &Lanes) -> Lanes {
+        let mut code = [0.0; LANES];
+        for lane in 0..LANES {
+            let scaled = weight[lane] / scale[lane];
+            code[lane] = match self.zero_point {
+                ZeroPoint::BeforeRounding => {
+                    (scaled + zero[lane]).max(self.lowest).min(self.highest).round_ties_even()
+                }
+                ZeroPoint::AfterRounding => {
+                    (scaled.round_ties_even() + zero[lane]).max(self.lowest).min(self.highest)
+                }
+            };
+        }
+        code
+    }
+
+    #[inline(always)]
+    fn values(&self, code: &Lanes, scale: &Lanes, zero: &Lanes) -> Lanes {
+        let mut value = [0.0; LANES];
+        for lane in 0..LANES {
+            // A difference of codes is a whole number below 256, which every type holds.
+            value[lane] = (code[lane] - zero[lane]) * scale[lane];
+        }
+        match self.kind {
+            Kind::BFloat16 => value.map(rounded_to_bfloat16),
+            Kind::Half => value.map(|value| f16::from_f32(value).to_f32()),
+            _ => value,
+        }
+    }
+}
+
+/// The nearest bfloat16, the even one of two. Finite values only.
+#[inline(always)]
+fn rounded_to_bfloat16(value: f32) -> f32 {
+    let bits = value.to_bits();
+    let half = 0x7FFF + ((bits >> 16) & 1);
+    f32::from_bits(bits.wrapping_add(half) & 0xFFFF_0000)
+}

@@ -1,0 +1,175 @@
+//! Second moments of what the layers of a partly quantized model are given: `propagate: quantized`.
+//!
+//! All samples stand in front of a block. The block is run with its own weights and measured, its layers are
+//! quantized, and the samples pass through what was stored of them. An attempt that goes on runs the finished blocks
+//! from what is stored, so that its sums are those of an undisturbed one. Activations are not rounded on the way, as
+//! in both references.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use serde_json::Value;
+use tch::{Device, Tensor};
+
+use crate::calibrate::Statistics;
+use crate::calibrate::batches::{Laid, grid};
+use crate::calibrate::moments::Moments;
+use crate::model::block::INPUTS;
+use crate::model::decoder::block_name;
+use crate::model::formats::read_weight;
+use crate::model::{
+    Attention, Block, BlockRunner, Checkpoint, Dense, Frame, LinearSpec, LoadOptions, TensorFiles,
+};
+use crate::quant::error::QuantizeError;
+
+/// Samples on their way through a model.
+#[derive(Debug)]
+pub(super) struct Replay<'a> {
+    checkpoint: &'a Checkpoint,
+    runner: BlockRunner<'a>,
+    travellers: Vec<Traveller>,
+    /// The block that the samples stand in front of, and its number.
+    block: Option<(usize, Block)>,
+    /// What was measured in that block: XᵀX and tokens, by the first layer that is given it.
+    measured: BTreeMap<String, (Moments, u64)>,
+}
+
+/// A micro-batch of samples.
+#[derive(Debug)]
+struct Traveller {
+    laid: Laid,
+    frame: Frame,
+    /// [B, T, hidden].
+    hidden: Tensor,
+}
+
+impl<'a> Replay<'a> {
+    /// Embeds the samples of a calibration.
+    pub(super) fn open(
+        statistics: &Statistics,
+        checkpoint: &'a Checkpoint,
+        device: Device,
+    ) -> Result<Self, QuantizeError> {
+        let runner = BlockRunner::new(checkpoint, LoadOptions::inference(device, None))?;
+        let sequences = statistics.sequences()?;
+        let travellers = grid(&sequences)
+            .iter()
+            .map(|batch| {
+                let laid = batch.lay(&sequences, device)?;
+                let frame = runner.frame(&laid.positions, &Attention::Causal);
+                Ok(Traveller { hidden: runner.embed(&laid.ids)?, laid, frame })
+            })
+            .collect::<Result<_, QuantizeError>>()?;
+        Ok(Self { checkpoint, runner, travellers, block: None, measured: BTreeMap::new() })
+    }
+
+    /// Measures the inputs number `inputs` of the block that is next, with what has been replaced in it.
+    pub(super) fn measure(&mut self, inputs: Range<usize>) -> Result<(), QuantizeError> {
+        if self.block.is_none() {
+            self.block = Some((0, self.runner.load_block(0)?));
+        }
+        let Some((index, block)) = &self.block else { return Ok(()) };
+        let mut sums: BTreeMap<&str, (Moments, u64)> = BTreeMap::new();
+        for traveller in &self.travellers {
+            let mut outcome = Ok(());
+            let hidden = traveller.hidden.shallow_clone();
+            let _ = self.runner.forward(block, hidden, &traveller.frame, &mut |part, input| {
+                let is_wanted = INPUTS[inputs.clone()].iter().any(|(name, _)| *name == part);
+                if is_wanted && outcome.is_ok() {
+                    outcome = add(&mut sums, part, &traveller.laid, input);
+                }
+            });
+            outcome?;
+        }
+        let full_name = |part: &str| format!("{}.{part}", block_name(*index));
+        self.measured.extend(sums.into_iter().map(|(part, sum)| (full_name(part), sum)));
+        Ok(())
+    }
+
+    /// XᵀX of the input that `linear` is the first to be given, f32 [K, K] on the CPU, and how many tokens are in it.
+    pub(super) fn moments(&self, linear: &str) -> Result<(Tensor, u64), QuantizeError> {
+        let (moments, tokens) = self
+            .measured
+            .get(linear)
+            .ok_or_else(|| QuantizeError::NotMeasured { linear: linear.to_owned() })?;
+        Ok((moments.full()?, *tokens))
+    }
+
+    /// From now on the block is run with `weight`, [N, K], in the layer `linear`.
+    pub(super) fn replace(&mut self, linear: &str, weight: &Tensor) -> Result<(), QuantizeError> {
+        let Some((index, block)) = &mut self.block else { return Ok(()) };
+        let kind = self.runner.kind();
+        let prefix = block_name(*index);
+        for (part, layer) in block.linears_mut() {
+            if linear.strip_prefix(&prefix).and_then(|rest| rest.strip_prefix('.')) == Some(part) {
+                let bias = layer.dense().and_then(|dense| dense.bias.as_ref()).map(Tensor::shallow_clone);
+                *layer = Box::new(Dense { weight: weight.f_to_kind(kind)?, bias });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the samples through block `index`, of which `tensors` is stored under `config`.
+    pub(super) fn pass(
+        &mut self,
+        index: usize,
+        config: &Value,
+        tensors: TensorFiles,
+    ) -> Result<(), QuantizeError> {
+        self.measured.clear();
+        let mut block = match self.block.take() {
+            Some((_, block)) => block,
+            None => self.runner.load_block(index)?,
+        };
+        let kind = self.runner.kind();
+        let stored = self.checkpoint.quantized_as(config.clone(), tensors);
+        for (part, layer) in block.linears_mut() {
+            let name = format!("{}.{part}", block_name(index));
+            let spec = LinearSpec {
+                name: &name,
+                in_features: layer.in_features(),
+                out_features: layer.out_features(),
+                bias: false,
+            };
+            let bias = layer.dense().and_then(|dense| dense.bias.as_ref()).map(Tensor::shallow_clone);
+            if let Some(weight) = read_weight(&stored, &spec)? {
+                let weight = weight.value(kind)?.f_to_device(self.travellers_device())?;
+                *layer = Box::new(Dense { weight, bias });
+            }
+        }
+        for traveller in &mut self.travellers {
+            let hidden = std::mem::take(&mut traveller.hidden);
+            traveller.hidden = self.runner.forward(&block, hidden, &traveller.frame, &mut |_, _| {});
+        }
+        drop(block);
+        if index + 1 < self.runner.blocks() {
+            self.block = Some((index + 1, self.runner.load_block(index + 1)?));
+        }
+        Ok(())
+    }
+
+    fn travellers_device(&self) -> Device {
+        self.travellers.first().map_or(Device::Cpu, |traveller| traveller.laid.ids.device())
+    }
+}
+
+fn add(
+    sums: &mut BTreeMap<&'static str, (Moments, u64)>,
+    part: &'static str,
+    laid: &Laid,
+    input: &Tensor,
+) -> Result<(), QuantizeError> {
+    let tokens = laid.tokens_of(input)?;
+    let (count, channels) = tokens.size2()?;
+    if !bool::try_from(tokens.f_isfinite()?.f_all()?)? {
+        return Err(QuantizeError::InputNotFinite { linear: part.to_owned() });
+    }
+    if !sums.contains_key(part) {
+        sums.insert(part, (Moments::new(channels, input.device())?, 0));
+    }
+    if let Some((moments, seen)) = sums.get_mut(part) {
+        moments.add(&tokens)?;
+        *seen += count as u64;
+    }
+    Ok(())
+}
