@@ -21,7 +21,9 @@ pub mod progressive;
 pub mod reference;
 pub mod symmetric;
 mod table;
+pub mod torchao;
 pub mod w4a8;
+pub mod w8a16;
 mod weight;
 
 pub use table::{KERNELS, Kernel, Layer, PreparedLinear, kernel_for, prepare};

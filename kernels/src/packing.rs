@@ -1,6 +1,6 @@
 //! compressed-tensors' dense packing of 4-bit codes (`pack_to_int32` of its `pack_quantized` compressor):
 //! along K, eight codes a 32-bit word, the first in the lowest bits, each stored as code + 8. What fills up
-//! the last word is 0 after that offset.
+//! the last word is 0 after that offset. 8-bit codes likewise: four a word, each stored as code + 128.
 
 use tch::{Kind, TchError, Tensor};
 
@@ -34,6 +34,30 @@ pub fn unpack(packed: &Tensor, in_features: i64) -> Result<Tensor, TchError> {
     nibbles.f_narrow(1, 0, in_features)?.f_to_kind(Kind::Int8)?.f_sub_scalar(OFFSET)
 }
 
+/// 8-bit codes in a 32-bit word.
+const INT8_PER_WORD: i64 = 4;
+/// The bit that makes an int8 code the byte code + 128, and back.
+const SIGN: i64 = 128;
+
+/// Words that hold `in_features` 8-bit codes.
+pub fn int8_words(in_features: i64) -> i64 {
+    (in_features + INT8_PER_WORD - 1) / INT8_PER_WORD
+}
+
+/// Packs codes, i8 [N, K], into i32 [N, ⌈K/4⌉].
+pub fn pack_int8(codes: &Tensor) -> Result<Tensor, TchError> {
+    let columns = codes.size2()?.1;
+    let padding = int8_words(columns) * INT8_PER_WORD - columns;
+    let bytes = codes.f_contiguous()?.f_view_dtype(Kind::Uint8)?.f_bitwise_xor(SIGN)?;
+    bytes.f_constant_pad_nd([0, padding])?.f_contiguous()?.f_view_dtype(Kind::Int)
+}
+
+/// The codes, i8 [N, `in_features`], of `packed`, i32 [N, ⌈K/4⌉].
+pub fn unpack_int8(packed: &Tensor, in_features: i64) -> Result<Tensor, TchError> {
+    let codes = bytes(packed)?.f_narrow(1, 0, in_features)?.f_bitwise_xor(SIGN)?;
+    codes.f_contiguous()?.f_view_dtype(Kind::Int8)
+}
+
 /// Packed words, i32 [N, W], as bytes, u8 [N, 4 W]: byte j holds codes 2j (low) and 2j+1 (high).
 pub(crate) fn bytes(packed: &Tensor) -> Result<Tensor, TchError> {
     packed.f_contiguous()?.f_view_dtype(Kind::Uint8)
@@ -65,6 +89,16 @@ mod tests {
         assert_eq!(packed.int64_value(&[0, 1]), 0xD);
     }
 
+    #[test]
+    fn int8_codes_are_bytes_from_0_to_255_and_the_filling_is_zero() {
+        let codes = Tensor::from_slice(&[-128_i8, -1, 0, 127, 5]).view([1, 5]);
+        let packed = pack_int8(&codes).unwrap();
+        assert_eq!(packed.size(), [1, 2]);
+        assert_eq!(packed.int64_value(&[0, 0]) as u32, 0xFF80_7F00);
+        assert_eq!(packed.int64_value(&[0, 1]), 0x85);
+        assert!(unpack_int8(&packed, 5).unwrap().equal(&codes));
+    }
+
     proptest! {
         #[test]
         fn unpack_inverts_pack(rows in 1_i64..5, columns in 1_i64..70, seed in any::<i64>()) {
@@ -74,6 +108,10 @@ mod tests {
             let packed = pack(&codes).unwrap();
             prop_assert_eq!(packed.size(), [rows, words(columns)]);
             prop_assert!(unpack(&packed, columns).unwrap().equal(&codes));
+            let codes = Tensor::randint_low(-128, 128, [rows, columns], (Kind::Int8, tch::Device::Cpu));
+            let packed = pack_int8(&codes).unwrap();
+            prop_assert_eq!(packed.size(), [rows, int8_words(columns)]);
+            prop_assert!(unpack_int8(&packed, columns).unwrap().equal(&codes));
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::packing;
 use crate::progressive;
 use crate::symmetric;
 use crate::table::{Kernel, Layer, PreparedLinear};
+use crate::torchao;
 use crate::weight::{Codes, KernelError, QuantizedWeight, bytes_of};
 
 /// Serves every layer.
@@ -42,6 +43,16 @@ impl Kernel for Reference {
                 weight: weight.f_to_device(layer.device)?,
                 scale: scale.f_to_device_(layer.device, layer.kind, false, false)?,
                 input_scale: Some(input_scale.f_to_device_(layer.device, layer.kind, false, false)?),
+                bias,
+            }),
+            Codes::Int8A16 { weight, scale } => Box::new(ReferenceW8A16 {
+                weight: weight.f_to_device(layer.device)?,
+                scale: scale.f_to_device_(layer.device, layer.kind, false, false)?,
+                bias,
+            }),
+            Codes::Int8Torchao { weight, scale } => Box::new(ReferenceTorchao {
+                weight: weight.f_to_device(layer.device)?,
+                scale: scale.f_to_device(layer.device)?,
                 bias,
             }),
             // The int8 weight that it stands for.
@@ -106,6 +117,32 @@ impl PreparedLinear for ReferenceW8A8 {
     }
 }
 
+/// The same with torchao's codes, and with its rounding between the two scales.
+#[derive(Debug)]
+struct ReferenceTorchao {
+    weight: Tensor,
+    scale: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl PreparedLinear for ReferenceTorchao {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let quantized = || -> Result<_, tch::TchError> {
+            let x_scale = torchao::scales(x)?;
+            Ok((torchao::codes(x, &x_scale)?, x_scale))
+        };
+        let (codes, x_scale) = quantized().expect("activations are floating point");
+        let sums = codes.to_kind(Kind::Double).matmul(&self.weight.to_kind(Kind::Double).tr());
+        let rounded = (sums.to_kind(Kind::Float) * x_scale).to_kind(x.kind());
+        let scale = self.scale.to_kind(Kind::Float).view([-1]);
+        with_bias(rounded.to_kind(Kind::Float) * scale, &self.bias).to_kind(x.kind())
+    }
+
+    fn bytes(&self) -> u64 {
+        bytes_of([&self.weight, &self.scale].into_iter().chain(&self.bias))
+    }
+}
+
 /// Codes times codes, each group summed exactly, then scaled and added in f64.
 #[derive(Debug)]
 struct ReferenceW4A8 {
@@ -159,6 +196,26 @@ impl PreparedLinear for ReferenceW4A16 {
 
     fn bytes(&self) -> u64 {
         bytes_of([&self.packed, &self.scale].into_iter().chain(&self.zero).chain(&self.bias))
+    }
+}
+
+/// The same with int8 codes and a scale an output channel.
+#[derive(Debug)]
+struct ReferenceW8A16 {
+    weight: Tensor,
+    scale: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl PreparedLinear for ReferenceW8A16 {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let weight = self.weight.to_kind(x.kind()) * &self.scale;
+        let product = x.to_kind(Kind::Float).matmul(&weight.to_kind(Kind::Float).tr());
+        with_bias(product, &self.bias).to_kind(x.kind())
+    }
+
+    fn bytes(&self) -> u64 {
+        bytes_of([&self.weight, &self.scale].into_iter().chain(&self.bias))
     }
 }
 

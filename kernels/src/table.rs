@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use tch::{Device, Kind, Tensor};
 
 use crate::weight::{KernelError, QuantizedWeight, Scheme};
-use crate::{int4, int8, reference, w4a8};
+use crate::{int4, int8, reference, w4a8, w8a16};
 
 /// What a kernel would have to do.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +52,7 @@ pub static KERNELS: &[&dyn Kernel] = &[
     &int4::Tiles,
     &w4a8::Progressive,
     &w4a8::Grouped,
+    &w8a16::Int8Tiles,
     &reference::Reference,
 ];
 
@@ -99,6 +100,8 @@ mod tests {
             (Scheme::W4A16 { group: 128 }, Kind::Half),
             (Scheme::W4A16Asym { group: 128 }, Kind::BFloat16),
             (Scheme::W8A8Static, Kind::BFloat16),
+            (Scheme::W8A8Torchao, Kind::BFloat16),
+            (Scheme::W8A16, Kind::Half),
             (Scheme::W4A8 { group: 128 }, Kind::BFloat16),
             (Scheme::W4A8Float { group: 128 }, Kind::BFloat16),
         ] {
