@@ -1,6 +1,8 @@
 //! `quantize`: stores a model's linear layers in few bits. One file a method, and the table of them.
 
 mod awq;
+mod int8_dynamic;
+mod outside;
 mod rtn;
 mod smoothquant;
 
@@ -13,6 +15,8 @@ use crate::kind::{self, Target};
 use crate::{Arity, Artifact, Kind, KindSpec, ParamError, Port, Reading, Sensitivity};
 
 pub use awq::{Awq, AwqFormat};
+pub use int8_dynamic::{Convention, Int8Dynamic};
+pub use outside::{Outside, Storage};
 pub use rtn::Rtn;
 pub use smoothquant::{
     ActivationScales, Alpha, IntegerScheme, ScaleRule, Smoothquant, W4A8Format, WeightRounding,
@@ -35,6 +39,11 @@ pub trait Method: Serialize + DeserializeOwned + JsonSchema {
     /// What it reads of the `calibration` port.
     fn reads(&self) -> Reading {
         Reading::Nothing
+    }
+
+    /// What becomes of the embedding and the output projection.
+    fn outside(&self) -> Outside {
+        Outside::default()
     }
 
     /// On what, besides inputs and options, the bytes depend.
@@ -75,6 +84,11 @@ macro_rules! methods {
                 match self { $(Self::$variant(_) => $variant::NAME,)* }
             }
 
+            /// What becomes of the embedding and the output projection.
+            pub fn outside(&self) -> Outside {
+                match self { $(Self::$variant(options) => options.outside(),)* }
+            }
+
             fn check_options(&self) -> Vec<ParamError> {
                 match self { $(Self::$variant(options) => options.check(),)* }
             }
@@ -97,6 +111,8 @@ macro_rules! methods {
 methods! {
     /// AWQ.
     Awq,
+    /// int8 weights and activations.
+    Int8Dynamic,
     /// Round to nearest.
     Rtn,
     /// SmoothQuant.

@@ -5,6 +5,7 @@ pub mod compressed_tensors;
 pub mod qpipe_w4a8;
 mod quantized;
 
+use qpipe_kernels::QuantizedWeight;
 use tch::Kind;
 
 use super::checkpoint::Checkpoint;
@@ -41,6 +42,23 @@ pub fn load_linear(
     match weight {
         Some(weight) => Ok(Box::new(Quantized::prepare(checkpoint, spec, weight, options)?)),
         None => Ok(Box::new(Dense::load(checkpoint, spec, options)?)),
+    }
+}
+
+/// The embedding `spec` as `checkpoint` stores it in few bits; `None`: in floating point.
+pub fn read_embedding(
+    checkpoint: &Checkpoint,
+    spec: &LinearSpec<'_>,
+) -> Result<Option<QuantizedWeight>, ModelError> {
+    let Some(config) = checkpoint.quantization_config() else { return Ok(None) };
+    match quantization_method(checkpoint).unwrap_or_default() {
+        compressed_tensors::METHOD => {
+            let config = compressed_tensors::QuantizationConfig::parse(&checkpoint.config.file, config)?;
+            compressed_tensors::read_embedding(checkpoint, spec, &config)
+        }
+        qpipe_w4a8::METHOD => qpipe_w4a8::read_embedding(checkpoint, spec, config),
+        // The other formats quantize linear layers only.
+        _ => Ok(None),
     }
 }
 

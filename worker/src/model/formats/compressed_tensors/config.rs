@@ -15,6 +15,10 @@ use crate::model::error::ModelError;
 const VERSION: &str = "0.19.0";
 const INT_QUANTIZED: &str = "int-quantized";
 const PACK_QUANTIZED: &str = "pack-quantized";
+/// A key of ours in `quantization_config`, which other readers pass over. `{"activations": "torchao"}`: dynamic int8
+/// activations are rounded as torchao does it, not as compressed-tensors does.
+const QPIPE: &str = "qpipe";
+const TORCHAO: &str = "torchao";
 
 /// How a layer is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +27,13 @@ pub enum StoredScheme {
     W8A8,
     /// [`Self::W8A8`] with one scale for all activations of a layer, found beforehand.
     W8A8Static,
+    /// [`Self::W8A8`] with activations rounded as torchao does: see [`QPIPE`].
+    W8A8Torchao,
+    /// int8 weights, one scale an output channel; activations in floating point.
+    W8A16 {
+        /// As `pack-quantized`, as compressed-tensors does by itself; otherwise a byte a weight.
+        packed: bool,
+    },
     /// int4 weights, packed.
     W4A16 {
         /// Input channels that share a scale. `None`: all of them.
@@ -58,8 +69,19 @@ struct Group {
 enum Pattern {
     Name(String),
     Regex(Regex),
-    /// `Linear`, or its base class.
+    /// `Linear`.
     EveryLinear,
+    /// `Embedding`.
+    EveryEmbedding,
+    /// The base class of both.
+    Every,
+}
+
+/// What a layer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Linear,
+    Embedding,
 }
 
 impl Pattern {
@@ -70,16 +92,20 @@ impl Pattern {
             Some(pattern) => Regex::new(&format!("^(?:{pattern})")).map(Self::Regex).map_err(|_| {
                 field.unsupported("regular expressions without look-around and back-references")
             }),
-            None if text == "Linear" || text == "Module" => Ok(Self::EveryLinear),
+            None if text == "Linear" => Ok(Self::EveryLinear),
+            None if text == "Embedding" => Ok(Self::EveryEmbedding),
+            None if text == "Module" => Ok(Self::Every),
             None => Ok(Self::Name(text.to_owned())),
         }
     }
 
-    fn matches(&self, name: &str) -> bool {
+    fn matches(&self, name: &str, class: Class) -> bool {
         match self {
             Self::Name(exact) => exact == name,
             Self::Regex(regex) => regex.is_match(name),
-            Self::EveryLinear => true,
+            Self::EveryLinear => class == Class::Linear,
+            Self::EveryEmbedding => class == Class::Embedding,
+            Self::Every => true,
         }
     }
 
@@ -89,7 +115,7 @@ impl Pattern {
         match self {
             Self::Name(_) => 0,
             Self::Regex(_) => 1,
-            Self::EveryLinear => 2,
+            Self::EveryLinear | Self::EveryEmbedding | Self::Every => 2,
         }
     }
 }
@@ -111,26 +137,47 @@ impl QuantizationConfig {
             sparsity.get("format").absent_or(&["dense"])?;
         }
 
+        let qpipe = root.get(QPIPE);
+        qpipe.only(&["activations"])?;
+        let activations = qpipe.get("activations");
+        activations.absent_or(&[TORCHAO])?;
+        let is_torchao = !activations.is_absent();
+
         let groups = root.get("config_groups");
         let map = groups.value.as_object().filter(|map| !map.is_empty());
         let map = map.ok_or_else(|| groups.unsupported("an object with at least one group"))?;
-        Ok(Self {
+        let mut config = Self {
             groups: map
                 .keys()
                 .map(|name| Group::parse(&root, &groups.get(name), name))
                 .collect::<Result<_, _>>()?,
             ignore: root.get("ignore").patterns()?,
-        })
+        };
+        if is_torchao {
+            for group in config.groups.iter_mut().filter(|group| group.scheme == StoredScheme::W8A8) {
+                group.scheme = StoredScheme::W8A8Torchao;
+            }
+        }
+        Ok(config)
     }
 
     /// How the linear layer called `name` is stored; `None`: in floating point.
     pub fn scheme_of(&self, name: &str) -> Option<StoredScheme> {
-        if self.ignore.iter().any(|pattern| pattern.matches(name)) {
+        self.scheme(name, Class::Linear)
+    }
+
+    /// How the embedding called `name` is stored; `None`: in floating point.
+    pub fn scheme_of_embedding(&self, name: &str) -> Option<StoredScheme> {
+        self.scheme(name, Class::Embedding)
+    }
+
+    fn scheme(&self, name: &str, class: Class) -> Option<StoredScheme> {
+        if self.ignore.iter().any(|pattern| pattern.matches(name, class)) {
             return None;
         }
         let targets =
             self.groups.iter().flat_map(|group| group.targets.iter().map(move |target| (target, group)));
-        let matching = targets.filter(|(target, _)| target.matches(name));
+        let matching = targets.filter(|(target, _)| target.matches(name, class));
         matching.min_by_key(|(target, _)| target.rank()).map(|(_, group)| group.scheme)
     }
 }
@@ -157,12 +204,18 @@ impl Group {
         let format = if own.is_absent() { root.get("format") } else { own };
         let weights = group.get("weights");
         let inputs = group.get("input_activations");
-        let scheme = match format.one_of(&[INT_QUANTIZED, PACK_QUANTIZED])? {
+        let format = format.one_of(&[INT_QUANTIZED, PACK_QUANTIZED])?;
+        let scheme = match format {
             INT_QUANTIZED if weights.get("num_bits").value == &json!(4) => {
                 weights.expect_integers(4, false)?;
                 inputs.expect_integers(8, true)?;
                 inputs.strategy(&["token"])?;
                 StoredScheme::W4A8 { group: weights.group()? }
+            }
+            _ if weights.get("num_bits").value == &json!(8) && inputs.is_absent() => {
+                weights.expect_integers(8, false)?;
+                weights.strategy(&["channel"])?;
+                StoredScheme::W8A16 { packed: format == PACK_QUANTIZED }
             }
             INT_QUANTIZED => {
                 weights.expect_integers(8, false)?;
@@ -221,6 +274,18 @@ impl<'a> Field<'a> {
             field: self.path.clone(),
             value: self.value.as_str().map_or_else(|| self.value.to_string(), str::to_owned),
             known: known.to_owned(),
+        }
+    }
+
+    /// An error unless it is absent or an object with no keys but `known`.
+    fn only(&self, known: &[&str]) -> Result<(), ModelError> {
+        if self.is_absent() {
+            return Ok(());
+        }
+        let object = self.value.as_object().ok_or_else(|| self.unsupported("an object"))?;
+        match object.keys().find(|key| !known.contains(&key.as_str())) {
+            Some(key) => Err(self.get(key).unsupported(&known.join(", "))),
+            None => Ok(()),
         }
     }
 
@@ -317,7 +382,7 @@ impl<'a> Field<'a> {
 }
 
 /// The `quantization_config` of a checkpoint whose linear layers, all but `ignore`, are stored as `scheme`: the
-/// very object that compressed-tensors 0.19.0 writes.
+/// very object that compressed-tensors 0.19.0 writes, and [`QPIPE`] where that says too little.
 pub fn describe(scheme: StoredScheme, ignore: &[&str]) -> Value {
     let weights = |bits: u32, group: Option<i64>| {
         let strategy = if group.is_some() { "group" } else { "channel" };
@@ -325,9 +390,12 @@ pub fn describe(scheme: StoredScheme, ignore: &[&str]) -> Value {
     };
     let each_token = || arguments(8, "token", None, true, None);
     let (format, weights, inputs) = match scheme {
-        StoredScheme::W8A8 => (INT_QUANTIZED, weights(8, None), each_token()),
+        StoredScheme::W8A8 | StoredScheme::W8A8Torchao => (INT_QUANTIZED, weights(8, None), each_token()),
         StoredScheme::W8A8Static => {
             (INT_QUANTIZED, weights(8, None), arguments(8, "tensor", None, false, Some("static_minmax")))
+        }
+        StoredScheme::W8A16 { packed } => {
+            (if packed { PACK_QUANTIZED } else { INT_QUANTIZED }, weights(8, None), Value::Null)
         }
         StoredScheme::W4A16 { group } => (PACK_QUANTIZED, weights(4, group), Value::Null),
         StoredScheme::W4A16Asym { group } => {
@@ -338,7 +406,7 @@ pub fn describe(scheme: StoredScheme, ignore: &[&str]) -> Value {
         }
         StoredScheme::W4A8 { group } => (INT_QUANTIZED, weights(4, group), each_token()),
     };
-    json!({
+    let mut config = json!({
         "quant_method": METHOD,
         "version": VERSION,
         "format": format,
@@ -357,7 +425,11 @@ pub fn describe(scheme: StoredScheme, ignore: &[&str]) -> Value {
                 "output_activations": null,
             }
         },
-    })
+    });
+    if scheme == StoredScheme::W8A8Torchao {
+        config[QPIPE] = json!({ "activations": TORCHAO });
+    }
+    config
 }
 
 fn arguments(bits: u32, strategy: &str, group: Option<i64>, dynamic: bool, observer: Option<&str>) -> Value {
