@@ -14,7 +14,7 @@
   worker's output of every linear layer of the first block on random inputs equals torchao's, bit by bit,
 - the worker's logits are no further from those of the model that torchao quantized than twice what this model's own eager
   and SDPA runs are from each other, in the stored type, over all prompts of a case,
-- `convention: llmc`: the folder is that of `method: rtn, scheme: W8A8`, byte by byte,
+- `convention: llmc`: the folder is that of `method: rtn, scheme: W8A8`, byte by byte, except what it says of its method,
 - transformers loads both folders, and reads from the torchao one the weights that torchao has.
 """
 
@@ -43,6 +43,8 @@ SIZE = dict(
     vocab_size=512, hidden_size=256, intermediate_size=640, num_hidden_layers=3, num_attention_heads=4,
     num_key_value_heads=2, max_position_embeddings=512, initializer_range=0.1,
 )
+# What a folder says of the method that made it.
+DESCRIPTION = "qpipe_quantization.json"
 INPUT_ROWS = 19
 PROMPTS = (4, 96)
 
@@ -134,8 +136,8 @@ def compare_seed(family, dtype, seed, options, work):
     ours = run_worker(options.worker, source, dict(method="int8-dynamic", convention="torchao"), work / "torchao")
     llmc = run_worker(options.worker, source, dict(method="int8-dynamic", convention="llmc"), work / "llmc")
     rtn = run_worker(options.worker, source, dict(method="rtn", scheme="W8A8"), work / "rtn")
-    names = [file.name for file in rtn.iterdir() if file.name != "quantization.json"]
-    assert sorted(names) == sorted(file.name for file in llmc.iterdir() if file.name != "quantization.json")
+    names = [file.name for file in rtn.iterdir() if file.name != DESCRIPTION]
+    assert sorted(names) == sorted(file.name for file in llmc.iterdir() if file.name != DESCRIPTION)
     unequal = len(filecmp.cmpfiles(llmc, rtn, names, shallow=False)[1])
 
     tensors, theirs = load_file(ours / "model.safetensors"), torchao_model(source, "sdpa")
