@@ -3,10 +3,21 @@
 
 use tch::{Kind, TchError, Tensor};
 
-use crate::symmetric;
+use crate::{symmetric, torchao};
 
 /// On CUDA, `_int_mm` wants more than 16 rows; fewer are filled up to this.
 const CUDA_LEAST_ROWS: i64 = 32;
+
+/// How activations become codes.
+#[derive(Debug)]
+pub(crate) enum Activations {
+    /// A scale a token, see [`crate::symmetric`].
+    Dynamic,
+    /// This scale, `[1]` in the activations' type, for all.
+    Static(Tensor),
+    /// A scale a token, see [`crate::torchao`].
+    Torchao,
+}
 
 /// The rows of an activation, quantized.
 #[derive(Debug)]
@@ -19,26 +30,32 @@ pub(crate) struct Int8Rows {
     leading: Vec<i64>,
     kind: Kind,
     rows: i64,
+    /// torchao rounds the sums, scaled by the activation's scale, to the activation's type.
+    rounds_sums: bool,
 }
 
 impl Int8Rows {
-    /// Quantizes `x` [..., K]: a row with the scale that it needs, or all with the scale given (`[1]`, in the
-    /// type of `x`).
-    pub(crate) fn quantize(x: &Tensor, fixed: Option<&Tensor>) -> Result<Self, TchError> {
+    /// Quantizes `x` [..., K].
+    pub(crate) fn quantize(x: &Tensor, activations: &Activations) -> Result<Self, TchError> {
         let mut leading = x.size();
         let in_features = leading.pop().expect("activations have a last dimension");
         let x = x.f_reshape([-1, in_features])?;
-        let (codes, scale) = match fixed {
-            Some(scale) => (symmetric::codes(&x, scale, 8), scale.shallow_clone()),
-            None => {
+        let (codes, scale) = match activations {
+            Activations::Static(scale) => (symmetric::codes(&x, scale, 8), scale.shallow_clone()),
+            Activations::Dynamic => {
                 let scale = symmetric::scales(&x, 8);
                 (symmetric::codes(&x, &scale, 8), scale)
+            }
+            Activations::Torchao => {
+                let scale = torchao::scales(&x)?;
+                (torchao::codes(&x, &scale)?, scale)
             }
         };
         let rows = codes.size()[0];
         let missing = if codes.device().is_cuda() { (CUDA_LEAST_ROWS - rows).max(0) } else { 0 };
         let codes = if missing > 0 { codes.f_constant_pad_nd([0, 0, 0, missing])? } else { codes };
-        Ok(Self { codes, scale: scale.f_to_kind(Kind::Float)?, leading, kind: x.kind(), rows })
+        let rounds_sums = matches!(activations, Activations::Torchao);
+        Ok(Self { codes, scale: scale.f_to_kind(Kind::Float)?, leading, kind: x.kind(), rows, rounds_sums })
     }
 
     /// Makes `sums`, f32 [M, N] of these codes times a weight's, the layer's output [..., N]: times the scales
@@ -50,7 +67,11 @@ impl Int8Rows {
         bias: Option<&Tensor>,
     ) -> Result<Tensor, TchError> {
         let mut y = sums.f_narrow(0, 0, self.rows)?;
-        let _ = y.f_mul_(&self.scale)?.f_mul_(channel_scale)?;
+        let _ = y.f_mul_(&self.scale)?;
+        if self.rounds_sums {
+            y = y.f_to_kind(self.kind)?.f_to_kind(Kind::Float)?;
+        }
+        let _ = y.f_mul_(channel_scale)?;
         if let Some(bias) = bias {
             let _ = y.f_add_(bias)?;
         }

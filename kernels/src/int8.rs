@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use crate::activations::Int8Rows;
+use crate::activations::{Activations, Int8Rows};
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
 
@@ -11,8 +11,9 @@ const CUDA_ALIGNMENT: i64 = 8;
 /// On a CPU, `_int_mm` of libtorch 2.11 reads past the end where K is 1.
 const CPU_LEAST_IN_FEATURES: i64 = 2;
 
-/// Activations are quantized (see [`crate::symmetric`]) with a scale a token, or one found beforehand,
-/// multiplied as integers, and the sums are scaled in f32 by the activation's and the output channel's scale.
+/// Activations are quantized (see [`crate::symmetric`] and [`crate::torchao`]) with a scale a token, or one found
+/// beforehand, multiplied as integers, and the sums are scaled in f32 by the activation's and the output channel's
+/// scale.
 #[derive(Debug)]
 pub struct IntMm;
 
@@ -22,7 +23,7 @@ impl Kernel for IntMm {
     }
 
     fn supports(&self, layer: &Layer) -> bool {
-        matches!(layer.scheme, Scheme::W8A8 | Scheme::W8A8Static)
+        matches!(layer.scheme, Scheme::W8A8 | Scheme::W8A8Static | Scheme::W8A8Torchao)
             && matches!(layer.device, Device::Cpu | Device::Cuda(_))
     }
 
@@ -31,9 +32,16 @@ impl Kernel for IntMm {
         weight: QuantizedWeight,
         layer: &Layer,
     ) -> Result<Box<dyn PreparedLinear>, KernelError> {
-        let (codes, scale, input_scale) = match weight.codes() {
-            Codes::Int8 { weight, scale } => (weight, scale, None),
-            Codes::Int8Static { weight, scale, input_scale } => (weight, scale, Some(input_scale)),
+        // Rounded to the activations' type first: that is what a checkpoint loaded in that type means.
+        let rounded = |scale: &Tensor| scale.f_to_device_(layer.device, layer.kind, false, false);
+        let (codes, scale, activations) = match weight.codes() {
+            Codes::Int8 { weight, scale } => (weight, rounded(scale)?, Activations::Dynamic),
+            Codes::Int8Static { weight, scale, input_scale } => {
+                (weight, rounded(scale)?, Activations::Static(rounded(input_scale)?))
+            }
+            Codes::Int8Torchao { weight, scale } => {
+                (weight, scale.f_to_device(layer.device)?, Activations::Torchao)
+            }
             _ => unreachable!("supports() admits W8A8 only"),
         };
         let (out_features, in_features) = (weight.out_features(), weight.in_features());
@@ -46,16 +54,12 @@ impl Kernel for IntMm {
         if out_padding + in_padding > 0 {
             codes = codes.f_constant_pad_nd([0, in_padding, 0, out_padding])?;
         }
-        // Rounded to the activations' type first: that is what a checkpoint loaded in that type means.
-        let scale = scale.f_to_device_(layer.device, layer.kind, false, false)?;
         let bias = weight
             .bias()
             .map(|bias| bias.f_to_device_(layer.device, Kind::Float, false, true))
             .transpose()?;
         Ok(Box::new(PreparedIntMm {
-            input_scale: input_scale
-                .map(|scale| scale.f_to_device_(layer.device, layer.kind, false, false))
-                .transpose()?,
+            activations,
             weight: codes.f_contiguous()?,
             scale: scale.f_to_kind(Kind::Float)?.f_view([-1])?,
             bias,
@@ -71,8 +75,7 @@ struct PreparedIntMm {
     weight: Tensor,
     /// f32 `[N]`.
     scale: Tensor,
-    /// `[1]` in the activations' type, where it was found beforehand.
-    input_scale: Option<Tensor>,
+    activations: Activations,
     /// f32 `[N]`.
     bias: Option<Tensor>,
     in_padding: i64,
@@ -82,7 +85,7 @@ struct PreparedIntMm {
 
 impl PreparedIntMm {
     fn multiply(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let rows = Int8Rows::quantize(x, self.input_scale.as_ref())?;
+        let rows = Int8Rows::quantize(x, &self.activations)?;
         let codes = if self.in_padding > 0 {
             rows.codes.f_constant_pad_nd([0, self.in_padding])?
         } else {
@@ -101,7 +104,10 @@ impl PreparedLinear for PreparedIntMm {
     }
 
     fn bytes(&self) -> u64 {
-        let optional = self.bias.iter().chain(&self.input_scale);
-        bytes_of([&self.weight, &self.scale].into_iter().chain(optional))
+        let input_scale = match &self.activations {
+            Activations::Static(scale) => Some(scale),
+            Activations::Dynamic | Activations::Torchao => None,
+        };
+        bytes_of([&self.weight, &self.scale].into_iter().chain(&self.bias).chain(input_scale))
     }
 }

@@ -24,8 +24,10 @@ pub mod reference;
 mod reordered;
 pub mod symmetric;
 mod table;
+pub mod torchao;
 mod value;
 pub mod w4a8;
+pub mod w8a16;
 mod weight;
 pub mod weight_only;
 

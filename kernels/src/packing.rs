@@ -1,6 +1,6 @@
 //! compressed-tensors' dense packing of 4-bit codes (`pack_to_int32` of its `pack_quantized` compressor):
 //! along K, eight codes a 32-bit word, the first in the lowest bits, each stored as code + 8. What fills up
-//! the last word is 0 after that offset.
+//! the last word is 0 after that offset. 8-bit codes likewise: four a word, each stored as code + 128.
 
 use tch::{Kind, TchError, Tensor};
 

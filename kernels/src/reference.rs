@@ -6,6 +6,7 @@ use crate::packing;
 use crate::progressive;
 use crate::symmetric;
 use crate::table::{Kernel, Layer, PreparedLinear};
+use crate::torchao;
 use crate::weight::{Codes, KernelError, QuantizedWeight, bytes_of};
 
 /// Serves every layer.
@@ -44,6 +45,11 @@ impl Kernel for Reference {
                 input_scale: Some(input_scale.f_to_device_(layer.device, layer.kind, false, false)?),
                 bias,
             }),
+            Codes::Int8Torchao { weight, scale } => Box::new(ReferenceTorchao {
+                weight: weight.f_to_device(layer.device)?,
+                scale: scale.f_to_device(layer.device)?,
+                bias,
+            }),
             // The int8 weight that it stands for.
             Codes::Progressive { packed, group_scale, group_zero, channel_scale, .. } => {
                 let codes = packing::unpack(packed, in_features)?;
@@ -68,7 +74,7 @@ impl Kernel for Reference {
                 in_features,
                 bias,
             }),
-            Codes::Bits { .. } => Box::new(ReferenceWeightOnly {
+            Codes::Bits { .. } | Codes::Int8A16 { .. } => Box::new(ReferenceWeightOnly {
                 weight: weight.value(layer.kind)?.f_to_device(layer.device)?,
                 bias,
             }),
@@ -107,6 +113,32 @@ impl PreparedLinear for ReferenceW8A8 {
 
     fn bytes(&self) -> u64 {
         bytes_of([&self.weight, &self.scale].into_iter().chain(&self.bias).chain(&self.input_scale))
+    }
+}
+
+/// The same with torchao's codes, and with its rounding between the two scales.
+#[derive(Debug)]
+struct ReferenceTorchao {
+    weight: Tensor,
+    scale: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl PreparedLinear for ReferenceTorchao {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let quantized = || -> Result<_, tch::TchError> {
+            let x_scale = torchao::scales(x)?;
+            Ok((torchao::codes(x, &x_scale)?, x_scale))
+        };
+        let (codes, x_scale) = quantized().expect("activations are floating point");
+        let sums = codes.to_kind(Kind::Double).matmul(&self.weight.to_kind(Kind::Double).tr());
+        let rounded = (sums.to_kind(Kind::Float) * x_scale).to_kind(x.kind());
+        let scale = self.scale.to_kind(Kind::Float).view([-1]);
+        with_bias(rounded.to_kind(Kind::Float) * scale, &self.bias).to_kind(x.kind())
+    }
+
+    fn bytes(&self) -> u64 {
+        bytes_of([&self.weight, &self.scale].into_iter().chain(&self.bias))
     }
 }
 

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::reordered::Reordered;
 use crate::weight::{KernelError, QuantizedWeight, Scheme};
-use crate::{int4, int8, reference, w4a8, weight_only};
+use crate::{int4, int8, reference, w4a8, w8a16, weight_only};
 
 /// What a kernel would have to do.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +54,7 @@ pub static KERNELS: &[&dyn Kernel] = &[
     &weight_only::Tiles,
     &w4a8::Progressive,
     &w4a8::Grouped,
+    &w8a16::Int8Tiles,
     &reference::Reference,
 ];
 
@@ -108,6 +109,8 @@ mod tests {
             (Scheme::WeightOnly { bits: 3, group: 128, asym: true }, Kind::BFloat16),
             (Scheme::WeightOnly { bits: 8, group: 256, asym: false }, Kind::Float),
             (Scheme::W8A8Static, Kind::BFloat16),
+            (Scheme::W8A8Torchao, Kind::BFloat16),
+            (Scheme::W8A16, Kind::Half),
             (Scheme::W4A8 { group: 128 }, Kind::BFloat16),
             (Scheme::W4A8Float { group: 128 }, Kind::BFloat16),
         ] {

@@ -25,9 +25,10 @@ impl QuantizedWeight {
             codes.f_sub(&zero.f_to_kind(Kind::Int16)?.f_unsqueeze(-1)?)
         };
         let value = match self.codes() {
-            Codes::Int8 { weight, scale } | Codes::Int8Static { weight, scale, .. } => {
-                grouped(weight.shallow_clone(), scale)?
-            }
+            Codes::Int8 { weight, scale }
+            | Codes::Int8A16 { weight, scale }
+            | Codes::Int8Torchao { weight, scale }
+            | Codes::Int8Static { weight, scale, .. } => grouped(weight.shallow_clone(), scale)?,
             Codes::Int4 { packed, scale, .. } | Codes::Int4A8 { packed, scale, .. } => {
                 grouped(packing::unpack(packed, in_features)?, scale)?
             }

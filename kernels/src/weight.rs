@@ -32,8 +32,12 @@ pub enum Scheme {
         /// Whether there are zero points.
         asym: bool,
     },
+    /// int8 weights with one scale an output channel; activations in floating point.
+    W8A16,
     /// [`Scheme::W8A8`] with one scale for all activations, found beforehand.
     W8A8Static,
+    /// [`Scheme::W8A8`] with activations rounded as torchao rounds them (see [`mod@crate::torchao`]).
+    W8A8Torchao,
     /// int4 weights that an integer scale and zero of their group make int8 weights of one scale an output
     /// channel (see [`mod@progressive`]); int8 activations with one scale a token, computed at run time; int32
     /// sums.
@@ -57,7 +61,9 @@ impl fmt::Display for Scheme {
             Self::WeightOnly { bits, group, asym } => {
                 write!(f, "W{bits}A16 g{group}{}", if *asym { " asym" } else { "" })
             }
+            Self::W8A16 => f.write_str("W8A16"),
             Self::W8A8Static => f.write_str("W8A8 static"),
+            Self::W8A8Torchao => f.write_str("W8A8 torchao"),
             Self::W4A8 { group } => write!(f, "W4A8 g{group}"),
             Self::W4A8Float { group } => write!(f, "W4A8 g{group} float"),
             Self::W4A16 { group } => write!(f, "W4A16 g{group}"),
@@ -158,6 +164,20 @@ pub enum Codes {
         /// Floating point `[1]`: the scale of the activations.
         input_scale: Tensor,
     },
+    /// [`Scheme::W8A16`].
+    Int8A16 {
+        /// i8 [N, K].
+        weight: Tensor,
+        /// Floating point [N, 1].
+        scale: Tensor,
+    },
+    /// [`Scheme::W8A8Torchao`].
+    Int8Torchao {
+        /// i8 [N, K].
+        weight: Tensor,
+        /// Floating point [N, 1].
+        scale: Tensor,
+    },
     /// [`Scheme::W4A8`]: weight = (code - zero) · group scale · channel scale, see [`mod@progressive`].
     Progressive {
         /// i32 [N, ⌈K/8⌉], see [`packing`].
@@ -202,6 +222,12 @@ impl Codes {
                 let zero = zero.f_to_kind(Kind::Int8)?.f_sub_scalar(packing::OFFSET)?;
                 Self::Int4Asym { packed, scale, zero, group }
             }
+            // A scale an output channel: bytes, which have a kernel of their own as well.
+            (8, None) if scale.size2()?.1 == 1 => {
+                let codes = bitstream::unpack(&packed, bits, group)?.f_to_kind(Kind::Int16)?;
+                let weight = codes.f_sub_scalar(128)?.f_to_kind(Kind::Int8)?;
+                Self::Int8A16 { weight, scale }
+            }
             (bits, zero) => Self::Bits { packed, bits, scale, zero, group },
         })
     }
@@ -230,7 +256,9 @@ impl QuantizedWeight {
         in_features: i64,
     ) -> Result<Self, KernelError> {
         match &codes {
-            Codes::Int8 { weight, scale } => {
+            Codes::Int8 { weight, scale }
+            | Codes::Int8A16 { weight, scale }
+            | Codes::Int8Torchao { weight, scale } => {
                 expect("weight", weight, &[Kind::Int8], &[out_features, in_features])?;
                 expect("scale", scale, FLOATS, &[out_features, 1])?;
             }
@@ -329,6 +357,8 @@ impl QuantizedWeight {
                 Scheme::WeightOnly { bits: *bits, group: *group, asym: zero.is_some() }
             }
             Codes::Int8Static { .. } => Scheme::W8A8Static,
+            Codes::Int8A16 { .. } => Scheme::W8A16,
+            Codes::Int8Torchao { .. } => Scheme::W8A8Torchao,
             Codes::Progressive { group, .. } => Scheme::W4A8 { group: *group },
             Codes::Int4A8 { group, .. } => Scheme::W4A8Float { group: *group },
         }

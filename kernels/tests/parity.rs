@@ -26,7 +26,7 @@ const KINDS: [Kind; 3] = [Kind::Float, Kind::BFloat16, Kind::Half];
 fn tolerance(scheme: Scheme, kind: Kind) -> f64 {
     match (scheme, kind) {
         // Integer sums and the same f32 operations after them: nothing may differ.
-        (Scheme::W8A8 | Scheme::W8A8Static | Scheme::W4A8 { .. }, _) => 0.0,
+        (Scheme::W8A8 | Scheme::W8A8Static | Scheme::W8A8Torchao | Scheme::W4A8 { .. }, _) => 0.0,
         (_, Kind::BFloat16) => 2_f64.powi(-7),
         (_, Kind::Half) => 2_f64.powi(-10),
         _ => 2e-6,
@@ -34,7 +34,7 @@ fn tolerance(scheme: Scheme, kind: Kind) -> f64 {
 }
 
 fn schemes(in_features: i64) -> Vec<Scheme> {
-    let mut schemes = vec![Scheme::W8A8, Scheme::W8A8Static];
+    let mut schemes = vec![Scheme::W8A16, Scheme::W8A8, Scheme::W8A8Static, Scheme::W8A8Torchao];
     let groups = [32, 64, 128, 256, 12, 13, in_features];
     for (index, &group) in groups.iter().enumerate() {
         if in_features % group == 0 && !groups[..index].contains(&group) {
@@ -67,6 +67,8 @@ fn weight(scheme: Scheme, out_features: i64, in_features: i64, kind: Kind, bias:
             scale: scale(1),
             input_scale: Tensor::full([1], 0.01, options),
         },
+        Scheme::W8A16 => Codes::Int8A16 { weight: int8(), scale: scale(1) },
+        Scheme::W8A8Torchao => Codes::Int8Torchao { weight: int8(), scale: scale(1) },
         Scheme::W4A16 { group } => Codes::Int4 { packed: packed(), scale: scale(in_features / group), group },
         Scheme::W4A16Asym { group } => Codes::Int4Asym {
             packed: packed(),
@@ -112,6 +114,10 @@ fn copy_of(weight: &QuantizedWeight) -> QuantizedWeight {
         Codes::Int8 { weight, scale } => Codes::Int8 { weight: copy(weight), scale: copy(scale) },
         Codes::Int8Static { weight, scale, input_scale } => {
             Codes::Int8Static { weight: copy(weight), scale: copy(scale), input_scale: copy(input_scale) }
+        }
+        Codes::Int8A16 { weight, scale } => Codes::Int8A16 { weight: copy(weight), scale: copy(scale) },
+        Codes::Int8Torchao { weight, scale } => {
+            Codes::Int8Torchao { weight: copy(weight), scale: copy(scale) }
         }
         Codes::Int4 { packed, scale, group } => {
             Codes::Int4 { packed: copy(packed), scale: copy(scale), group: *group }
@@ -184,6 +190,7 @@ fn every_kernel_agrees_with_the_reference_on_the_cpu() {
         "w4a16-tiles",
         "w4a8-grouped-tiles",
         "w4a8-progressive-tiles",
+        "w8a16-tiles",
         "w8a8-int-mm",
         "weight-only-tiles",
     ];
@@ -208,6 +215,7 @@ fn every_kernel_agrees_with_the_reference_on_cuda() {
         "w4a16-tiles",
         "w4a8-grouped-tiles",
         "w4a8-progressive-tiles",
+        "w8a16-tiles",
         "w8a8-int-mm",
         "weight-only-tiles",
     ];
@@ -220,6 +228,8 @@ fn leading_dimensions_pass_through() {
     for scheme in [
         Scheme::W8A8,
         Scheme::W8A8Static,
+        Scheme::W8A8Torchao,
+        Scheme::W8A16,
         Scheme::W4A16 { group: 32 },
         Scheme::W4A16Asym { group: 32 },
         Scheme::W4A8 { group: 32 },
@@ -273,6 +283,8 @@ fn weights_stay_packed() {
         for (scheme, most_bits) in [
             (Scheme::W8A8, 8.1),
             (Scheme::W8A8Static, 8.1),
+            (Scheme::W8A8Torchao, 8.1),
+            (Scheme::W8A16, 8.1),
             (Scheme::W4A16 { group: 128 }, 4.3),
             (Scheme::W4A16Asym { group: 128 }, 4.3),
             (Scheme::W4A8 { group: 128 }, 4.3),

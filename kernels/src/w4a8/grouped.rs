@@ -5,7 +5,7 @@ use tch::{Kind, TchError, Tensor};
 
 use super::tile::PackedGroups;
 use super::{serves, tile_weights};
-use crate::activations::Int8Rows;
+use crate::activations::{Activations, Int8Rows};
 use crate::packing::OFFSET;
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
@@ -53,7 +53,7 @@ struct PreparedGrouped {
 
 impl PreparedGrouped {
     fn multiply(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let rows = Int8Rows::quantize(x, None)?;
+        let rows = Int8Rows::quantize(x, &Activations::Dynamic)?;
         let (count, groups) = (rows.codes.size()[0], self.weight.groups());
         // [K/g, M, g]
         let codes = rows.codes.f_view([count, groups, self.group])?.f_transpose(0, 1)?.f_contiguous()?;

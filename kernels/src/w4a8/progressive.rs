@@ -4,7 +4,7 @@ use tch::{Kind, TchError, Tensor};
 
 use super::tile::PackedGroups;
 use super::{serves, tile_weights};
-use crate::activations::Int8Rows;
+use crate::activations::{Activations, Int8Rows};
 use crate::packing::OFFSET;
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
@@ -58,7 +58,7 @@ struct PreparedProgressive {
 
 impl PreparedProgressive {
     fn multiply(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let rows = Int8Rows::quantize(x, None)?;
+        let rows = Int8Rows::quantize(x, &Activations::Dynamic)?;
         let options = (Kind::Float, x.device());
         let sums = Tensor::f_empty([rows.codes.size()[0], self.weight.out_features()], options)?;
         for tile in self.weight.tiles(tile_weights(x.device())) {

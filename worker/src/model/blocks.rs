@@ -9,7 +9,7 @@ use super::attention::{Attention, Patterns};
 use super::block::Block;
 use super::checkpoint::Checkpoint;
 use super::config::Config;
-use super::decoder::EMBEDDING;
+use super::embedding::Embedding;
 use super::error::ModelError;
 use super::linear::LoadOptions;
 use super::norm::RmsNorm;
@@ -31,7 +31,7 @@ pub struct BlockRunner<'a> {
     options: LoadOptions,
     kind: Kind,
     /// Loaded when it is first needed: one block after the other, a model may be taken in hand by several runners.
-    embedding: OnceCell<Tensor>,
+    embedding: OnceCell<Embedding>,
     rotary: RotaryEmbedding,
 }
 
@@ -80,12 +80,11 @@ impl<'a> BlockRunner<'a> {
         let embedding = match self.embedding.get() {
             Some(embedding) => embedding,
             None => {
-                let shape = [self.config().vocab_size, self.config().hidden_size];
-                let loaded = self.options.weight(self.checkpoint, EMBEDDING, &shape)?;
+                let loaded = Embedding::load(self.checkpoint, &self.options)?;
                 self.embedding.get_or_init(|| loaded)
             }
         };
-        Ok(Tensor::f_embedding(embedding, ids, -1, false, false)?)
+        Ok(embedding.look_up(ids)?)
     }
 
     /// `positions` i64 [B, T] on the runner's device. No tokens come before them.

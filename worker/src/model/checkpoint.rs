@@ -17,6 +17,7 @@ use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
 use super::config::Config;
+use super::decoder::{EMBEDDING, FINAL_NORM};
 use super::error::ModelError;
 
 /// The single file of weights.
@@ -107,6 +108,17 @@ impl Checkpoint {
         self.tensors.kind(name)
     }
 
+    /// The floating-point type that its weights are in: the embedding's, or, where that is quantized, the norms'.
+    pub fn float_kind(&self) -> Result<Kind, ModelError> {
+        if self.has(EMBEDDING) {
+            let kind = self.kind(EMBEDDING)?;
+            if is_floating(kind) {
+                return Ok(kind);
+            }
+        }
+        self.kind(FINAL_NORM)
+    }
+
     /// The file that holds a tensor, for messages.
     pub fn file_of(&self, name: &str) -> &Path {
         self.tensors.file_of(name)
@@ -122,7 +134,7 @@ impl Checkpoint {
     ) -> Result<Tensor, ModelError> {
         self.expect_shape(name, shape)?;
         let found = self.kind(name)?;
-        if !matches!(found, Kind::Float | Kind::BFloat16 | Kind::Half | Kind::Double) {
+        if !is_floating(found) {
             return Err(ModelError::TensorType {
                 file: self.file_of(name).to_owned(),
                 tensor: name.to_owned(),
@@ -323,6 +335,11 @@ impl TensorFiles {
             .get(name)
             .ok_or_else(|| ModelError::MissingTensor { file: self.root.clone(), tensor: name.to_owned() })
     }
+}
+
+/// Whether weights of type `kind` are floating-point numbers that are computed with.
+pub fn is_floating(kind: Kind) -> bool {
+    matches!(kind, Kind::Float | Kind::BFloat16 | Kind::Half | Kind::Double)
 }
 
 /// libtorch's name for a type of the safetensors format.

@@ -6,6 +6,7 @@ use super::attention::{Attention, Patterns};
 use super::block::Block;
 use super::checkpoint::Checkpoint;
 use super::config::Config;
+use super::embedding::Embedding;
 use super::error::ModelError;
 use super::formats;
 use super::kv_cache::KvCache;
@@ -13,6 +14,8 @@ use super::linear::{Linear, LinearSpec, LoadOptions, tensor_bytes};
 use super::norm::RmsNorm;
 use super::rope::RotaryEmbedding;
 
+/// The embedding, as formats name a layer.
+pub const EMBEDDING_LAYER: &str = "model.embed_tokens";
 /// The embedding's tensor, [vocabulary, hidden].
 pub const EMBEDDING: &str = "model.embed_tokens.weight";
 /// The final norm's tensor, `[hidden]`.
@@ -31,7 +34,7 @@ pub struct Decoder {
     config: Config,
     kind: Kind,
     device: Device,
-    embedding: Tensor,
+    embedding: Embedding,
     blocks: Vec<Block>,
     norm: RmsNorm,
     /// `None`: the embedding serves.
@@ -43,8 +46,7 @@ impl Decoder {
     /// Loads all weights of `checkpoint`.
     pub fn load(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Self, ModelError> {
         let config = checkpoint.config.clone();
-        let shape = [config.vocab_size, config.hidden_size];
-        let embedding = options.weight(checkpoint, EMBEDDING, &shape)?;
+        let embedding = Embedding::load(checkpoint, options)?;
         let mut blocks = Vec::with_capacity(config.layers);
         for layer in 0..config.layers {
             blocks.push(Block::load(checkpoint, layer, options)?);
@@ -89,7 +91,7 @@ impl Decoder {
         };
         let patterns = Patterns::new(attention, positions, &all_positions, &self.config.windows);
         let rotation = self.rotary.at(positions, self.kind);
-        let mut x = Tensor::embedding(&self.embedding, ids, -1, false, false);
+        let mut x = self.embedding.look_up(ids).expect("ids are below the vocabulary's size");
         for block in &self.blocks {
             x = block.forward(x, &rotation, &patterns, cache.as_deref_mut(), &mut |_, _| {});
         }
@@ -100,7 +102,7 @@ impl Decoder {
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
         match &self.head {
             Some(head) => head.forward(hidden),
-            None => hidden.linear(&self.embedding, None::<Tensor>),
+            None => self.embedding.project(hidden),
         }
     }
 
@@ -121,7 +123,7 @@ impl Decoder {
 
     /// Bytes of all weights; a tied embedding counts once.
     pub fn weight_bytes(&self) -> u64 {
-        let mut bytes = tensor_bytes(&self.embedding) + tensor_bytes(&self.norm.weight);
+        let mut bytes = self.embedding.bytes() + tensor_bytes(&self.norm.weight);
         for block in &self.blocks {
             bytes += block.bytes();
         }
@@ -153,7 +155,10 @@ impl Decoder {
     /// that an optimizer's changes take effect and gradients arrive. Layers that are not
     /// [`Linear::dense`] are left out.
     pub fn named_parameters(&self) -> Vec<(String, Tensor)> {
-        let mut parameters = vec![(EMBEDDING.to_owned(), self.embedding.shallow_clone())];
+        let mut parameters = Vec::new();
+        if let Some(embedding) = self.embedding.dense() {
+            parameters.push((EMBEDDING.to_owned(), embedding.shallow_clone()));
+        }
         let push_linear = |parameters: &mut Vec<(String, Tensor)>, name: &str, linear: &dyn Linear| {
             let Some(dense) = linear.dense() else { return };
             parameters.push((format!("{name}.weight"), dense.weight.shallow_clone()));

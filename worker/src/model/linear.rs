@@ -12,7 +12,7 @@ use super::error::ModelError;
 pub struct LoadOptions {
     /// Where the weights go.
     pub device: Device,
-    /// The floating-point type to compute in. `None`: config.json's, else the embedding's in the file.
+    /// The floating-point type to compute in. `None`: config.json's, else [`Checkpoint::float_kind`].
     pub dtype: Option<Kind>,
     /// The weights are copied out of the memory map and require gradients. Otherwise, on a CPU and with an
     /// unchanged type, they are views of the map.
@@ -29,7 +29,7 @@ impl LoadOptions {
     pub fn kind(&self, checkpoint: &Checkpoint) -> Result<Kind, ModelError> {
         match self.dtype.or(checkpoint.config.dtype) {
             Some(kind) => Ok(kind),
-            None => checkpoint.kind(super::decoder::EMBEDDING),
+            None => checkpoint.float_kind(),
         }
     }
 

@@ -10,6 +10,7 @@ use tch::Tensor;
 use super::error::QuantizeError;
 use super::layers::{self, Layer};
 use super::method::{Block, FALLBACK, Linear, Method, Quantized};
+use super::outside::{Fate, Outside};
 use crate::context::Context;
 use crate::error::ActionError;
 use crate::model::decoder::block_name;
@@ -36,11 +37,12 @@ impl Units {
     }
 }
 
-/// Quantizes `layers`, which are all linear layers of all blocks in order, and what `method` takes of the rest.
+/// Quantizes `layers`, which are all linear layers of all blocks in order, and what `outside` takes of the rest.
 pub(super) fn quantize(
     checkpoint: &Checkpoint,
     layers: Vec<Layer>,
     method: &mut dyn Method,
+    outside: &Outside,
     context: &Context<'_>,
 ) -> Result<Units, ActionError> {
     let blocks = checkpoint.config.layers;
@@ -67,25 +69,28 @@ pub(super) fn quantize(
         units.files.push(file);
         context.progress(index as u64 + 1, blocks as u64, "layers", None);
     }
-    outside(checkpoint, method, context, &mut units)?;
+    quantize_outside(checkpoint, outside, context, &mut units)?;
     Ok(units)
 }
 
-/// What the method takes of the tensors outside the blocks.
-fn outside(
+/// What becomes of the tensors outside the blocks.
+fn quantize_outside(
     checkpoint: &Checkpoint,
-    method: &mut dyn Method,
+    outside: &Outside,
     context: &Context<'_>,
     units: &mut Units,
 ) -> Result<(), ActionError> {
     let in_blocks = |name: &str| name.starts_with("model.layers.");
     let mut tensors = Vec::new();
     for name in checkpoint.names().filter(|name| !in_blocks(name)) {
-        let tensor = checkpoint.tensor(name)?.f_to_device(context.device())?;
-        if let Some(made) = method.quantize_outside(name, &tensor)? {
-            tensors.extend(made);
-            units.replaced.push(name.to_owned());
+        let read =
+            || -> Result<Tensor, ActionError> { Ok(checkpoint.tensor(name)?.f_to_device(context.device())?) };
+        match outside.fate(name, read)? {
+            Fate::Kept => continue,
+            Fate::Dropped => {}
+            Fate::Replaced(made) => tensors.extend(made),
         }
+        units.replaced.push(name.to_owned());
     }
     if !tensors.is_empty() {
         let quantized = Quantized { tensors, notes: BTreeMap::new() };

@@ -78,6 +78,17 @@ pub enum QuantizeError {
         /// How many.
         count: i64,
     },
+    /// The model has no output projection of its own.
+    #[error("`lm_head: int8`: the model's output projection is its embedding (`tie_word_embeddings`)")]
+    TiedHead,
+    /// A matrix outside the blocks, in a format that has no place for it.
+    #[error("`{option}: int8`: the format `{format}` quantizes linear layers of the blocks only")]
+    Outside {
+        /// `lm_head` or `embeddings`.
+        option: &'static str,
+        /// `quant_method`.
+        format: String,
+    },
     /// The calibration cannot be read.
     #[error(transparent)]
     Calibrate(#[from] CalibrateError),
@@ -113,6 +124,12 @@ impl From<QuantizeError> for ActionError {
             }
             QuantizeError::Channels { .. } | QuantizeError::InChannels { .. } => {
                 Self::user(error.to_string()).help("Set `format: pack-quantized`.")
+            }
+            QuantizeError::TiedHead => {
+                Self::user(error.to_string()).help("Set `embeddings: int8`: one matrix serves as both.")
+            }
+            QuantizeError::Outside { option, .. } => {
+                Self::user(error.to_string()).help(format!("Remove `{option}`."))
             }
             QuantizeError::Calibration { .. } => {
                 Self::user(error.to_string()).help("Give the `calibrate` node the same `model` as this one.")

@@ -1,5 +1,5 @@
-//! Which tensors are quantized: the seven linear layers of every decoder block. Embeddings, norms and
-//! `lm_head` are not.
+//! Which tensors methods quantize: the seven linear layers of every decoder block. Norms are not; the embedding and
+//! `lm_head` are [`super::outside`]'s.
 
 use tch::Kind;
 

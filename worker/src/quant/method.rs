@@ -63,15 +63,6 @@ pub(super) trait Method {
         Ok(())
     }
 
-    /// What a tensor outside the blocks becomes (embedding, `lm_head`); `None`: it stays as it is.
-    fn quantize_outside(
-        &mut self,
-        _name: &str,
-        _tensor: &Tensor,
-    ) -> Result<Option<Vec<(String, Tensor)>>, QuantizeError> {
-        Ok(None)
-    }
-
     /// `quantization_config` of the new config.json.
     fn config(&self) -> Value;
 

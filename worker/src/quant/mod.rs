@@ -6,6 +6,8 @@
 //! blocks (one decoder block after the other) ─► Method::quantize ─► a unit of tensors ─► assemble ─► out/
 //! ```
 //!
+//! `outside` takes the embedding and the output projection where the options ask for it, for all methods.
+//!
 //! A method turns the weights of one block into the tensors of its format and knows no file; `blocks` and
 //! `assemble` know no method. A finished block is a unit: after a crash it is not computed again.
 
@@ -14,8 +16,10 @@ pub mod awq;
 mod blocks;
 mod error;
 pub mod gptq;
+pub mod int8_dynamic;
 mod layers;
 mod method;
+mod outside;
 pub mod progressive;
 pub mod rtn;
 pub mod smoothquant;
@@ -35,6 +39,7 @@ pub use error::QuantizeError;
 pub use rtn::Rounding;
 
 use method::Method;
+use outside::Outside;
 
 /// Runs the action.
 pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
@@ -44,14 +49,19 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
         return Err(QuantizeError::AlreadyQuantized { method: method.to_owned() }.into());
     }
     let _no_gradients = tch::no_grad_guard();
+    Outside::check(options.outside(), &checkpoint)?;
     let mut method = method_of(&options, context, &checkpoint)?;
     let layers = layers::of_blocks(&checkpoint)?;
     for layer in &layers {
         method.check(layer)?;
     }
-    let units = blocks::quantize(&checkpoint, layers, method.as_mut(), context)?;
-    let sizes = assemble::assemble(&checkpoint, &units, &method.config(), &context.out()?)?;
-    let settings = method.facts();
+    let mut config = method.config();
+    let outside = Outside::new(options.outside(), &checkpoint, &config)?;
+    outside.describe(&mut config);
+    let units = blocks::quantize(&checkpoint, layers, method.as_mut(), &outside, context)?;
+    let sizes = assemble::assemble(&checkpoint, &units, &config, &context.out()?)?;
+    let mut settings = method.facts();
+    settings.extend(outside.facts());
     let description = Quantization {
         method: options.method().to_owned(),
         settings: settings.clone(),
@@ -82,6 +92,7 @@ fn method_of<'a>(
     Ok(match options {
         Quantize::Awq(options) => Box::new(awq::Awq::new(options, context)?),
         Quantize::Gptq(options) => Box::new(gptq::Gptq::new(options, context, checkpoint)?),
+        Quantize::Int8Dynamic(options) => Box::new(int8_dynamic::Int8Dynamic::new(options)),
         Quantize::Rtn(options) => Box::new(rtn::Rtn::new(options)),
         Quantize::Smoothquant(options) => {
             Box::new(smoothquant::Smoothquant::new(options, context, checkpoint)?)

@@ -103,7 +103,7 @@ fn prepare(
     samples: Vec<Sample>,
 ) -> Result<Training, ActionError> {
     let device = context.device();
-    let stored = checkpoint.kind(decoder::EMBEDDING)?;
+    let stored = checkpoint.float_kind()?;
     let kind = precision::compute_kind(stored, device);
     let options = LoadOptions { device, dtype: Some(kind), trainable: parameters.lora.is_none() };
     let mut decoder = Decoder::load(checkpoint, &options)?;

@@ -139,7 +139,12 @@ pub(crate) fn quantize(
     attempt(model, calibration, params, scratch, 0)
 }
 
-/// The same in as many attempts as it takes when each is stopped at its second event; how many that were.
+/// Quantizes `model` by a method without calibration, into `scratch/out`.
+pub(crate) fn quantize_without(model: &Path, params: Value, scratch: &TempDir) -> Result<Facts, ActionError> {
+    run(&[("model", model)], params, scratch, 0)
+}
+
+/// The same as [`quantize`] in as many attempts as it takes when each is stopped at its second event; how many that were.
 pub(crate) fn quantize_in_pieces(
     model: &Path,
     calibration: &Path,
@@ -163,12 +168,21 @@ fn attempt(
     scratch: &TempDir,
     stops_at: usize,
 ) -> Result<Facts, ActionError> {
-    let inputs = [("model", model), ("calibration", calibration)];
+    run(&[("model", model), ("calibration", calibration)], params, scratch, stops_at)
+}
+
+fn run(
+    inputs: &[(&str, &Path)],
+    params: Value,
+    scratch: &TempDir,
+    stops_at: usize,
+) -> Result<Facts, ActionError> {
+    let input = |&(port, path): &(&str, &Path)| (port.to_owned(), Input::One(path.to_owned()));
     let action = Action {
         id: 1,
         kind: "quantize".to_owned(),
         params,
-        inputs: inputs.map(|(port, path)| (port.to_owned(), Input::One(path.to_owned()))).into(),
+        inputs: inputs.iter().map(input).collect(),
         scratch: scratch.path().to_owned(),
         device: Device::Cpu,
         threads: 1,

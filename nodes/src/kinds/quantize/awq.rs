@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Method;
+use super::outside::{Outside, Storage};
 use crate::{ParamError, Reading};
 
 /// AWQ: 4-bit weights in groups, activations as they are. Input channels that carry large activations are scaled up
@@ -30,6 +31,13 @@ pub struct Awq {
     /// `awq`, AutoAWQ's (the default), or `pack-quantized`, compressed-tensors' (the default where `symmetric`).
     #[serde(default)]
     pub format: Option<AwqFormat>,
+    /// The output projection: `keep`, in 16 or 32 bits (the default), or `int8`, a scale a row. Refused where the model has
+    /// none of its own (`tie_word_embeddings`): there `embeddings` is both.
+    #[serde(default)]
+    pub lm_head: Storage,
+    /// The embedding: `keep` (the default) or `int8`. One matrix in int8 where it is the output projection too.
+    #[serde(default)]
+    pub embeddings: Storage,
 }
 
 /// See [`Awq::format`].
@@ -77,6 +85,10 @@ impl Method for Awq {
             let error = ParamError::value("format", "`awq` always has zero points");
             errors.push(error.help("Set `format: pack-quantized`."));
         }
+        if self.format() == AwqFormat::Awq {
+            let help = "Set `format: pack-quantized`.";
+            errors.extend(self.outside().refused("`format: awq` (AutoAWQ's `gemm`)", help));
+        }
         errors
     }
 
@@ -87,6 +99,10 @@ impl Method for Awq {
 
     fn reads(&self) -> Reading {
         Reading::Moments
+    }
+
+    fn outside(&self) -> Outside {
+        Outside { lm_head: self.lm_head, embeddings: self.embeddings }
     }
 }
 
@@ -109,11 +125,22 @@ mod tests {
     }
 
     #[test]
+    fn compressed_tensors_has_a_place_for_int8_matrices_outside_the_blocks() {
+        for format in [json!({"symmetric": true}), json!({"format": "pack-quantized"})] {
+            let mut value = json!({"lm_head": "int8", "embeddings": "int8"});
+            value.as_object_mut().unwrap().extend(format.as_object().unwrap().clone());
+            assert!(options(value).check().is_empty());
+        }
+    }
+
+    #[test]
     fn what_cannot_be_is_refused_by_its_key() {
         for (value, key) in [
             (json!({"bits": 3}), "bits"),
             (json!({"group_size": 96}), "group_size"),
             (json!({"symmetric": true, "format": "awq"}), "format"),
+            (json!({"lm_head": "int8"}), "lm_head"),
+            (json!({"embeddings": "int8", "format": "awq"}), "embeddings"),
         ] {
             let errors = options(value).check();
             assert_eq!(errors.len(), 1);

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Method;
+use super::outside::{Outside, Storage};
 use crate::{ParamError, Reading};
 
 /// GPTQ: weights are rounded column by column, and the error of each is made good by the columns behind it, as the
@@ -47,6 +48,13 @@ pub struct Gptq {
     /// (the default of `gptqmodel`: `gptq` without zero points, `gptq_v2` with them).
     #[serde(default)]
     pub format: Option<GptqFormat>,
+    /// The output projection: `keep`, in 16 or 32 bits (the default), or `int8`, a scale a row. Refused where the model has
+    /// none of its own (`tie_word_embeddings`): there `embeddings` is both.
+    #[serde(default)]
+    pub lm_head: Storage,
+    /// The embedding: `keep` (the default) or `int8`. One matrix in int8 where it is the output projection too.
+    #[serde(default)]
+    pub embeddings: Storage,
 }
 
 /// See [`Gptq::scheme`].
@@ -223,6 +231,11 @@ impl Gptq {
             ColumnOrder::ActGroupAware if self.group().is_none() => {
                 errors.push(ParamError::value("order", "`act_group_aware` needs groups"));
             }
+            ColumnOrder::ActGroupAware if self.static_groups() => {
+                // GPTQModel takes the scales of another group then.
+                let error = ParamError::value("static_groups", "`act_group_aware` has no static groups");
+                errors.push(error.help("Set `order: desc_act`."));
+            }
             _ => {}
         }
         if is_llmc && self.static_groups == Some(false) {
@@ -247,6 +260,10 @@ impl Gptq {
                 "compressed-tensors has no place for the scattered groups of `order: desc_act`",
                 "Set `static_groups: true`, or `format: gptq`.",
             );
+        }
+        if is_own {
+            let help = "Set `format: pack-quantized`.";
+            errors.extend(self.outside().refused("GPTQ's own format", help));
         }
         if self.quantizes_activations() && !self.symmetric() {
             errors.push(ParamError::value("symmetric", "W8A8 has no zero points"));
@@ -284,6 +301,10 @@ impl Method for Gptq {
             Propagate::Quantized => Reading::Samples,
         }
     }
+
+    fn outside(&self) -> Outside {
+        Outside { lm_head: self.lm_head, embeddings: self.embeddings }
+    }
 }
 
 #[cfg(test)]
@@ -308,7 +329,7 @@ mod tests {
             json!({
                 "scheme": null, "bits": 4, "group_size": 128, "symmetric": true, "profile": "llmc",
                 "order": "weight", "static_groups": true, "damping": 0.01, "propagate": "none",
-                "format": "pack-quantized",
+                "format": "pack-quantized", "lm_head": "keep", "embeddings": "keep",
             })
         );
         assert_eq!(completed(json!({"scheme": "W4A16"})), completed(json!({})));
@@ -317,7 +338,7 @@ mod tests {
             json!({
                 "scheme": null, "bits": 4, "group_size": 128, "symmetric": false, "profile": "gptqmodel",
                 "order": "act_group_aware", "static_groups": false, "damping": 0.05, "propagate": "none",
-                "format": "gptq_v2",
+                "format": "gptq_v2", "lm_head": "keep", "embeddings": "keep",
             })
         );
         assert_eq!(completed(json!({"scheme": "W8A8"}))["format"], "int-quantized");
@@ -336,6 +357,8 @@ mod tests {
             (json!({"profile": "gptqmodel", "order": "weight"}), "order"),
             (json!({"profile": "gptqmodel", "order": "act_group_aware", "group_size": -1}), "order"),
             (json!({"static_groups": false}), "static_groups"),
+            (json!({"profile": "gptqmodel", "static_groups": true}), "static_groups"),
+            (json!({"format": "gptq", "lm_head": "int8"}), "lm_head"),
             (json!({"format": "gptq", "symmetric": false}), "format"),
             (json!({"format": "int-quantized"}), "format"),
             (json!({"scheme": "W8A8", "format": "gptq"}), "format"),

@@ -2,6 +2,8 @@
 
 mod awq;
 mod gptq;
+mod int8_dynamic;
+mod outside;
 mod rtn;
 mod smoothquant;
 
@@ -15,6 +17,8 @@ use crate::{Arity, Artifact, Kind, KindSpec, ParamError, Port, Reading, Sensitiv
 
 pub use awq::{Awq, AwqFormat};
 pub use gptq::{ColumnOrder, Gptq, GptqFormat, GptqProfile, GptqScheme, Propagate};
+pub use int8_dynamic::{Convention, Int8Dynamic};
+pub use outside::{Outside, Storage};
 pub use rtn::Rtn;
 pub use smoothquant::{
     ActivationScales, Alpha, IntegerScheme, ScaleRule, Smoothquant, W4A8Format, WeightRounding,
@@ -37,6 +41,11 @@ pub trait Method: Serialize + DeserializeOwned + JsonSchema {
     /// What it reads of the `calibration` port.
     fn reads(&self) -> Reading {
         Reading::Nothing
+    }
+
+    /// What becomes of the embedding and the output projection.
+    fn outside(&self) -> Outside {
+        Outside::default()
     }
 
     /// On what, besides inputs and options, the bytes depend.
@@ -77,6 +86,11 @@ macro_rules! methods {
                 match self { $(Self::$variant(_) => $variant::NAME,)* }
             }
 
+            /// What becomes of the embedding and the output projection.
+            pub fn outside(&self) -> Outside {
+                match self { $(Self::$variant(options) => options.outside(),)* }
+            }
+
             fn check_options(&self) -> Vec<ParamError> {
                 match self { $(Self::$variant(options) => options.check(),)* }
             }
@@ -101,6 +115,8 @@ methods! {
     Awq,
     /// GPTQ.
     Gptq,
+    /// int8 weights and activations.
+    Int8Dynamic,
     /// Round to nearest.
     Rtn,
     /// SmoothQuant.

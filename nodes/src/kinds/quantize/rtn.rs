@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Method;
+use super::outside::{Outside, Storage};
 use crate::scheme::Scheme;
 use crate::{ParamError, Sensitivity};
 
@@ -17,6 +18,13 @@ pub struct Rtn {
     /// Of W4A16: input channels that share a scale: 32, 64 or 128. Default 128.
     #[serde(default)]
     pub group_size: Option<u32>,
+    /// The output projection: `keep`, in 16 or 32 bits (the default), or `int8`, a scale a row. Refused where the model has
+    /// none of its own (`tie_word_embeddings`): there `embeddings` is both.
+    #[serde(default)]
+    pub lm_head: Storage,
+    /// The embedding: `keep` (the default) or `int8`. One matrix in int8 where it is the output projection too.
+    #[serde(default)]
+    pub embeddings: Storage,
 }
 
 impl Rtn {
@@ -47,6 +55,10 @@ impl Method for Rtn {
     fn completed(mut self) -> Self {
         self.group_size = self.group();
         self
+    }
+
+    fn outside(&self) -> Outside {
+        Outside { lm_head: self.lm_head, embeddings: self.embeddings }
     }
 
     /// Rounding is element-wise: the same bytes on every device.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Method;
+use super::outside::{Outside, Storage};
 use crate::{ParamError, Reading};
 
 /// SmoothQuant: moves the difficulty of rounding from activations to weights by a scale an input channel, which
@@ -43,6 +44,13 @@ pub struct Smoothquant {
     /// other programs, a byte a weight on disk.
     #[serde(default)]
     pub format: Option<W4A8Format>,
+    /// The output projection: `keep`, in 16 or 32 bits (the default), or `int8`, a scale a row. Refused where the model has
+    /// none of its own (`tie_word_embeddings`): there `embeddings` is both.
+    #[serde(default)]
+    pub lm_head: Storage,
+    /// The embedding: `keep` (the default) or `int8`. One matrix in int8 where it is the output projection too.
+    #[serde(default)]
+    pub embeddings: Storage,
 }
 
 /// Schemes with int8 weights or less and int8 activations.
@@ -217,6 +225,10 @@ impl Method for Smoothquant {
             WeightRounding::Rtn => Reading::Ranges,
             WeightRounding::Gptq => Reading::Moments,
         }
+    }
+
+    fn outside(&self) -> Outside {
+        Outside { lm_head: self.lm_head, embeddings: self.embeddings }
     }
 }
 

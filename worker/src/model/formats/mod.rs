@@ -50,6 +50,23 @@ pub fn read_weight(
     }
 }
 
+/// The embedding `spec` as `checkpoint` stores it in few bits; `None`: in floating point.
+pub fn read_embedding(
+    checkpoint: &Checkpoint,
+    spec: &LinearSpec<'_>,
+) -> Result<Option<QuantizedWeight>, ModelError> {
+    let Some(config) = checkpoint.quantization_config() else { return Ok(None) };
+    match quantization_method(checkpoint).unwrap_or_default() {
+        compressed_tensors::METHOD => {
+            let config = compressed_tensors::QuantizationConfig::parse(&checkpoint.config.file, config)?;
+            compressed_tensors::read_embedding(checkpoint, spec, &config)
+        }
+        qpipe_w4a8::METHOD => qpipe_w4a8::read_embedding(checkpoint, spec, config),
+        // The other formats quantize linear layers only.
+        _ => Ok(None),
+    }
+}
+
 /// The name of the format that `checkpoint`'s linear layers are in, if config.json says that they are quantized.
 pub fn quantization_method(checkpoint: &Checkpoint) -> Option<&str> {
     let config = checkpoint.quantization_config()?;

@@ -9,8 +9,11 @@
 //! | `group_zero` i8 [N, K/g] | a code |
 //! | `channel_scale` bf16 [N, 1] | |
 //!
+//! The embedding and the output projection may be in int8, for floating-point activations: `weight` i8 [N, K],
+//! `weight_scale`, floating point [N, 1].
+//!
 //! config.json: `"quantization_config": {"quant_method": "qpipe-w4a8", "version": 1, "group_size": g,
-//! "ignore": [names of layers in floating point]}`.
+//! "ignore": [names of layers in floating point], "int8": [names of layers in int8, absent where there are none]}`.
 
 use std::path::Path;
 
@@ -37,6 +40,9 @@ const GROUP_SCALE: &str = "group_scale";
 const GROUP_ZERO: &str = "group_zero";
 const CHANNEL_SCALE: &str = "channel_scale";
 const BIAS: &str = "bias";
+const INT8_WEIGHT: &str = "weight";
+const INT8_SCALE: &str = "weight_scale";
+const INT8_KEY: &str = "int8";
 
 /// `quantization_config`. What is not known is refused.
 #[derive(Debug, Deserialize)]
@@ -48,6 +54,8 @@ struct Config {
     group_size: i64,
     #[serde(default)]
     ignore: Vec<String>,
+    #[serde(default)]
+    int8: Vec<String>,
 }
 
 impl Config {
@@ -99,6 +107,58 @@ pub fn store(
     ])
 }
 
+/// Adds to `config`, as [`describe`] makes it, that the embedding or the output projection `layer` is in int8.
+pub fn describe_outside(config: &mut Value, layer: &str) {
+    if let Some(ignore) = config["ignore"].as_array_mut() {
+        ignore.retain(|name| name != layer);
+    }
+    match config[INT8_KEY].as_array_mut() {
+        Some(layers) => layers.push(json!(layer)),
+        None => config[INT8_KEY] = json!([layer]),
+    }
+}
+
+/// The tensors of `layer` in int8: codes i8 [N, K], scales, floating point [N, 1].
+pub fn store_outside(layer: &str, codes: &Tensor, scale: Tensor) -> Vec<(String, Tensor)> {
+    let named = |part: &str, tensor: Tensor| (format!("{layer}.{part}"), tensor);
+    vec![named(INT8_WEIGHT, codes.shallow_clone()), named(INT8_SCALE, scale)]
+}
+
+/// The embedding `spec` of `checkpoint`; `None` where its `quantization_config` leaves it in floating point.
+///
+/// # Errors
+///
+/// Tensors that are missing, or whose type or shape is not what config.json calls for.
+pub fn read_embedding(
+    checkpoint: &Checkpoint,
+    spec: &LinearSpec<'_>,
+    config: &Value,
+) -> Result<Option<QuantizedWeight>, ModelError> {
+    let config = Config::parse(&checkpoint.config.file, config)?;
+    let is_int8 = config.int8.iter().any(|name| name == spec.name);
+    if is_int8 { read_int8(checkpoint, spec).map(Some) } else { Ok(None) }
+}
+
+fn read_int8(checkpoint: &Checkpoint, spec: &LinearSpec<'_>) -> Result<QuantizedWeight, ModelError> {
+    let (out_features, in_features) = (spec.out_features, spec.in_features);
+    let name = |part: &str| format!("{}.{part}", spec.name);
+    expect_tensor(checkpoint, &name(INT8_WEIGHT), &[out_features, in_features], Kind::Int8)?;
+    let codes = Codes::Int8A16 {
+        weight: checkpoint.tensor(&name(INT8_WEIGHT))?,
+        scale: floats(checkpoint, &name(INT8_SCALE), &[out_features, 1])?,
+    };
+    let bias = if spec.bias { Some(floats(checkpoint, &name(BIAS), &[out_features])?) } else { None };
+    QuantizedWeight::new(codes, bias, out_features, in_features).map_err(|error| ModelError::Quantization {
+        file: checkpoint.config.file.clone(),
+        problem: format!("`{}`: {error}", spec.name),
+    })
+}
+
+/// The floating-point tensor `name`, in the type that it is stored in.
+fn floats(checkpoint: &Checkpoint, name: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
+    checkpoint.float_tensor(name, shape, checkpoint.kind(name)?, tch::Device::Cpu)
+}
+
 /// The layer `spec` of `checkpoint`; `None` where its `quantization_config` leaves it in floating point.
 ///
 /// # Errors
@@ -114,6 +174,9 @@ pub fn read_linear(
     let config = Config::parse(file, config)?;
     if config.ignore.iter().any(|name| name == spec.name) {
         return Ok(None);
+    }
+    if config.int8.iter().any(|name| name == spec.name) {
+        return read_int8(checkpoint, spec).map(Some);
     }
     let (out_features, in_features, group) = (spec.out_features, spec.in_features, config.group_size);
     let wrong = |problem: String| ModelError::Quantization { file: file.clone(), problem };
@@ -136,12 +199,8 @@ pub fn read_linear(
         channel_scale: read(CHANNEL_SCALE, &[out_features, 1], SCALE_KIND)?,
         group,
     };
-    let bias = if spec.bias {
-        let name = format!("{}.{BIAS}", spec.name);
-        Some(checkpoint.float_tensor(&name, &[out_features], checkpoint.kind(&name)?, tch::Device::Cpu)?)
-    } else {
-        None
-    };
+    let bias = format!("{}.{BIAS}", spec.name);
+    let bias = if spec.bias { Some(floats(checkpoint, &bias, &[out_features])?) } else { None };
     let weight = QuantizedWeight::new(codes, bias, out_features, in_features);
     weight.map(Some).map_err(|error| wrong(format!("`{}`: {error}", spec.name)))
 }
@@ -160,6 +219,14 @@ mod tests {
         let config = parse(&describe(64, &["lm_head"])).unwrap();
         assert_eq!((config.version, config.group_size), (1, 64));
         assert_eq!(config.ignore, ["lm_head"]);
+        assert!(config.int8.is_empty());
+
+        let mut config = describe(64, &["lm_head"]);
+        describe_outside(&mut config, "model.embed_tokens");
+        describe_outside(&mut config, "lm_head");
+        let config = parse(&config).unwrap();
+        assert!(config.ignore.is_empty());
+        assert_eq!(config.int8, ["model.embed_tokens", "lm_head"]);
     }
 
     #[test]

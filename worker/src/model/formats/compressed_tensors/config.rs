@@ -15,6 +15,10 @@ use crate::model::error::ModelError;
 const VERSION: &str = "0.19.0";
 const INT_QUANTIZED: &str = "int-quantized";
 const PACK_QUANTIZED: &str = "pack-quantized";
+/// A key of ours in `quantization_config`, which other readers pass over. `{"activations": "torchao"}`: dynamic int8
+/// activations are rounded as torchao does it, not as compressed-tensors does.
+const QPIPE: &str = "qpipe";
+const TORCHAO: &str = "torchao";
 
 /// How a layer is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +27,11 @@ pub enum StoredScheme {
     W8A8,
     /// [`Self::W8A8`] with one scale for all activations of a layer, found beforehand.
     W8A8Static,
+    /// [`Self::W8A8`] with activations rounded as torchao does: see [`QPIPE`].
+    W8A8Torchao,
+    /// int8 weights, a byte each, one scale an output channel; activations in floating point. compressed-tensors itself
+    /// packs such weights ([`Self::WeightOnly`]).
+    W8A16,
     /// Weights of few bits, packed; activations as they are.
     WeightOnly {
         /// From 2 to 8.
@@ -45,7 +54,7 @@ impl StoredScheme {
     /// The same with zero points.
     const W4A16_ASYM: Self = Self::WeightOnly { bits: 4, group: Some(128), asym: true };
     /// int8 weights, one scale an output channel.
-    const W8A16: Self = Self::WeightOnly { bits: 8, group: None, asym: false };
+    pub const PACKED_W8A16: Self = Self::WeightOnly { bits: 8, group: None, asym: false };
 }
 
 /// Which layers are quantized, and how.
@@ -66,8 +75,19 @@ struct Group {
 enum Pattern {
     Name(String),
     Regex(Regex),
-    /// `Linear`, or its base class.
+    /// `Linear`.
     EveryLinear,
+    /// `Embedding`.
+    EveryEmbedding,
+    /// The base class of both.
+    Every,
+}
+
+/// What a layer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Linear,
+    Embedding,
 }
 
 impl Pattern {
@@ -78,16 +98,20 @@ impl Pattern {
             Some(pattern) => Regex::new(&format!("^(?:{pattern})")).map(Self::Regex).map_err(|_| {
                 field.unsupported("regular expressions without look-around and back-references")
             }),
-            None if text == "Linear" || text == "Module" => Ok(Self::EveryLinear),
+            None if text == "Linear" => Ok(Self::EveryLinear),
+            None if text == "Embedding" => Ok(Self::EveryEmbedding),
+            None if text == "Module" => Ok(Self::Every),
             None => Ok(Self::Name(text.to_owned())),
         }
     }
 
-    fn matches(&self, name: &str) -> bool {
+    fn matches(&self, name: &str, class: Class) -> bool {
         match self {
             Self::Name(exact) => exact == name,
             Self::Regex(regex) => regex.is_match(name),
-            Self::EveryLinear => true,
+            Self::EveryLinear => class == Class::Linear,
+            Self::EveryEmbedding => class == Class::Embedding,
+            Self::Every => true,
         }
     }
 
@@ -97,7 +121,7 @@ impl Pattern {
         match self {
             Self::Name(_) => 0,
             Self::Regex(_) => 1,
-            Self::EveryLinear => 2,
+            Self::EveryLinear | Self::EveryEmbedding | Self::Every => 2,
         }
     }
 }
@@ -119,26 +143,47 @@ impl QuantizationConfig {
             sparsity.get("format").absent_or(&["dense"])?;
         }
 
+        let qpipe = root.get(QPIPE);
+        qpipe.only(&["activations"])?;
+        let activations = qpipe.get("activations");
+        activations.absent_or(&[TORCHAO])?;
+        let is_torchao = !activations.is_absent();
+
         let groups = root.get("config_groups");
         let map = groups.value.as_object().filter(|map| !map.is_empty());
         let map = map.ok_or_else(|| groups.unsupported("an object with at least one group"))?;
-        Ok(Self {
+        let mut config = Self {
             groups: map
                 .keys()
                 .map(|name| Group::parse(&root, &groups.get(name), name))
                 .collect::<Result<_, _>>()?,
             ignore: root.get("ignore").patterns()?,
-        })
+        };
+        if is_torchao {
+            for group in config.groups.iter_mut().filter(|group| group.scheme == StoredScheme::W8A8) {
+                group.scheme = StoredScheme::W8A8Torchao;
+            }
+        }
+        Ok(config)
     }
 
     /// How the linear layer called `name` is stored; `None`: in floating point.
     pub fn scheme_of(&self, name: &str) -> Option<StoredScheme> {
-        if self.ignore.iter().any(|pattern| pattern.matches(name)) {
+        self.scheme(name, Class::Linear)
+    }
+
+    /// How the embedding called `name` is stored; `None`: in floating point.
+    pub fn scheme_of_embedding(&self, name: &str) -> Option<StoredScheme> {
+        self.scheme(name, Class::Embedding)
+    }
+
+    fn scheme(&self, name: &str, class: Class) -> Option<StoredScheme> {
+        if self.ignore.iter().any(|pattern| pattern.matches(name, class)) {
             return None;
         }
         let targets =
             self.groups.iter().flat_map(|group| group.targets.iter().map(move |target| (target, group)));
-        let matching = targets.filter(|(target, _)| target.matches(name));
+        let matching = targets.filter(|(target, _)| target.matches(name, class));
         matching.min_by_key(|(target, _)| target.rank()).map(|(_, group)| group.scheme)
     }
 }
@@ -151,7 +196,7 @@ impl Group {
                 "W8A8" | "INT8" => StoredScheme::W8A8,
                 "W4A16" => StoredScheme::W4A16,
                 "W4A16_ASYM" => StoredScheme::W4A16_ASYM,
-                "W8A16" => StoredScheme::W8A16,
+                "W8A16" => StoredScheme::PACKED_W8A16,
                 "W4A8" => StoredScheme::W4A8 { group: Some(128) },
                 _ => {
                     let names = "a scheme, or a list under the name W8A8, W8A16, W4A16, W4A16_ASYM or W4A8";
@@ -172,6 +217,11 @@ impl Group {
                 inputs.expect_integers(8, true)?;
                 inputs.strategy(&["token"])?;
                 StoredScheme::W4A8 { group: weights.group()? }
+            }
+            INT_QUANTIZED if weights.get("num_bits").value == &json!(8) && inputs.is_absent() => {
+                weights.expect_integers(8, false)?;
+                weights.strategy(&["channel"])?;
+                StoredScheme::W8A16
             }
             INT_QUANTIZED => {
                 weights.expect_integers(8, false)?;
@@ -227,6 +277,18 @@ impl<'a> Field<'a> {
             field: self.path.clone(),
             value: self.value.as_str().map_or_else(|| self.value.to_string(), str::to_owned),
             known: known.to_owned(),
+        }
+    }
+
+    /// An error unless it is absent or an object with no keys but `known`.
+    fn only(&self, known: &[&str]) -> Result<(), ModelError> {
+        if self.is_absent() {
+            return Ok(());
+        }
+        let object = self.value.as_object().ok_or_else(|| self.unsupported("an object"))?;
+        match object.keys().find(|key| !known.contains(&key.as_str())) {
+            Some(key) => Err(self.get(key).unsupported(&known.join(", "))),
+            None => Ok(()),
         }
     }
 
@@ -333,7 +395,7 @@ impl<'a> Field<'a> {
 }
 
 /// The `quantization_config` of a checkpoint whose linear layers, all but `ignore`, are stored as `scheme`: the
-/// very object that compressed-tensors 0.19.0 writes.
+/// very object that compressed-tensors 0.19.0 writes, and [`QPIPE`] where that says too little.
 pub fn describe(scheme: StoredScheme, ignore: &[&str]) -> Value {
     let weights = |bits: u32, group: Option<i64>| {
         let strategy = if group.is_some() { "group" } else { "channel" };
@@ -341,10 +403,11 @@ pub fn describe(scheme: StoredScheme, ignore: &[&str]) -> Value {
     };
     let each_token = || arguments(8, "token", None, true, None);
     let (format, weights, inputs) = match scheme {
-        StoredScheme::W8A8 => (INT_QUANTIZED, weights(8, None), each_token()),
+        StoredScheme::W8A8 | StoredScheme::W8A8Torchao => (INT_QUANTIZED, weights(8, None), each_token()),
         StoredScheme::W8A8Static => {
             (INT_QUANTIZED, weights(8, None), arguments(8, "tensor", None, false, Some("static_minmax")))
         }
+        StoredScheme::W8A16 => (INT_QUANTIZED, weights(8, None), Value::Null),
         StoredScheme::WeightOnly { bits, group, asym } => {
             let mut weights = weights(bits, group);
             if asym {
@@ -355,7 +418,7 @@ pub fn describe(scheme: StoredScheme, ignore: &[&str]) -> Value {
         }
         StoredScheme::W4A8 { group } => (INT_QUANTIZED, weights(4, group), each_token()),
     };
-    json!({
+    let mut config = json!({
         "quant_method": METHOD,
         "version": VERSION,
         "format": format,
@@ -374,7 +437,11 @@ pub fn describe(scheme: StoredScheme, ignore: &[&str]) -> Value {
                 "output_activations": null,
             }
         },
-    })
+    });
+    if scheme == StoredScheme::W8A8Torchao {
+        config[QPIPE] = json!({ "activations": TORCHAO });
+    }
+    config
 }
 
 fn arguments(bits: u32, strategy: &str, group: Option<i64>, dynamic: bool, observer: Option<&str>) -> Value {

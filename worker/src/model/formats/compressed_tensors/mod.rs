@@ -4,13 +4,16 @@
 //! |---|---|---|
 //! | W8A8 | `int-quantized` | `weight` i8 [N, K], `weight_scale` [N, 1] |
 //! | W8A8 static | `int-quantized` | also `input_scale` `[1]` |
+//! | W8A8 torchao | `int-quantized` | as W8A8; config.json says that activations are rounded as torchao does |
 //! | W4A8 | `int-quantized` | `weight` i8 [N, K] from -8 to 7, `weight_scale` [N, K/g] |
+//! | W8A16 | `int-quantized` | as W8A8 |
 //! | weights of b bits | `pack-quantized` | `weight_packed` i32 [N, ⌈K b/32⌉], `weight_scale` [N, K/g], `weight_shape` i64 `[2]` |
 //! | the same, asym | `pack-quantized` | also `weight_zero_point` i32 [⌈N b/32⌉, K/g], packed along N |
 //!
 //! Which layers, and how, is in config.json: [`QuantizationConfig`].
 
 mod config;
+mod outside;
 
 use qpipe_kernels::{Codes, QuantizedWeight, bitstream, packing};
 use tch::{Kind, Tensor};
@@ -21,13 +24,14 @@ use crate::model::error::ModelError;
 use crate::model::linear::LinearSpec;
 
 pub use config::{QuantizationConfig, StoredScheme, describe};
+pub use outside::{Matrix, describe_outside, read_embedding, store_outside};
 
 /// `quant_method` in config.json.
 pub const METHOD: &str = "compressed-tensors";
 
 /// The tensors of a quantized linear layer, after the layer's name and a dot.
 pub mod tensors {
-    /// i8 [N, K], of W8A8 and W4A8.
+    /// i8 [N, K], of W8A8, W8A16 and W4A8.
     pub const WEIGHT: &str = "weight";
     /// i32 [N, ⌈K b/32⌉], of packed weights of b bits.
     pub const PACKED: &str = "weight_packed";
@@ -53,25 +57,31 @@ pub fn read_linear(
     spec: &LinearSpec<'_>,
     config: &QuantizationConfig,
 ) -> Result<Option<QuantizedWeight>, ModelError> {
-    let Some(scheme) = config.scheme_of(spec.name) else { return Ok(None) };
+    config.scheme_of(spec.name).map(|scheme| read(checkpoint, spec, scheme)).transpose()
+}
+
+/// The layer `spec`, stored as `scheme`.
+fn read(
+    checkpoint: &Checkpoint,
+    spec: &LinearSpec<'_>,
+    scheme: StoredScheme,
+) -> Result<QuantizedWeight, ModelError> {
     let (out_features, in_features) = (spec.out_features, spec.in_features);
     let name = |part: &str| format!("{}.{part}", spec.name);
+    let int8 = || {
+        expect_tensor(checkpoint, &name(tensors::WEIGHT), &[out_features, in_features], Kind::Int8)?;
+        checkpoint.tensor(&name(tensors::WEIGHT))
+    };
+    let channel_scale = || floats(checkpoint, &name(tensors::SCALE), &[out_features, 1]);
     let codes = match scheme {
-        StoredScheme::W8A8 => {
-            expect_tensor(checkpoint, &name(tensors::WEIGHT), &[out_features, in_features], Kind::Int8)?;
-            Codes::Int8 {
-                weight: checkpoint.tensor(&name(tensors::WEIGHT))?,
-                scale: floats(checkpoint, &name(tensors::SCALE), &[out_features, 1])?,
-            }
-        }
-        StoredScheme::W8A8Static => {
-            expect_tensor(checkpoint, &name(tensors::WEIGHT), &[out_features, in_features], Kind::Int8)?;
-            Codes::Int8Static {
-                weight: checkpoint.tensor(&name(tensors::WEIGHT))?,
-                scale: floats(checkpoint, &name(tensors::SCALE), &[out_features, 1])?,
-                input_scale: floats(checkpoint, &name(tensors::INPUT_SCALE), &[1])?,
-            }
-        }
+        StoredScheme::W8A8 => Codes::Int8 { weight: int8()?, scale: channel_scale()? },
+        StoredScheme::W8A8Torchao => Codes::Int8Torchao { weight: int8()?, scale: channel_scale()? },
+        StoredScheme::W8A8Static => Codes::Int8Static {
+            weight: int8()?,
+            scale: channel_scale()?,
+            input_scale: floats(checkpoint, &name(tensors::INPUT_SCALE), &[1])?,
+        },
+        StoredScheme::W8A16 => Codes::Int8A16 { weight: int8()?, scale: channel_scale()? },
         StoredScheme::W4A8 { group } => {
             let group = expect_group(checkpoint, spec, group)?;
             let weight = name(tensors::WEIGHT);
@@ -91,13 +101,10 @@ pub fn read_linear(
     };
     let bias =
         if spec.bias { Some(floats(checkpoint, &name(tensors::BIAS), &[out_features])?) } else { None };
-    let weight = QuantizedWeight::new(codes, bias, out_features, in_features).map_err(|error| {
-        ModelError::Quantization {
-            file: checkpoint.config.file.clone(),
-            problem: format!("`{}`: {error}", spec.name),
-        }
-    })?;
-    Ok(Some(weight))
+    QuantizedWeight::new(codes, bias, out_features, in_features).map_err(|error| ModelError::Quantization {
+        file: checkpoint.config.file.clone(),
+        problem: format!("`{}`: {error}", spec.name),
+    })
 }
 
 /// The tensors of the layer `name` as `scheme` stores it: codes i8 [N, K] and scales, floating point [N, 1] or
@@ -115,7 +122,11 @@ pub fn store(
     let named = |part: &str, tensor: Tensor| (format!("{name}.{part}"), tensor);
     let scale = named(tensors::SCALE, scale);
     Ok(match scheme {
-        StoredScheme::W8A8 | StoredScheme::W8A8Static | StoredScheme::W4A8 { .. } => {
+        StoredScheme::W8A8
+        | StoredScheme::W8A8Static
+        | StoredScheme::W8A8Torchao
+        | StoredScheme::W8A16
+        | StoredScheme::W4A8 { .. } => {
             vec![named(tensors::WEIGHT, codes.shallow_clone()), scale]
         }
         StoredScheme::WeightOnly { bits, .. } => {

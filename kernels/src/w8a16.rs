@@ -1,0 +1,106 @@
+//! W8A16: int8 weights with a scale an output channel, floating-point activations. What the matrices outside the blocks
+//! are stored as: an output projection, or the embedding that serves as one.
+//!
+//! The weight in memory is the one that was handed over, unchanged: a tied embedding shares it.
+
+use tch::{Device, Kind, TchError, Tensor};
+
+use crate::table::{Kernel, Layer, PreparedLinear};
+use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+
+/// Up to this many rows, in bf16 on a CPU, libtorch's `_weight_int8pack_mm` is used, above it tiles. Measured on one
+/// core without AMX (K = 1024, N = 32768, bf16, ms): 7 at 1 row and 36 at 16, where tiles take 17 and 140 and a 16-bit
+/// matrix 8 and 115. Tiles are never far behind a 16-bit matrix, which on a processor with AMX is what wins with many
+/// rows. In f32 the operation is not vectorised (42 at 1 row; tiles 10).
+const FEW_ROWS: i64 = 16;
+/// The operation takes input channels in whole vectors, and looks at no rest: K must be a multiple of the longest one.
+const VECTOR: i64 = 64;
+
+/// Weights in a tile. On a CPU it stays in the second-level cache while it is converted and multiplied.
+fn tile_weights(device: Device) -> i64 {
+    if device.is_cuda() { 1 << 25 } else { 1 << 18 }
+}
+
+/// See the module's documentation. Any type, any device, any number of rows.
+#[derive(Debug)]
+pub struct Int8Tiles;
+
+impl Kernel for Int8Tiles {
+    fn name(&self) -> &'static str {
+        "w8a16-tiles"
+    }
+
+    fn supports(&self, layer: &Layer) -> bool {
+        layer.scheme == Scheme::W8A16
+    }
+
+    fn prepare(
+        &self,
+        weight: QuantizedWeight,
+        layer: &Layer,
+    ) -> Result<Box<dyn PreparedLinear>, KernelError> {
+        let Codes::Int8A16 { weight: codes, scale } = weight.codes() else {
+            unreachable!("supports() admits W8A16 only");
+        };
+        let moved = |tensor: &Tensor| tensor.f_to_device_(layer.device, layer.kind, false, false);
+        Ok(Box::new(PreparedTiles {
+            weight: codes.f_to_device(layer.device)?.f_contiguous()?,
+            scale: moved(scale)?.f_view([-1])?,
+            bias: weight.bias().map(moved).transpose()?,
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct PreparedTiles {
+    /// i8 [N, K].
+    weight: Tensor,
+    /// `[N]` in the activations' type.
+    scale: Tensor,
+    /// `[N]` in the activations' type.
+    bias: Option<Tensor>,
+}
+
+impl PreparedTiles {
+    fn multiply(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        let (out_features, in_features) = self.weight.size2()?;
+        let mut shape = x.size();
+        *shape.last_mut().expect("activations have a last dimension") = out_features;
+        let x = x.f_reshape([-1, in_features])?;
+        let is_vectorised =
+            x.kind() == Kind::BFloat16 && x.device() == Device::Cpu && in_features % VECTOR == 0;
+        let mut y = if is_vectorised && x.size()[0] <= FEW_ROWS {
+            x.f_contiguous()?.f_internal_weight_int8pack_mm(&self.weight, &self.scale)?
+        } else {
+            self.multiply_tiles(&x)?
+        };
+        if let Some(bias) = &self.bias {
+            let _ = y.f_add_(bias)?;
+        }
+        y.f_view(shape.as_slice())
+    }
+
+    /// `x` [M, K] to [M, N].
+    fn multiply_tiles(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        let (out_features, in_features) = self.weight.size2()?;
+        let y = Tensor::f_empty([x.size()[0], out_features], (x.kind(), x.device()))?;
+        let tile_rows = (tile_weights(x.device()) / in_features).clamp(1, out_features);
+        for start in (0..out_features).step_by(tile_rows as usize) {
+            let count = tile_rows.min(out_features - start);
+            let scale = self.scale.f_narrow(0, start, count)?;
+            let tile = self.weight.f_narrow(0, start, count)?.f_to_kind(x.kind())? * scale.f_unsqueeze(-1)?;
+            y.f_narrow(1, start, count)?.f_copy_(&x.f_mm(&tile.f_tr()?)?)?;
+        }
+        Ok(y)
+    }
+}
+
+impl PreparedLinear for PreparedTiles {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        self.multiply(x).expect("its shape was checked when the layer was prepared")
+    }
+
+    fn bytes(&self) -> u64 {
+        bytes_of([&self.weight, &self.scale].into_iter().chain(&self.bias))
+    }
+}
