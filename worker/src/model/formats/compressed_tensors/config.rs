@@ -27,7 +27,7 @@ pub enum StoredScheme {
     W8A8,
     /// [`Self::W8A8`] with one scale for all activations of a layer, found beforehand.
     W8A8Static,
-    /// [`Self::W8A8`] with activations rounded as torchao does: see [`QPIPE`].
+    /// [`Self::W8A8`] with activations rounded as torchao does: see docs/formats/compressed-tensors.md.
     W8A8Torchao,
     /// int8 weights, a byte each, one scale an output channel; activations in floating point. compressed-tensors itself
     /// packs such weights ([`Self::WeightOnly`]).
@@ -395,7 +395,7 @@ impl<'a> Field<'a> {
 }
 
 /// The `quantization_config` of a checkpoint whose linear layers, all but `ignore`, are stored as `scheme`: the
-/// very object that compressed-tensors 0.19.0 writes, and [`QPIPE`] where that says too little.
+/// very object that compressed-tensors 0.19.0 writes, and our key `qpipe` where that says too little.
 pub fn describe(scheme: StoredScheme, ignore: &[&str]) -> Value {
     let weights = |bits: u32, group: Option<i64>| {
         let strategy = if group.is_some() { "group" } else { "channel" };
