@@ -16,6 +16,8 @@ mod activations;
 pub mod affine;
 pub mod int4;
 pub mod int8;
+pub mod llm_int8;
+pub mod nf4;
 pub mod packing;
 pub mod progressive;
 pub mod reference;

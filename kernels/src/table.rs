@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use tch::{Device, Kind, Tensor};
 
 use crate::weight::{KernelError, QuantizedWeight, Scheme};
-use crate::{int4, int8, reference, w4a8};
+use crate::{int4, int8, llm_int8, nf4, reference, w4a8};
 
 /// What a kernel would have to do.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +50,8 @@ pub static KERNELS: &[&dyn Kernel] = &[
     &int4::PackedCpu,
     &int4::PackedCuda,
     &int4::Tiles,
+    &llm_int8::LlmInt8,
+    &nf4::Tiles,
     &w4a8::Progressive,
     &w4a8::Grouped,
     &reference::Reference,
@@ -101,6 +103,8 @@ mod tests {
             (Scheme::W8A8Static, Kind::BFloat16),
             (Scheme::W4A8 { group: 128 }, Kind::BFloat16),
             (Scheme::W4A8Float { group: 128 }, Kind::BFloat16),
+            (Scheme::LlmInt8, Kind::BFloat16),
+            (Scheme::Nf4 { block: 64, nested: true }, Kind::BFloat16),
         ] {
             let layer = Layer { scheme, out_features: 256, in_features: 256, device: Device::Cpu, kind };
             assert_ne!(kernel_for(&layer).name(), "reference", "{layer:?}");
