@@ -14,8 +14,8 @@ pub use calibrate::{Calibrate, Extent};
 pub use download::{Download, Dtype, Source};
 pub use evaluate::{Bos, Candidates, Evaluate, TASKS};
 pub use quantize::{
-    ActivationScales, Alpha, Awq, AwqFormat, IntegerScheme, METHODS, Method, Quantize, Rtn, ScaleRule,
-    Smoothquant, W4A8Format, WeightRounding,
+    ActivationScales, Alpha, Awq, AwqFormat, BnbInt8, BnbNf4, IntegerScheme, METHODS, Method, Quantize, Rtn,
+    ScaleRule, Smoothquant, W4A8Format, WeightRounding,
 };
 pub use report::{Document, Report};
 pub use sft::{LINEAR_NAMES, Lora, Sft};

@@ -12,6 +12,8 @@
 mod assemble;
 pub mod awq;
 mod blocks;
+pub mod bnb_int8;
+pub mod bnb_nf4;
 mod error;
 mod layers;
 mod method;
@@ -80,6 +82,8 @@ fn method_of(
 ) -> Result<Box<dyn Method>, ActionError> {
     Ok(match options {
         Quantize::Awq(options) => Box::new(awq::Awq::new(options, context)?),
+        Quantize::BnbInt8(options) => Box::new(bnb_int8::BnbInt8::new(options)),
+        Quantize::BnbNf4(options) => Box::new(bnb_nf4::BnbNf4::new(options)),
         Quantize::Rtn(options) => Box::new(rtn::Rtn::new(options)),
         Quantize::Smoothquant(options) => {
             Box::new(smoothquant::Smoothquant::new(options, context, checkpoint)?)

@@ -1,6 +1,8 @@
 //! `quantize`: stores a model's linear layers in few bits. One file a method, and the table of them.
 
 mod awq;
+mod bnb_int8;
+mod bnb_nf4;
 mod rtn;
 mod smoothquant;
 
@@ -13,6 +15,8 @@ use crate::kind::{self, Target};
 use crate::{Arity, Artifact, Kind, KindSpec, ParamError, Port, Reading, Sensitivity};
 
 pub use awq::{Awq, AwqFormat};
+pub use bnb_int8::BnbInt8;
+pub use bnb_nf4::BnbNf4;
 pub use rtn::Rtn;
 pub use smoothquant::{
     ActivationScales, Alpha, IntegerScheme, ScaleRule, Smoothquant, W4A8Format, WeightRounding,
@@ -97,6 +101,10 @@ macro_rules! methods {
 methods! {
     /// AWQ.
     Awq,
+    /// LLM.int8().
+    BnbInt8,
+    /// NF4.
+    BnbNf4,
     /// Round to nearest.
     Rtn,
     /// SmoothQuant.

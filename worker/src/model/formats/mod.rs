@@ -1,6 +1,7 @@
 //! How linear layers are stored in a checkpoint: one module a format.
 
 pub mod awq;
+pub mod bitsandbytes;
 pub mod compressed_tensors;
 pub mod qpipe_w4a8;
 mod quantized;
@@ -28,13 +29,15 @@ pub fn load_linear(
             compressed_tensors::read_linear(checkpoint, spec, &config)?
         }
         awq::METHOD => awq::read_linear(checkpoint, spec, config)?,
+        bitsandbytes::METHOD => bitsandbytes::read_linear(checkpoint, spec, config)?,
         qpipe_w4a8::METHOD => qpipe_w4a8::read_linear(checkpoint, spec, config)?,
         other => {
             return Err(ModelError::Unsupported {
                 file: checkpoint.config.file.clone(),
                 field: "quantization_config.quant_method".to_owned(),
                 value: other.to_owned(),
-                known: [awq::METHOD, compressed_tensors::METHOD, qpipe_w4a8::METHOD].join(", "),
+                known: [awq::METHOD, bitsandbytes::METHOD, compressed_tensors::METHOD, qpipe_w4a8::METHOD]
+                    .join(", "),
             });
         }
     };
@@ -47,7 +50,10 @@ pub fn load_linear(
 /// The name of the format that `checkpoint`'s linear layers are in, if config.json says that they are quantized.
 pub fn quantization_method(checkpoint: &Checkpoint) -> Option<&str> {
     let config = checkpoint.quantization_config()?;
-    Some(config.get("quant_method").and_then(serde_json::Value::as_str).unwrap_or_default())
+    match config.get("quant_method").and_then(serde_json::Value::as_str) {
+        None if bitsandbytes::is_bitsandbytes(config) => Some(bitsandbytes::METHOD),
+        method => Some(method.unwrap_or_default()),
+    }
 }
 
 /// An error unless the tensor `name` has `shape` and `kind`.
