@@ -6,7 +6,7 @@ use tch::{Kind, TchError, Tensor};
 use crate::{symmetric, torchao};
 
 /// On CUDA, `_int_mm` wants more than 16 rows; fewer are filled up to this.
-const CUDA_LEAST_ROWS: i64 = 32;
+pub(crate) const CUDA_LEAST_ROWS: i64 = 32;
 
 /// How activations become codes.
 #[derive(Debug)]

@@ -44,56 +44,84 @@ impl Kernel for IntMm {
             }
             _ => unreachable!("supports() admits W8A8 only"),
         };
-        let (out_features, in_features) = (weight.out_features(), weight.in_features());
-        let mut codes = codes.f_to_device(layer.device)?;
-        let (out_padding, in_padding) = if layer.device.is_cuda() {
-            ((-out_features).rem_euclid(CUDA_ALIGNMENT), (-in_features).rem_euclid(CUDA_ALIGNMENT))
-        } else {
-            (0, (CPU_LEAST_IN_FEATURES - in_features).max(0))
-        };
-        if out_padding + in_padding > 0 {
-            codes = codes.f_constant_pad_nd([0, in_padding, 0, out_padding])?;
-        }
         let bias = weight
             .bias()
             .map(|bias| bias.f_to_device_(layer.device, Kind::Float, false, true))
             .transpose()?;
         Ok(Box::new(PreparedIntMm {
             activations,
-            weight: codes.f_contiguous()?,
+            weight: IntMatrix::new(codes, layer.device)?,
             scale: scale.f_to_kind(Kind::Float)?.f_view([-1])?,
             bias,
-            in_padding,
-            out_features,
         }))
+    }
+}
+
+/// An int8 matrix that `_int_mm` multiplies by.
+#[derive(Debug)]
+pub(crate) struct IntMatrix {
+    /// i8 [N, K], both padded with zeros where the device asks for it.
+    padded: Tensor,
+    /// N without padding.
+    out_features: i64,
+    /// K without padding.
+    in_features: i64,
+}
+
+impl IntMatrix {
+    /// From codes, i8 [N, K].
+    pub(crate) fn new(codes: &Tensor, device: Device) -> Result<Self, TchError> {
+        let (out_features, in_features) = codes.size2()?;
+        let mut padded = codes.f_to_device(device)?;
+        let (out_padding, in_padding) = if device.is_cuda() {
+            ((-out_features).rem_euclid(CUDA_ALIGNMENT), (-in_features).rem_euclid(CUDA_ALIGNMENT))
+        } else {
+            (0, (CPU_LEAST_IN_FEATURES - in_features).max(0))
+        };
+        if out_padding + in_padding > 0 {
+            padded = padded.f_constant_pad_nd([0, in_padding, 0, out_padding])?;
+        }
+        Ok(Self { padded: padded.f_contiguous()?, out_features, in_features })
+    }
+
+    /// Codes, i8 [M, K], times the transposed matrix: i32 [M, N]. On CUDA, M is above 16.
+    pub(crate) fn product(&self, codes: &Tensor) -> Result<Tensor, TchError> {
+        let padding = self.padded.size()[1] - self.in_features;
+        let codes = if padding > 0 { codes.f_constant_pad_nd([0, padding])? } else { codes.shallow_clone() };
+        // The transposed view is the layout that both backends want; a transposed copy is slower.
+        codes.f_internal_int_mm(&self.padded.f_tr()?)?.f_narrow(1, 0, self.out_features)
+    }
+
+    /// The matrix, i8 [N, K].
+    pub(crate) fn codes(&self) -> Result<Tensor, TchError> {
+        self.padded.f_narrow(0, 0, self.out_features)?.f_narrow(1, 0, self.in_features)
+    }
+
+    /// N.
+    pub(crate) fn out_features(&self) -> i64 {
+        self.out_features
+    }
+
+    /// Bytes that it takes.
+    pub(crate) fn bytes(&self) -> u64 {
+        bytes_of([&self.padded])
     }
 }
 
 #[derive(Debug)]
 struct PreparedIntMm {
-    /// i8 [N, K], both padded with zeros where the device asks for it.
-    weight: Tensor,
+    weight: IntMatrix,
     /// f32 `[N]`.
     scale: Tensor,
     activations: Activations,
     /// f32 `[N]`.
     bias: Option<Tensor>,
-    in_padding: i64,
-    /// N without padding.
-    out_features: i64,
 }
 
 impl PreparedIntMm {
     fn multiply(&self, x: &Tensor) -> Result<Tensor, TchError> {
         let rows = Int8Rows::quantize(x, &self.activations)?;
-        let codes = if self.in_padding > 0 {
-            rows.codes.f_constant_pad_nd([0, self.in_padding])?
-        } else {
-            rows.codes.shallow_clone()
-        };
-        // The transposed view is the layout that both backends want; a transposed copy is slower.
-        let sums = codes.f_internal_int_mm(&self.weight.f_tr()?)?;
-        let sums = sums.f_narrow(1, 0, self.out_features)?.f_to_kind(Kind::Float)?;
+        let sums = self.weight.product(&rows.codes)?.f_to_kind(Kind::Float)?;
         rows.scaled(&sums, &self.scale, self.bias.as_ref())
     }
 }
@@ -108,6 +136,6 @@ impl PreparedLinear for PreparedIntMm {
             Activations::Static(scale) => Some(scale),
             Activations::Dynamic | Activations::Torchao => None,
         };
-        bytes_of([&self.weight, &self.scale].into_iter().chain(&self.bias).chain(input_scale))
+        self.weight.bytes() + bytes_of([&self.scale].into_iter().chain(&self.bias).chain(input_scale))
     }
 }

@@ -18,6 +18,8 @@ pub mod bitstream;
 pub mod gptq;
 pub mod int4;
 pub mod int8;
+pub mod llm_int8;
+pub mod nf4;
 pub mod packing;
 pub mod progressive;
 pub mod reference;

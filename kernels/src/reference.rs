@@ -2,6 +2,8 @@
 
 use tch::{Kind, Tensor};
 
+use crate::llm_int8::{self, LEVELS, SUM_SCALE};
+use crate::nf4::{self, Absmax};
 use crate::packing;
 use crate::progressive;
 use crate::symmetric;
@@ -33,6 +35,20 @@ impl Kernel for Reference {
             .transpose()?;
         let in_features = weight.in_features();
         Ok(match weight.codes() {
+            Codes::LlmInt8 { weight, absmax, threshold } => Box::new(ReferenceLlmInt8 {
+                weight: weight.f_to_device(layer.device)?,
+                absmax: absmax.f_to_device(layer.device)?,
+                threshold: *threshold,
+                bias,
+            }),
+            Codes::Nf4 { packed, absmax, block, compute } => Box::new(ReferenceNf4 {
+                packed: packed.f_to_device(layer.device)?,
+                absmax: absmax.to_device(layer.device)?,
+                block: *block,
+                compute: *compute,
+                shape: [weight.out_features(), in_features],
+                bias,
+            }),
             Codes::Int8 { weight, scale } => Box::new(ReferenceW8A8 {
                 weight: weight.f_to_device(layer.device)?,
                 scale: scale.f_to_device_(layer.device, layer.kind, false, false)?,
@@ -213,6 +229,68 @@ impl PreparedLinear for ReferenceWeightOnly {
 
     fn bytes(&self) -> u64 {
         bytes_of([&self.weight].into_iter().chain(&self.bias))
+    }
+}
+
+/// Codes times codes, summed exactly and scaled in f32, beside the outlier columns times the weight that the codes
+/// stand for; bitsandbytes rounds both to the activations' type and then adds.
+#[derive(Debug)]
+struct ReferenceLlmInt8 {
+    weight: Tensor,
+    absmax: Tensor,
+    threshold: f64,
+    bias: Option<Tensor>,
+}
+
+impl PreparedLinear for ReferenceLlmInt8 {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let flat = x.reshape([-1, self.weight.size()[1]]);
+        let rows = llm_int8::quantize_rows(&flat, self.threshold).expect("its shape was checked");
+        let sums = rows.codes.to_kind(Kind::Double).matmul(&self.weight.to_kind(Kind::Double).tr());
+        let scaled = sums * rows.absmax.to_kind(Kind::Double) * &self.absmax * SUM_SCALE;
+        let y = with_bias(scaled, &self.bias).to_kind(x.kind());
+        let y = match rows.outliers {
+            Some(columns) => {
+                let weight = self.weight.index_select(1, &columns) * self.absmax.unsqueeze(1) / LEVELS;
+                let weight = weight.to_kind(x.kind()).to_kind(Kind::Double);
+                let outliers = flat.index_select(1, &columns).to_kind(Kind::Double);
+                (y.to_kind(Kind::Double) + outliers.matmul(&weight.tr())).to_kind(x.kind())
+            }
+            None => y,
+        };
+        let mut shape = x.size();
+        shape.pop();
+        shape.push(self.weight.size()[0]);
+        y.view(shape.as_slice())
+    }
+
+    fn bytes(&self) -> u64 {
+        bytes_of([&self.weight, &self.absmax].into_iter().chain(&self.bias))
+    }
+}
+
+/// Every code looked up and scaled in f32, the matrix in the type to compute in, the product in f32.
+#[derive(Debug)]
+struct ReferenceNf4 {
+    packed: Tensor,
+    absmax: Absmax,
+    block: i64,
+    compute: Kind,
+    shape: [i64; 2],
+    bias: Option<Tensor>,
+}
+
+impl PreparedLinear for ReferenceNf4 {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let value = nf4::value(&self.packed, &self.absmax, self.block, self.shape.iter().product());
+        let value = value.expect("the shape was checked when it was made");
+        let weight = value.view(self.shape).to_kind(self.compute);
+        let product = x.to_kind(self.compute).to_kind(Kind::Float).matmul(&weight.to_kind(Kind::Float).tr());
+        with_bias(product, &self.bias).to_kind(self.compute).to_kind(x.kind())
+    }
+
+    fn bytes(&self) -> u64 {
+        bytes_of([&self.packed].into_iter().chain(&self.bias)) + self.absmax.bytes()
     }
 }
 

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::reordered::Reordered;
 use crate::weight::{KernelError, QuantizedWeight, Scheme};
-use crate::{int4, int8, reference, w4a8, w8a16, weight_only};
+use crate::{int4, int8, llm_int8, nf4, reference, w4a8, w8a16, weight_only};
 
 /// What a kernel would have to do.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +51,8 @@ pub static KERNELS: &[&dyn Kernel] = &[
     &int4::PackedCpu,
     &int4::PackedCuda,
     &int4::Tiles,
+    &llm_int8::LlmInt8,
+    &nf4::Tiles,
     &weight_only::Tiles,
     &w4a8::Progressive,
     &w4a8::Grouped,
@@ -113,6 +115,8 @@ mod tests {
             (Scheme::W8A16, Kind::Half),
             (Scheme::W4A8 { group: 128 }, Kind::BFloat16),
             (Scheme::W4A8Float { group: 128 }, Kind::BFloat16),
+            (Scheme::LlmInt8, Kind::BFloat16),
+            (Scheme::Nf4 { block: 64, nested: true }, Kind::BFloat16),
         ] {
             let layer = Layer { scheme, out_features: 256, in_features: 256, device: Device::Cpu, kind };
             assert_ne!(kernel_for(&layer).name(), "reference", "{layer:?}");

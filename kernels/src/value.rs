@@ -3,7 +3,7 @@
 use tch::{Kind, TchError, Tensor};
 
 use crate::weight::{Codes, QuantizedWeight};
-use crate::{bitstream, packing, progressive};
+use crate::{bitstream, llm_int8, nf4, packing, progressive};
 
 impl QuantizedWeight {
     /// The matrix that the codes stand for, [N, K] of type `kind`, input channels in the activations' order. As
@@ -42,6 +42,14 @@ impl QuantizedWeight {
                     None => codes.f_to_kind(Kind::Int16)?.f_sub_scalar(1_i64 << (bits - 1))?,
                 };
                 grouped(codes, scale)?
+            }
+            Codes::LlmInt8 { weight, absmax, .. } => {
+                grouped(weight.shallow_clone(), &(absmax.f_unsqueeze(-1)? / llm_int8::LEVELS))?
+            }
+            Codes::Nf4 { packed, absmax, block, .. } => {
+                nf4::value(packed, absmax, *block, self.out_features() * in_features)?
+                    .f_to_kind(kind)?
+                    .f_view([self.out_features(), in_features])?
             }
             Codes::Progressive { packed, group_scale, group_zero, channel_scale, .. } => {
                 let codes = packing::unpack(packed, in_features)?;

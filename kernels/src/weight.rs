@@ -4,11 +4,23 @@ use std::fmt;
 
 use tch::{Kind, TchError, Tensor};
 
-use crate::{bitstream, packing, progressive};
+use crate::nf4::Absmax;
+use crate::{bitstream, nf4, packing, progressive};
 
 /// How a linear layer is stored and multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
+    /// int8 weights and activations, each with the largest magnitude of its row; outlier input channels in floating
+    /// point (see [`mod@crate::llm_int8`]).
+    LlmInt8,
+    /// 4-bit codes of a table with one scale for `block` consecutive weights (see [`mod@nf4`]); activations in floating
+    /// point.
+    Nf4 {
+        /// Weights that share a scale.
+        block: i64,
+        /// Whether scales are in 8 bits.
+        nested: bool,
+    },
     /// int8 weights with one scale an output channel; int8 activations with one scale a token, computed at
     /// run time; int32 sums.
     W8A8,
@@ -56,6 +68,11 @@ pub enum Scheme {
 impl fmt::Display for Scheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::LlmInt8 => f.write_str("LLM.int8()"),
+            Self::Nf4 { block, nested } => {
+                f.write_str(if *nested { "NF4 double-quantized" } else { "NF4" })?;
+                if *block == 64 { Ok(()) } else { write!(f, " b{block}") }
+            }
             Self::W8A8 => f.write_str("W8A8"),
             Self::W4A16Asym { group } => write!(f, "W4A16 g{group} asym"),
             Self::WeightOnly { bits, group, asym } => {
@@ -87,6 +104,12 @@ pub enum KernelError {
         /// What fits.
         expected: String,
     },
+    /// A block that does not fill bytes.
+    #[error("a block of {block} weights is not a positive even number")]
+    Block {
+        /// Weights that share a scale.
+        block: i64,
+    },
     /// The group size does not divide the input channels.
     #[error("a group of {group} does not divide {in_features} input channels")]
     Group {
@@ -115,6 +138,26 @@ pub enum KernelError {
 /// The codes of a weight and their scales. Unless there are zeros, weight = code · scale.
 #[derive(Debug)]
 pub enum Codes {
+    /// [`Scheme::LlmInt8`]: weight = code · absmax / 127.
+    LlmInt8 {
+        /// i8 [N, K].
+        weight: Tensor,
+        /// f32 `[N]`: the largest magnitude of each output channel.
+        absmax: Tensor,
+        /// Activations of this magnitude and more are outliers; 0: none is.
+        threshold: f64,
+    },
+    /// [`Scheme::Nf4`].
+    Nf4 {
+        /// u8 [⌈N·K/2⌉], see [`mod@nf4`].
+        packed: Tensor,
+        /// Of each block.
+        absmax: Absmax,
+        /// Weights that share a scale, an even number.
+        block: i64,
+        /// The floating-point type that activations are cast to and weights are dequantized to.
+        compute: Kind,
+    },
     /// [`Scheme::W8A8`].
     Int8 {
         /// i8 [N, K].
@@ -256,6 +299,13 @@ impl QuantizedWeight {
         in_features: i64,
     ) -> Result<Self, KernelError> {
         match &codes {
+            Codes::LlmInt8 { weight, absmax, .. } => {
+                expect("weight", weight, &[Kind::Int8], &[out_features, in_features])?;
+                expect("absmax", absmax, &[Kind::Float], &[out_features])?;
+            }
+            Codes::Nf4 { packed, absmax, block, .. } => {
+                expect_nf4(packed, absmax, *block, out_features * in_features)?;
+            }
             Codes::Int8 { weight, scale }
             | Codes::Int8A16 { weight, scale }
             | Codes::Int8Torchao { weight, scale } => {
@@ -350,6 +400,8 @@ impl QuantizedWeight {
     /// How it is stored and multiplied.
     pub fn scheme(&self) -> Scheme {
         match &self.codes {
+            Codes::LlmInt8 { .. } => Scheme::LlmInt8,
+            Codes::Nf4 { absmax, block, .. } => Scheme::Nf4 { block: *block, nested: absmax.is_nested() },
             Codes::Int8 { .. } => Scheme::W8A8,
             Codes::Int4 { group, .. } => Scheme::W4A16 { group: *group },
             Codes::Int4Asym { group, .. } => Scheme::W4A16Asym { group: *group },
@@ -384,6 +436,23 @@ fn expect_group(group: i64, in_features: i64) -> Result<(), KernelError> {
         return Err(KernelError::Group { group, in_features });
     }
     Ok(())
+}
+
+/// An error unless `packed` and `absmax` hold `weights` NF4 weights.
+fn expect_nf4(packed: &Tensor, absmax: &Absmax, block: i64, weights: i64) -> Result<(), KernelError> {
+    if block < 2 || block % 2 != 0 {
+        return Err(KernelError::Block { block });
+    }
+    expect("packed", packed, &[Kind::Uint8], &[(weights + 1) / 2])?;
+    let blocks = nf4::blocks(weights, block);
+    match absmax {
+        Absmax::Plain(values) => expect("absmax", values, &[Kind::Float], &[blocks]),
+        Absmax::Nested { code, map, scale, .. } => {
+            expect("absmax", code, &[Kind::Uint8], &[blocks])?;
+            expect("nested map", map, &[Kind::Float], &[256])?;
+            expect("nested scale", scale, &[Kind::Float], &[nf4::blocks(blocks, nf4::NESTED_BLOCK)])
+        }
+    }
 }
 
 fn expect(name: &'static str, tensor: &Tensor, kinds: &[Kind], shape: &[i64]) -> Result<(), KernelError> {

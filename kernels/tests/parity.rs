@@ -1,6 +1,7 @@
 //! Every kernel of the table against `reference`, on every scheme, shape and number of rows that it supports.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+use qpipe_kernels::nf4::{self, Absmax};
 use qpipe_kernels::{Codes, KERNELS, Layer, QuantizedWeight, Scheme, bitstream, packing};
 use tch::{Cuda, Device, Kind, Tensor};
 
@@ -20,6 +21,8 @@ const SHAPES: [(i64, i64); 11] = [
 ];
 /// The last only with every third shape: it is slow.
 const ROWS: [i64; 6] = [1, 3, 16, 33, 130, 2049];
+/// So low that many activations are outliers.
+const THRESHOLD: f64 = 2.5;
 const KINDS: [Kind; 3] = [Kind::Float, Kind::BFloat16, Kind::Half];
 
 /// Largest difference from the reference, relative to the largest output.
@@ -34,7 +37,11 @@ fn tolerance(scheme: Scheme, kind: Kind) -> f64 {
 }
 
 fn schemes(in_features: i64) -> Vec<Scheme> {
-    let mut schemes = vec![Scheme::W8A16, Scheme::W8A8, Scheme::W8A8Static, Scheme::W8A8Torchao];
+    let mut schemes =
+        vec![Scheme::W8A16, Scheme::W8A8, Scheme::W8A8Static, Scheme::W8A8Torchao, Scheme::LlmInt8];
+    for block in [32, 64, 4096] {
+        schemes.extend([false, true].map(|nested| Scheme::Nf4 { block, nested }));
+    }
     let groups = [32, 64, 128, 256, 12, 13, in_features];
     for (index, &group) in groups.iter().enumerate() {
         if in_features % group == 0 && !groups[..index].contains(&group) {
@@ -61,6 +68,11 @@ fn weight(scheme: Scheme, out_features: i64, in_features: i64, kind: Kind, bias:
     let int8 = || integers(-128, 127, in_features);
     let packed = || packing::pack(&integers(-8, 7, in_features)).unwrap();
     let codes = match scheme {
+        Scheme::LlmInt8 => {
+            let absmax = (scale(1) * 100.0).to_kind(Kind::Float).view([-1]);
+            Codes::LlmInt8 { weight: int8(), absmax, threshold: THRESHOLD }
+        }
+        Scheme::Nf4 { block, nested } => nf4_codes(out_features * in_features, block, nested, kind),
         Scheme::W8A8 => Codes::Int8 { weight: int8(), scale: scale(1) },
         Scheme::W8A8Static => Codes::Int8Static {
             weight: int8(),
@@ -108,9 +120,31 @@ fn weight(scheme: Scheme, out_features: i64, in_features: i64, kind: Kind, bias:
     QuantizedWeight::new(codes, bias, out_features, in_features).unwrap()
 }
 
+fn nf4_codes(weights: i64, block: i64, nested: bool, compute: Kind) -> Codes {
+    let floats = |count: i64| Tensor::rand([count], (Kind::Float, Device::Cpu)) * 0.1 + 0.001;
+    let bytes = |count: i64| Tensor::randint(256, [count], (Kind::Uint8, Device::Cpu));
+    let blocks = nf4::blocks(weights, block);
+    let absmax = if nested {
+        let scale = floats(nf4::blocks(blocks, nf4::NESTED_BLOCK));
+        Absmax::Nested { code: bytes(blocks), map: floats(256), scale, offset: 0.03 }
+    } else {
+        Absmax::Plain(floats(blocks))
+    };
+    Codes::Nf4 { packed: bytes((weights + 1) / 2), absmax, block, compute }
+}
+
 fn copy_of(weight: &QuantizedWeight) -> QuantizedWeight {
     let copy = Tensor::shallow_clone;
     let codes = match weight.codes() {
+        Codes::LlmInt8 { weight, absmax, threshold } => {
+            Codes::LlmInt8 { weight: copy(weight), absmax: copy(absmax), threshold: *threshold }
+        }
+        Codes::Nf4 { packed, absmax, block, compute } => Codes::Nf4 {
+            packed: copy(packed),
+            absmax: absmax.to_device(Device::Cpu).unwrap(),
+            block: *block,
+            compute: *compute,
+        },
         Codes::Int8 { weight, scale } => Codes::Int8 { weight: copy(weight), scale: copy(scale) },
         Codes::Int8Static { weight, scale, input_scale } => {
             Codes::Int8Static { weight: copy(weight), scale: copy(scale), input_scale: copy(input_scale) }
@@ -186,6 +220,8 @@ fn compare(device: Device) -> Vec<&'static str> {
 #[test]
 fn every_kernel_agrees_with_the_reference_on_the_cpu() {
     let expected = [
+        "llm-int8-int-mm",
+        "nf4-tiles",
         "w4a16-int4pack-cpu",
         "w4a16-tiles",
         "w4a8-grouped-tiles",
@@ -211,6 +247,8 @@ fn every_kernel_agrees_with_the_reference_on_cuda() {
         return;
     }
     let expected = [
+        "llm-int8-int-mm",
+        "nf4-tiles",
         "w4a16-int4pack-cuda",
         "w4a16-tiles",
         "w4a8-grouped-tiles",
@@ -226,6 +264,8 @@ fn every_kernel_agrees_with_the_reference_on_cuda() {
 fn leading_dimensions_pass_through() {
     let _guard = tch::no_grad_guard();
     for scheme in [
+        Scheme::LlmInt8,
+        Scheme::Nf4 { block: 64, nested: true },
         Scheme::W8A8,
         Scheme::W8A8Static,
         Scheme::W8A8Torchao,
@@ -281,6 +321,10 @@ fn weights_stay_packed() {
     let weights = (out_features * in_features) as f64;
     for kind in KINDS {
         for (scheme, most_bits) in [
+            (Scheme::LlmInt8, 8.1),
+            (Scheme::Nf4 { block: 64, nested: false }, 4.5),
+            // 4.127, and a table of 1 KiB.
+            (Scheme::Nf4 { block: 64, nested: true }, 4.15),
             (Scheme::W8A8, 8.1),
             (Scheme::W8A8Static, 8.1),
             (Scheme::W8A8Torchao, 8.1),
@@ -324,6 +368,10 @@ fn tensors_that_do_not_fit_are_refused_by_name() {
         Codes::Int4 { packed: zeros(&[4, 1], Kind::Int), scale: zeros(&[4, 1], Kind::Float), group: 3 };
     let error = QuantizedWeight::new(int4, None, 4, 8).unwrap_err().to_string();
     assert_eq!(error, "a group of 3 does not divide 8 input channels");
+    let absmax = Absmax::Plain(zeros(&[1], Kind::Float));
+    let nf4 = Codes::Nf4 { packed: zeros(&[16], Kind::Uint8), absmax, block: 64, compute: Kind::Float };
+    let error = QuantizedWeight::new(nf4, None, 9, 8).unwrap_err().to_string();
+    assert_eq!(error, "packed has type Uint8 and shape [16], expected Uint8 [36]");
     let progressive = Codes::Progressive {
         packed: zeros(&[4, 1], Kind::Int),
         group_scale: zeros(&[4, 2], Kind::Int8),
@@ -333,4 +381,39 @@ fn tensors_that_do_not_fit_are_refused_by_name() {
     };
     let error = QuantizedWeight::new(progressive, None, 4, 8).unwrap_err().to_string();
     assert_eq!(error, "8 pairs of group_scale and group_zero take 4-bit codes out of the range of int8");
+}
+
+#[test]
+fn nf4_is_multiplied_in_the_type_that_it_says() {
+    let _guard = tch::no_grad_guard();
+    let x = Tensor::randn([5, 40], (Kind::BFloat16, Device::Cpu));
+    let outputs = [Kind::Float, Kind::BFloat16, Kind::Half].map(|compute| {
+        tch::manual_seed(3);
+        let weight = QuantizedWeight::new(nf4_codes(64 * 40, 64, false, compute), None, 64, 40).unwrap();
+        let y = qpipe_kernels::prepare(weight, Device::Cpu, Kind::BFloat16).unwrap().forward(&x);
+        assert_eq!(y.kind(), Kind::BFloat16);
+        y.to_kind(Kind::Float)
+    });
+    for other in &outputs[1..] {
+        assert!(!outputs[0].equal(other));
+        assert!(outputs[0].allclose(other, 2e-2, 2e-2, false));
+    }
+}
+
+#[test]
+fn a_row_of_llm_int8_depends_on_its_neighbours_only_through_their_outliers() {
+    let _guard = tch::no_grad_guard();
+    let prepared = {
+        tch::manual_seed(4);
+        let weight = weight(Scheme::LlmInt8, 24, 32, Kind::Float, false);
+        qpipe_kernels::prepare(weight, Device::Cpu, Kind::Float).unwrap()
+    };
+    let x = Tensor::rand([3, 32], (Kind::Float, Device::Cpu));
+    let alone = prepared.forward(&x.narrow(0, 0, 1));
+    assert!(prepared.forward(&x).narrow(0, 0, 1).equal(&alone));
+    let _ = x.narrow(0, 2, 1).narrow(1, 7, 1).fill_(100.0);
+    let together = prepared.forward(&x).narrow(0, 0, 1);
+    // The first row's channel 7 is no longer rounded.
+    assert!(!together.equal(&alone));
+    assert!(together.allclose(&alone, 5e-2, 5e-2, false));
 }

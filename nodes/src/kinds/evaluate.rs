@@ -62,7 +62,8 @@ pub struct Evaluate {
     /// Whether a beginning-of-sequence token stands before the prompt.
     #[serde(default)]
     pub bos: Bos,
-    /// Tokens a batch, padding counted. Results do not depend on it beyond rounding.
+    /// Tokens a batch, padding counted. Results do not depend on it beyond rounding, except those of LLM.int8()
+    /// (`bnb-int8`), which decides for a whole batch what is an outlier.
     #[serde(default = "default_batch_tokens")]
     pub batch_tokens: u32,
     /// The type the model computes in. Default: the checkpoint's.

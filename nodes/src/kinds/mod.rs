@@ -14,9 +14,9 @@ pub use calibrate::{Calibrate, Extent};
 pub use download::{Download, Dtype, Source};
 pub use evaluate::{Bos, Candidates, Evaluate, TASKS};
 pub use quantize::{
-    ActivationScales, Alpha, Awq, AwqFormat, ColumnOrder, Convention, Gptq, GptqFormat, GptqProfile,
-    GptqScheme, Int8Dynamic, IntegerScheme, METHODS, Method, Outside, Propagate, Quantize, Rtn, ScaleRule,
-    Smoothquant, Storage, W4A8Format, WeightRounding,
+    ActivationScales, Alpha, Awq, AwqFormat, BnbInt8, BnbNf4, ColumnOrder, Convention, Gptq, GptqFormat,
+    GptqProfile, GptqScheme, Int8Dynamic, IntegerScheme, METHODS, Method, Outside, Propagate, Quantize, Rtn,
+    ScaleRule, Smoothquant, Storage, W4A8Format, WeightRounding,
 };
 pub use report::{Document, Report};
 pub use sft::{LINEAR_NAMES, Lora, Sft};

@@ -89,6 +89,24 @@ pub enum QuantizeError {
         /// `quant_method`.
         format: String,
     },
+    /// LLM.int8() rounds weights to float16 first.
+    #[error("tensor `{tensor}` has values beyond the range of float16: {count}")]
+    BeyondFloat16 {
+        /// The weight.
+        tensor: String,
+        /// How many.
+        count: i64,
+    },
+    /// A type that the method has no codes for.
+    #[error("tensor `{tensor}` is of type {kind:?}, which `{method}` does not quantize")]
+    Type {
+        /// The weight.
+        tensor: String,
+        /// Its type.
+        kind: tch::Kind,
+        /// The method.
+        method: &'static str,
+    },
     /// The calibration cannot be read.
     #[error(transparent)]
     Calibrate(#[from] CalibrateError),
@@ -137,6 +155,11 @@ impl From<QuantizeError> for ActionError {
             QuantizeError::InputNotFinite { .. } => Self::new(Failure::Deterministic, error.to_string())
                 .help("Set `propagate: none`, or look at the samples of the calibration."),
             QuantizeError::NotMeasured { .. } => Self::new(Failure::Deterministic, error.to_string()),
+            QuantizeError::BeyondFloat16 { .. } => Self::new(Failure::Deterministic, error.to_string())
+                .help("Use another method: LLM.int8() is defined in float16."),
+            QuantizeError::Type { .. } => {
+                Self::user(error.to_string()).help("Convert the model to float32 or 16 bits first.")
+            }
             QuantizeError::NotFinite { .. } => Self::new(Failure::Deterministic, error.to_string())
                 .help("The model is broken: look at how it was trained or converted."),
         }

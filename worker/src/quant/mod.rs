@@ -14,6 +14,8 @@
 mod assemble;
 pub mod awq;
 mod blocks;
+pub mod bnb_int8;
+pub mod bnb_nf4;
 mod error;
 pub mod gptq;
 pub mod int8_dynamic;
@@ -91,6 +93,8 @@ fn method_of<'a>(
 ) -> Result<Box<dyn Method + 'a>, ActionError> {
     Ok(match options {
         Quantize::Awq(options) => Box::new(awq::Awq::new(options, context)?),
+        Quantize::BnbInt8(options) => Box::new(bnb_int8::BnbInt8::new(options)),
+        Quantize::BnbNf4(options) => Box::new(bnb_nf4::BnbNf4::new(options)),
         Quantize::Gptq(options) => Box::new(gptq::Gptq::new(options, context, checkpoint)?),
         Quantize::Int8Dynamic(options) => Box::new(int8_dynamic::Int8Dynamic::new(options)),
         Quantize::Rtn(options) => Box::new(rtn::Rtn::new(options)),

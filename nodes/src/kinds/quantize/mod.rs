@@ -1,6 +1,8 @@
 //! `quantize`: stores a model's linear layers in few bits. One file a method, and the table of them.
 
 mod awq;
+mod bnb_int8;
+mod bnb_nf4;
 mod gptq;
 mod int8_dynamic;
 mod outside;
@@ -16,6 +18,8 @@ use crate::kind::{self, Target};
 use crate::{Arity, Artifact, Kind, KindSpec, ParamError, Port, Reading, Sensitivity};
 
 pub use awq::{Awq, AwqFormat};
+pub use bnb_int8::BnbInt8;
+pub use bnb_nf4::BnbNf4;
 pub use gptq::{ColumnOrder, Gptq, GptqFormat, GptqProfile, GptqScheme, Propagate};
 pub use int8_dynamic::{Convention, Int8Dynamic};
 pub use outside::{Outside, Storage};
@@ -113,6 +117,10 @@ macro_rules! methods {
 methods! {
     /// AWQ.
     Awq,
+    /// LLM.int8().
+    BnbInt8,
+    /// NF4.
+    BnbNf4,
     /// GPTQ.
     Gptq,
     /// int8 weights and activations.

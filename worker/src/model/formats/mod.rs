@@ -1,6 +1,7 @@
 //! How linear layers are stored in a checkpoint: one module a format.
 
 pub mod awq;
+pub mod bitsandbytes;
 pub mod compressed_tensors;
 pub mod gptq;
 pub mod qpipe_w4a8;
@@ -14,6 +15,10 @@ use super::error::ModelError;
 use super::linear::{Dense, Linear, LinearSpec, LoadOptions};
 
 pub use quantized::Quantized;
+
+/// `quant_method` of every format.
+const METHODS: [&str; 5] =
+    [awq::METHOD, bitsandbytes::METHOD, compressed_tensors::METHOD, gptq::METHOD, qpipe_w4a8::METHOD];
 
 /// The linear layer `spec`, however `checkpoint` stores it.
 pub fn load_linear(
@@ -35,6 +40,7 @@ pub fn read_weight(
     let Some(config) = checkpoint.quantization_config() else { return Ok(None) };
     match quantization_method(checkpoint).unwrap_or_default() {
         awq::METHOD => awq::read_linear(checkpoint, spec, config),
+        bitsandbytes::METHOD => bitsandbytes::read_linear(checkpoint, spec, config),
         compressed_tensors::METHOD => {
             let config = compressed_tensors::QuantizationConfig::parse(&checkpoint.config.file, config)?;
             compressed_tensors::read_linear(checkpoint, spec, &config)
@@ -45,7 +51,7 @@ pub fn read_weight(
             file: checkpoint.config.file.clone(),
             field: "quantization_config.quant_method".to_owned(),
             value: other.to_owned(),
-            known: [awq::METHOD, compressed_tensors::METHOD, gptq::METHOD, qpipe_w4a8::METHOD].join(", "),
+            known: METHODS.join(", "),
         }),
     }
 }
@@ -70,7 +76,10 @@ pub fn read_embedding(
 /// The name of the format that `checkpoint`'s linear layers are in, if config.json says that they are quantized.
 pub fn quantization_method(checkpoint: &Checkpoint) -> Option<&str> {
     let config = checkpoint.quantization_config()?;
-    Some(config.get("quant_method").and_then(serde_json::Value::as_str).unwrap_or_default())
+    match config.get("quant_method").and_then(serde_json::Value::as_str) {
+        None if bitsandbytes::is_bitsandbytes(config) => Some(bitsandbytes::METHOD),
+        method => Some(method.unwrap_or_default()),
+    }
 }
 
 /// An error unless the tensor `name` has `shape` and `kind`.
