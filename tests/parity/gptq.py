@@ -96,9 +96,10 @@ def gptqmodel(weight, hessian, options):
     gptq.H, gptq.nsamples, gptq._hessian_dirty = hessian.clone(), 64, False
     values, scale, zero, group_of, *_ = gptq.quantize()
     group_of = group_of.long()
-    # As `pack_block` recovers them.
+    # As `pack_block` recovers them, from values in the weights' type: of 8 bits in bfloat16, with zero points, one in
+    # some thousand comes out as its neighbour.
     codes = ((values + (scale * zero)[:, group_of]) / scale[:, group_of]).round().clamp(0, 2 ** options["bits"] - 1)
-    found = dict(codes=codes.to(torch.uint8), scale=scale, zero=zero)
+    found = dict(codes=codes.to(torch.uint8), scale=scale, zero=zero, values=values)
     neighbours = torch.arange(weight.shape[1]) // (weight.shape[1] // scale.shape[1])
     if not torch.equal(group_of, neighbours):
         found["group_of"] = group_of
@@ -134,6 +135,15 @@ def mine(program, weight, hessian, options, folder, threads):
     return load_file(folder / "result.safetensors")
 
 
+def values_of(found, dtype, profile):
+    """What codes stand for: llm-compressor scales in the weights' type, GPTQModel in float32."""
+    codes = found.pop("codes")
+    columns, groups = codes.shape[1], found["scale"].shape[1]
+    group_of = found.get("group_of", torch.arange(columns) // (columns // groups))
+    steps, scale = codes - found["zero"][:, group_of], found["scale"][:, group_of]
+    return steps.to(dtype) * scale.to(dtype) if profile == "llmc" else (steps * scale).to(dtype)
+
+
 @torch.no_grad()
 def compare_weights(options, folder):
     holds, count, differing = True, 0, 0
@@ -148,12 +158,9 @@ def compare_weights(options, folder):
                 weight, hessian = make_case(rows, columns, dtype, 100 + number)
                 expected = REFERENCES[options.profile](weight, hessian, case)
                 found = mine(options.gptq, weight, hessian, case, folder, threads)
-                if "values" in expected:
-                    # Of 8 bits in bfloat16 a value does not always tell the code.
-                    del expected["codes"]
-                    groups = found.pop("codes").view(*found["scale"].shape, -1) - found["zero"].unsqueeze(-1)
-                    values = groups.to(dtype) * found["scale"].to(dtype).unsqueeze(-1)
-                    found["values"] = values.flatten(1)
+                # Values, not codes: of 8 bits in bfloat16 a value does not always tell the code.
+                del expected["codes"]
+                found["values"] = values_of(found, dtype, options.profile)
                 assert found.keys() == expected.keys(), (found.keys(), expected.keys())
                 count += 1
                 for name, tensor in expected.items():

@@ -46,7 +46,7 @@ enum Source<'a> {
     /// The calibration: of the unquantized model.
     Calibration,
     /// A run of the quantized layers.
-    Replay(Replay<'a>),
+    Replay(Box<Replay<'a>>),
 }
 
 /// The method `gptq`, ready for a model.
@@ -68,7 +68,9 @@ impl<'a> Gptq<'a> {
         let statistics = Statistics::open(context.input("calibration")?)?;
         let source = match options.propagate {
             Propagate::None => Source::Calibration,
-            Propagate::Quantized => Source::Replay(Replay::open(&statistics, checkpoint, context.device())?),
+            Propagate::Quantized => {
+                Source::Replay(Box::new(Replay::open(&statistics, checkpoint, context.device())?))
+            }
         };
         Ok(Self { options: options.clone(), grid: Grid::of(options), statistics, source })
     }
