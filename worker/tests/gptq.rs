@@ -96,7 +96,7 @@ fn every_format_is_loaded_and_is_near_the_unquantized_model() {
             (json!({"profile": "gptqmodel"}), "W4A16 g32", DISTANCE_OF_4_BITS),
             (json!({"profile": "gptqmodel", "order": "desc_act"}), "W4A16 g32", DISTANCE_OF_4_BITS),
             (json!({"bits": 8, "group_size": -1}), "W8A16", DISTANCE_OF_8_BITS),
-            (json!({"bits": 8, "format": "gptq"}), "W8A16 g32", DISTANCE_OF_8_BITS),
+            (json!({"bits": 8, "format": "gptq"}), "W8A16", DISTANCE_OF_8_BITS),
             (json!({"bits": 8, "symmetric": false}), "W8A16 g32 asym", DISTANCE_OF_8_BITS),
             (json!({"bits": 3, "format": "gptq"}), "W3A16 g32", 1.0),
             (json!({"bits": 3, "symmetric": false}), "W3A16 g32 asym", 1.0),
