@@ -328,7 +328,8 @@ def compare_blocks(options, scratch):
     request.write_text("[[1, 2]]")
     refused = subprocess.run([options.logits, fp4, request, scratch / "y"], capture_output=True, text=True)
     print("FP4:", refused.stderr.strip())
-    return holds and refused.returncode != 0 and "bnb_4bit_quant_type: fp4" in refused.stderr
+    named = all(word in refused.stderr for word in ("bnb_4bit_quant_type", "fp4"))
+    return holds and refused.returncode != 0 and named
 
 
 def main():

@@ -6,6 +6,7 @@ use tch::{Kind, TchError, Tensor};
 use super::tile::PackedGroups;
 use super::{serves, tile_weights};
 use crate::activations::{Activations, Int8Rows};
+use crate::int8::int_mm;
 use crate::packing::OFFSET;
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
@@ -65,8 +66,7 @@ impl PreparedGrouped {
             let scale = self.scale.f_narrow(1, tile.start, tile.channels)?.f_to_kind(Kind::Float)?;
             let mut sums = sums.f_narrow(1, tile.start, tile.channels)?;
             for group in 0..groups {
-                let product =
-                    codes.f_select(0, group)?.f_internal_int_mm(&weight.f_select(0, group)?.f_tr()?)?;
+                let product = int_mm(&codes.f_select(0, group)?, &weight.f_select(0, group)?)?;
                 let _ = sums.f_addcmul_(&product.f_to_kind(Kind::Float)?, &scale.f_select(0, group)?)?;
             }
         }

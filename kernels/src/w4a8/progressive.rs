@@ -5,6 +5,7 @@ use tch::{Kind, TchError, Tensor};
 use super::tile::PackedGroups;
 use super::{serves, tile_weights};
 use crate::activations::{Activations, Int8Rows};
+use crate::int8::int_mm;
 use crate::packing::OFFSET;
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
@@ -66,7 +67,7 @@ impl PreparedProgressive {
             let mut weight = self.weight.unpack(&tile)?;
             let _ = weight.f_sub_(&of_tile(&self.group_zero)?)?.f_mul_(&of_tile(&self.group_scale)?)?;
             let weight = weight.f_view([tile.channels, -1])?;
-            let product = rows.codes.f_internal_int_mm(&weight.f_tr()?)?;
+            let product = int_mm(&rows.codes, &weight)?;
             sums.f_narrow(1, tile.start, tile.channels)?.f_copy_(&product)?;
         }
         rows.scaled(&sums, &self.channel_scale.f_to_kind(Kind::Float)?, self.bias.as_ref())
