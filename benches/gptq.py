@@ -54,12 +54,13 @@ def make_inputs(folder, samples):
     return model, ids
 
 
-def qpipe(options, folder, samples):
+def qpipe(options, folder, samples, propagate):
     """One worker process, two actions."""
     begin = time.perf_counter()
+    statistics = dict(none="moments", quantized="samples")[propagate]
     actions = [
-        ("calibrate", dict(samples=samples, max_length=LENGTH, seed=0, statistics="moments"), dict(model=folder / "model", data=folder / "rows.jsonl")),
-        ("quantize", dict(method="gptq", bits=4, group_size=128), dict(model=folder / "model", calibration=folder / "calibrate/out")),
+        ("calibrate", dict(samples=samples, max_length=LENGTH, seed=0, statistics=statistics), dict(model=folder / "model", data=folder / "rows.jsonl")),
+        ("quantize", dict(method="gptq", bits=4, group_size=128, propagate=propagate), dict(model=folder / "model", calibration=folder / "calibrate/out")),
     ]
     process = subprocess.Popen([options.worker], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     for number, (kind, params, inputs) in enumerate(actions):
@@ -117,6 +118,8 @@ def gptqmodel(folder, samples):
 
 
 PEERS = dict(llmc=llmc, gptqmodel=gptqmodel)
+# A sweep's default, and what the peers do: each layer calibrated behind the quantized ones.
+OWN = {"qpipe": "none", "qpipe, propagate": "quantized"}
 
 
 def run_peer(options, name, folder, samples):
@@ -179,18 +182,21 @@ def main():
     for samples in options.samples:
         rows = {}
         for repetition in range(options.repeat):
-            for name in ["qpipe"] + [name for name in PEERS if getattr(options, name)]:
+            for name in [*OWN, *(name for name in PEERS if getattr(options, name))]:
                 with tempfile.TemporaryDirectory() as scratch:
                     folder = pathlib.Path(scratch)
                     model, ids = make_inputs(folder, samples)
-                    run = qpipe(options, folder, samples) if name == "qpipe" else run_peer(options, name, folder, samples)
+                    if name in OWN:
+                        run = qpipe(options, folder, samples, OWN[name])
+                    else:
+                        run = run_peer(options, name, folder, samples)
                     run["kl"] = divergence(model, ids[-HELD_OUT:], run["folder"])
                     rows.setdefault(name, []).append(run)
         median = lambda name, key: statistics.median(run[key] for run in rows[name])
         own = median("qpipe", "seconds")
         for name in rows:
             print(
-                f"{samples:4} samples  {name:10} {median(name, 'seconds'):7.2f} s  x{median(name, 'seconds') / own:5.1f}  "
+                f"{samples:4} samples  {name:16} {median(name, 'seconds'):7.2f} s  x{median(name, 'seconds') / own:5.1f}  "
                 f"CPU {median(name, 'cpu'):7.2f} s  peak {median(name, 'peak'):6.0f} MiB  KL {median(name, 'kl'):.5f}",
                 flush=True,
             )

@@ -21,6 +21,7 @@ pub mod int8;
 pub mod llm_int8;
 pub mod nf4;
 pub mod packing;
+mod product;
 pub mod progressive;
 pub mod reference;
 mod reordered;

@@ -5,6 +5,7 @@
 
 use tch::{Device, Kind, TchError, Tensor};
 
+use crate::product::product;
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
 
@@ -93,7 +94,7 @@ impl PreparedTiles {
             let mut tile = tile.f_narrow(0, 0, count)?;
             tile.f_copy_(&self.weight.f_narrow(0, start, count)?)?;
             let _ = tile.f_mul_(&scale)?;
-            y.f_narrow(1, start, count)?.f_copy_(&x.f_mm(&tile.f_tr()?)?)?;
+            y.f_narrow(1, start, count)?.f_copy_(&product(x, &tile.f_tr()?)?)?;
         }
         Ok(y)
     }

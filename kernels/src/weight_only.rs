@@ -4,6 +4,7 @@
 use tch::{Kind, TchError, Tensor};
 
 use crate::bitstream;
+use crate::product::product;
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
 
@@ -71,7 +72,7 @@ impl PreparedTiles {
         for start in (0..out_features).step_by(step as usize) {
             let count = step.min(out_features - start);
             let weight = self.tile(start, count, x.kind())?;
-            y.f_narrow(1, start, count)?.f_copy_(&x.f_mm(&weight.f_tr()?)?)?;
+            y.f_narrow(1, start, count)?.f_copy_(&product(&x, &weight.f_tr()?)?)?;
         }
         let y = match &self.bias {
             Some(bias) => y.f_add(bias)?,

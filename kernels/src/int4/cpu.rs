@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::packing::{self, OFFSET};
+use crate::product::product;
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
 
@@ -241,7 +242,7 @@ impl PreparedPackedCpu {
                 let _ = grouped.f_add_(&offset.f_div(&scale)?.f_round()?)?;
             }
             let _ = grouped.f_mul_(&scale)?;
-            let product = x.f_mm(&weight.f_view([in_features, channels])?)?;
+            let product = product(x, &weight.f_view([in_features, channels])?)?;
             y.f_narrow(1, tile.start, channels)?.f_copy_(&product)?;
         }
         Ok(y)
