@@ -134,7 +134,7 @@ impl From<QuantizeError> for ActionError {
                     .map(ToString::to_string)
                     .collect();
                 let advice = if fitting.is_empty() {
-                    "Use `scheme: W8A8`, which has no groups.".to_owned()
+                    "No group fits: use W8A8, or `method: gptq` with `group_size: -1`.".to_owned()
                 } else {
                     format!("Set `group_size` to {}.", fitting.join(" or "))
                 };
