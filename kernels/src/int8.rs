@@ -204,9 +204,8 @@ mod tests {
             // The largest sums that there can be.
             let _ = codes.narrow(0, 0, 1).fill_(-128);
             let _ = weight.narrow(0, 0, 1).fill_(-128);
-            let matrix = IntMatrix::new(&weight, Device::Cpu).unwrap();
             let expected = codes.internal_int_mm(&weight.tr());
-            assert!(matrix.product_in_f32(&codes).unwrap().equal(&expected));
+            assert!(int_mm_in_f32(&codes, &weight).unwrap().equal(&expected));
         }
     }
 }
