@@ -1,7 +1,7 @@
 //! NF4, the 4-bit type of QLoRA (Dettmers et al., 2023, arXiv 2305.14314), as bitsandbytes 0.50 stores it.
 //!
 //! The weight is flattened row by row and cut into blocks, which need not end where rows end:
-//! weight[i] = [`TABLE`]\[code[i]\] · absmax[i / block], in f32. Codes are two a byte, the first in the high half.
+//! weight\[i\] = [`TABLE`]\[code\[i\]\] · absmax\[i / block\], in f32. Codes are two a byte, the first in the high half.
 //! With double quantization the largest magnitudes are themselves stored in 8 bits ([`Absmax::Nested`]).
 
 mod tiles;
