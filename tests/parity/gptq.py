@@ -173,6 +173,69 @@ def compare_weights(options, folder):
     return holds
 
 
+def unpack(words, bits, count):
+    """A stream of bits in 32-bit words, [R, W], to codes [R, count]."""
+    stream = torch.stack([(words.long() >> place) & 1 for place in range(32)], -1).flatten(1)
+    codes = stream[:, : count * bits].view(len(words), count, bits)
+    return (codes << torch.arange(bits)).sum(-1)
+
+
+@torch.no_grad()
+def dequantized(source, folder):
+    """The model in `source` in float32 with the weights that GPTQ's tensors in `folder` stand for."""
+    import awq
+
+    settings = json.loads((folder / "config.json").read_text())["quantization_config"]
+    model, tensors = awq.load(source), load_file(folder / "model.safetensors")
+    for name, parameter in model.named_parameters():
+        layer = name.removesuffix(".weight")
+        if f"{layer}.qweight" not in tensors:
+            parameter.copy_(tensors[name].float())
+            continue
+        rows, columns = parameter.shape
+        codes = unpack(tensors[f"{layer}.qweight"].T.contiguous(), settings["bits"], columns)
+        zeros = unpack(tensors[f"{layer}.qzeros"], settings["bits"], rows).T
+        if settings["checkpoint_format"] == "gptq":
+            zeros = (zeros + 1) % 2 ** settings["bits"]
+        group_of = tensors[f"{layer}.g_idx"].long()
+        parameter.copy_((codes - zeros[:, group_of]) * tensors[f"{layer}.scales"].float().T[:, group_of])
+    return model
+
+
+@torch.no_grad()
+def compare_files(options, folder):
+    import awq
+
+    holds = True
+    for family in awq.FAMILIES:
+        for dtype in ("float32", "bfloat16"):
+            work = folder / f"{family}-{dtype}"
+            work.mkdir()
+            source = work / "source"
+            awq.make_source(family, dtype, source, 5)
+            texts, _ = awq.random_rows(20, 64)
+            (work / "rows.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
+            params = dict(samples=20, max_length=256, seed=0, statistics="moments")
+            inputs = dict(model=source, data=work / "rows.jsonl")
+            statistics = awq.run_worker(options.worker, "calibrate", params, inputs, work / "calibrate")
+            ids = torch.randint(0, 256, (3, 40), generator=torch.Generator().manual_seed(2))
+            for number, case in enumerate([
+                dict(), dict(symmetric=False), dict(bits=8, group_size=-1), dict(propagate="quantized"),
+                dict(profile="gptqmodel"), dict(profile="gptqmodel", symmetric=False, bits=3),
+                dict(profile="gptqmodel", order="desc_act", group_size=32), dict(format="gptq", bits=2),
+            ]):
+                given = dict(model=source, calibration=statistics)
+                made = awq.run_worker(options.worker, "quantize", dict(method="gptq") | case, given, work / str(number))
+                packed = "qweight" not in "".join(load_file(made / "model.safetensors"))
+                model = awq.load(made) if packed else dequantized(source, made)
+                expected = model(ids).logits
+                found = awq.worker_logits(options.logits, made, ids, "float32", work)
+                distance = ((found - expected).abs().max() / expected.abs().max()).item()
+                print(f"{family:6} {dtype:9} {case}: logits within {distance:.1e}", flush=True)
+                holds &= distance <= 1e-4
+    return holds
+
+
 @torch.no_grad()
 def write_golden(options, folder):
     import importlib.metadata
@@ -219,8 +282,11 @@ def main():
         command = commands.add_parser(name)
         command.add_argument("profile", choices=REFERENCES)
         command.add_argument("--gptq", default="target/release/examples/gptq")
+    files = commands.add_parser("files")
+    files.add_argument("--worker", default="target/release/qpipe-worker")
+    files.add_argument("--logits", default="target/release/examples/logits")
     options = parser.parse_args()
-    run = dict(weights=compare_weights, golden=write_golden)[options.command]
+    run = dict(weights=compare_weights, golden=write_golden, files=compare_files)[options.command]
     with tempfile.TemporaryDirectory() as scratch:
         return 0 if run(options, pathlib.Path(scratch)) else 1
 
