@@ -128,9 +128,10 @@ def run_peer(options, name, folder, samples):
         HF_HUB_OFFLINE="1", OMP_NUM_THREADS=str(options.threads), MKL_NUM_THREADS=str(options.threads),
         OMP_WAIT_POLICY="PASSIVE", GPTQMODEL_CPU_WORKERS=str(options.threads), CUDA_VISIBLE_DEVICES="",
     )
-    command = [python, __file__, "--peer", name, "--folder", folder, "--samples", str(samples)]
+    command = [python, pathlib.Path(__file__).resolve(), "--peer", name, "--folder", folder, "--samples", str(samples)]
     with open(folder / f"{name}.log", "w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        # GPTQModel leaves a folder of logs where it runs.
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
         _, status, used = os.wait4(process.pid, 0)
     assert status == 0, (folder / f"{name}.log").read_text()[-3000:]
     found = json.loads((folder / f"{name}.json").read_text())
