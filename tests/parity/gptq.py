@@ -4,6 +4,7 @@
     cargo build --release -p qpipe-worker --bins --examples
     python tests/parity/gptq.py weights llmc          # random weights and second moments
     python tests/parity/gptq.py files                 # random models, loaded by transformers
+    python tests/parity/gptq.py quality MODEL ROWS    # a checkpoint folder; JSONL with `prompt` and `completion`
     python tests/parity/gptq.py golden llmc           # writes tests/golden/gptq/llmc.safetensors
 
 and in another environment (the two packages want different versions of transformers)
@@ -16,6 +17,9 @@ and in another environment (the two packages want different versions of transfor
 types of weights, at one and at two threads, and exits with 1 unless codes, scales and zero points are equal to the bit.
 `files` exits with 1 unless transformers loads what the worker wrote and its float32 logits are within 1e-4 of
 max|logit| of the worker's: pack-quantized with compressed-tensors, gptq unpacked here as GPTQModel unpacks it.
+`quality` calibrates on the first half of the rows; printed are, of the other half, the mean KL divergence from the model
+and the mean negative log-likelihood. It exits with 1 unless GPTQ here, calibrated as llm-compressor calibrates, has at
+most 1.1 times the divergence of llm-compressor's.
 """
 
 import argparse
@@ -236,6 +240,50 @@ def compare_files(options, folder):
     return holds
 
 
+def llmc_model(source, rows, folder):
+    """What llm-compressor's GPTQModifier makes of the model in `source`."""
+    import awq
+    import datasets
+    import transformers
+    from llmcompressor import oneshot
+    from llmcompressor.modifiers.gptq import GPTQModifier
+
+    model = awq.load(source, "auto")
+    ids = [ids for ids, _ in rows]
+    data = datasets.Dataset.from_dict(dict(input_ids=ids, attention_mask=[[1] * len(row) for row in ids]))
+    oneshot(
+        model=model, dataset=data, processor=transformers.AutoTokenizer.from_pretrained(source),
+        recipe=GPTQModifier(targets="Linear", scheme="W4A16", ignore=["lm_head"]), num_calibration_samples=len(ids),
+        max_seq_length=256, shuffle_calibration_samples=False, batch_size=1,
+    )
+    model.save_pretrained(folder, save_compressed=True)
+
+
+def compare_quality(options, folder):
+    import awq
+
+    texts, rows = awq.text_rows(options.model, options.rows)
+    half = len(rows) // 2
+    (folder / "rows.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts[:half]))
+    params = dict(samples=half, max_length=256, seed=0, statistics="moments")
+    inputs = dict(model=options.model, data=folder / "rows.jsonl")
+    statistics = awq.run_worker(options.worker, "calibrate", params, inputs, folder / "calibrate")
+    base = awq.figures(awq.load(options.model), rows[half:])
+    print(f"model                    nll {base[1]:.4f}", flush=True)
+    given = dict(model=options.model, calibration=statistics)
+    made = {"rtn": awq.run_worker(options.worker, "quantize", dict(method="rtn", scheme="W4A16"), dict(model=options.model), folder / "rtn")}
+    for propagate in ("none", "quantized"):
+        params = dict(method="gptq", propagate=propagate)
+        made[f"propagate: {propagate}"] = awq.run_worker(options.worker, "quantize", params, given, folder / propagate)
+    made["llm-compressor"] = folder / "theirs"
+    llmc_model(options.model, rows[:half], made["llm-compressor"])
+    divergence = {}
+    for name, quantized in made.items():
+        divergence[name], likelihood, _ = awq.figures(awq.dequantized(options.model, quantized), rows[half:], base[2])
+        print(f"{name:24} nll {likelihood:.4f} KL {divergence[name]:.5f}", flush=True)
+    return divergence["propagate: quantized"] <= 1.1 * divergence["llm-compressor"]
+
+
 @torch.no_grad()
 def write_golden(options, folder):
     import importlib.metadata
@@ -282,11 +330,15 @@ def main():
         command = commands.add_parser(name)
         command.add_argument("profile", choices=REFERENCES)
         command.add_argument("--gptq", default="target/release/examples/gptq")
-    files = commands.add_parser("files")
-    files.add_argument("--worker", default="target/release/qpipe-worker")
-    files.add_argument("--logits", default="target/release/examples/logits")
+    quality = commands.add_parser("quality")
+    quality.add_argument("model", type=pathlib.Path)
+    quality.add_argument("rows", type=pathlib.Path)
+    for command in (commands.add_parser("files"), quality):
+        command.add_argument("--worker", default="target/release/qpipe-worker")
+        command.add_argument("--logits", default="target/release/examples/logits")
     options = parser.parse_args()
-    run = dict(weights=compare_weights, golden=write_golden, files=compare_files)[options.command]
+    commands = dict(weights=compare_weights, golden=write_golden, files=compare_files, quality=compare_quality)
+    run = commands[options.command]
     with tempfile.TemporaryDirectory() as scratch:
         return 0 if run(options, pathlib.Path(scratch)) else 1
 
