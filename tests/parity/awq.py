@@ -30,6 +30,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from worker import run_action, worker_logits
+
 GROUP = 128
 ORDER = [0, 2, 4, 6, 1, 3, 5, 7]
 SIZE = dict(
@@ -61,31 +63,6 @@ def make_source(family, dtype, folder, seed):
     tokenizer = tokenizers.Tokenizer(words)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
     transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="0").save_pretrained(folder)
-
-
-def run_worker(worker, kind, params, inputs, folder):
-    folder.mkdir()
-    action = {
-        "request": "run", "id": 1, "kind": kind, "params": params,
-        "inputs": {port: {"one": str(path)} for port, path in inputs.items()},
-        "scratch": str(folder), "device": "cpu", "threads": 1,
-    }
-    with subprocess.Popen([worker], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        process.stdin.write(json.dumps(action) + "\n")
-        process.stdin.flush()
-        # The pipe stays open until the action has ended: the end of input stops it.
-        ends = (json.loads(line) for line in process.stdout)
-        last = next(event for event in ends if event["event"] in ("done", "failed", "stopped"))
-        process.stdin.close()
-    assert last["event"] == "done", last
-    return folder / "out"
-
-
-def worker_logits(program, folder, ids, dtype, scratch):
-    request, result = scratch / "ids.json", scratch / "logits.safetensors"
-    request.write_text(json.dumps(ids.tolist()))
-    subprocess.run([program, folder, request, result, dtype], check=True)
-    return load_file(result)["logits"]
 
 
 def load(folder, dtype=torch.float32):
@@ -193,7 +170,7 @@ def compare_quality(options, scratch):
     (scratch / "rows.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts[:half]))
     inputs = dict(model=source, data=scratch / "rows.jsonl")
     params = dict(samples=half, max_length=256, seed=0, statistics="moments")
-    statistics = run_worker(options.worker, "calibrate", params, inputs, scratch / "calibrate")
+    statistics = run_action(options.worker, "calibrate", params, inputs, scratch / "calibrate")
     base = figures(load(source), rows[half:])
     print(f"model                      nll {base[1]:.4f}", flush=True)
     holds = True
@@ -208,7 +185,7 @@ def compare_quality(options, scratch):
         if symmetric:
             variants["rtn"] = dict(method="rtn", scheme="W4A16"), dict(model=source)
         for number, (name, (params, given)) in enumerate(variants.items()):
-            folder = run_worker(options.worker, "quantize", params, given, scratch / f"{symmetric}-{number}")
+            folder = run_action(options.worker, "quantize", params, given, scratch / f"{symmetric}-{number}")
             results[name] = figures(dequantized(source, folder), rows[half:], base[2])
         theirs = scratch / f"theirs-{symmetric}"
         llm_compressor(source, rows[:half], symmetric, theirs)
@@ -231,12 +208,12 @@ def compare_formats(options, scratch):
             (work / "rows.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
             params = dict(samples=20, max_length=256, seed=0, statistics="moments")
             inputs = dict(model=source, data=work / "rows.jsonl")
-            statistics = run_worker(options.worker, "calibrate", params, inputs, work / "calibrate")
+            statistics = run_action(options.worker, "calibrate", params, inputs, work / "calibrate")
             ids = torch.randint(0, SIZE["vocab_size"], (3, 40), generator=torch.Generator().manual_seed(2))
             for format, symmetric in (("awq", False), ("pack-quantized", False), ("pack-quantized", True)):
                 params = dict(method="awq", symmetric=symmetric, format=format)
                 given = dict(model=source, calibration=statistics)
-                folder = run_worker(options.worker, "quantize", params, given, work / f"{format}-{symmetric}")
+                folder = run_action(options.worker, "quantize", params, given, work / f"{format}-{symmetric}")
                 model = load(folder) if format == "pack-quantized" else dequantized(source, folder)
                 with torch.no_grad():
                     expected = model(ids).logits

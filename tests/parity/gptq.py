@@ -33,6 +33,8 @@ import tempfile
 import torch
 from safetensors.torch import load_file, save_file
 
+import worker
+
 ROOT = pathlib.Path(__file__).parents[2]
 SHAPES = [(64, 128), (96, 320), (48, 512), (32, 64)]
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
@@ -221,7 +223,7 @@ def compare_files(options, folder):
             (work / "rows.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
             params = dict(samples=20, max_length=256, seed=0, statistics="moments")
             inputs = dict(model=source, data=work / "rows.jsonl")
-            statistics = awq.run_worker(options.worker, "calibrate", params, inputs, work / "calibrate")
+            statistics = worker.run_action(options.worker, "calibrate", params, inputs, work / "calibrate")
             ids = torch.randint(0, 256, (3, 40), generator=torch.Generator().manual_seed(2))
             for number, case in enumerate([
                 dict(), dict(symmetric=False), dict(bits=8, group_size=-1), dict(propagate="quantized"),
@@ -229,11 +231,11 @@ def compare_files(options, folder):
                 dict(profile="gptqmodel", order="desc_act", group_size=32), dict(format="gptq", bits=2),
             ]):
                 given = dict(model=source, calibration=statistics)
-                made = awq.run_worker(options.worker, "quantize", dict(method="gptq") | case, given, work / str(number))
+                made = worker.run_action(options.worker, "quantize", dict(method="gptq") | case, given, work / str(number))
                 packed = "qweight" not in "".join(load_file(made / "model.safetensors"))
                 model = awq.load(made) if packed else dequantized(source, made)
                 expected = model(ids).logits
-                found = awq.worker_logits(options.logits, made, ids, "float32", work)
+                found = worker.worker_logits(options.logits, made, ids, "float32", work)
                 distance = ((found - expected).abs().max() / expected.abs().max()).item()
                 print(f"{family:6} {dtype:9} {case}: logits within {distance:.1e}", flush=True)
                 holds &= distance <= 1e-4
@@ -267,14 +269,14 @@ def compare_quality(options, folder):
     (folder / "rows.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts[:half]))
     params = dict(samples=half, max_length=256, seed=0, statistics="moments")
     inputs = dict(model=options.model, data=folder / "rows.jsonl")
-    statistics = awq.run_worker(options.worker, "calibrate", params, inputs, folder / "calibrate")
+    statistics = worker.run_action(options.worker, "calibrate", params, inputs, folder / "calibrate")
     base = awq.figures(awq.load(options.model), rows[half:])
     print(f"model                    nll {base[1]:.4f}", flush=True)
     given = dict(model=options.model, calibration=statistics)
-    made = {"rtn": awq.run_worker(options.worker, "quantize", dict(method="rtn", scheme="W4A16"), dict(model=options.model), folder / "rtn")}
+    made = {"rtn": worker.run_action(options.worker, "quantize", dict(method="rtn", scheme="W4A16"), dict(model=options.model), folder / "rtn")}
     for propagate in ("none", "quantized"):
         params = dict(method="gptq", propagate=propagate)
-        made[f"propagate: {propagate}"] = awq.run_worker(options.worker, "quantize", params, given, folder / propagate)
+        made[f"propagate: {propagate}"] = worker.run_action(options.worker, "quantize", params, given, folder / propagate)
     made["llm-compressor"] = folder / "theirs"
     llmc_model(options.model, rows[:half], made["llm-compressor"])
     divergence = {}
