@@ -11,12 +11,14 @@ and in another environment (the two packages want different versions of transfor
 
     pip install -U setuptools && pip install torch==2.11.0 && pip install --no-build-isolation gptqmodel==7.3.4
     python tests/parity/gptq.py weights gptqmodel
+    python tests/parity/gptq.py theirs                # folders that GPTQModel writes, loaded by the worker
     python tests/parity/gptq.py golden gptqmodel      # tests/golden/gptq/gptqmodel.safetensors
 
 `weights` gives the same weight and second moments to the reference and to the worker, for all bits, groups, orders and
 types of weights, at one and at two threads, and exits with 1 unless codes, scales and zero points are equal to the bit.
 `files` exits with 1 unless transformers loads what the worker wrote and its float32 logits are within 1e-4 of
 max|logit| of the worker's: pack-quantized with compressed-tensors, gptq unpacked here as GPTQModel unpacks it.
+`theirs` holds the worker's logits to those of the weights that GPTQModel's own folders stand for, likewise.
 `quality` calibrates on the first half of the rows; printed are, of the other half, the mean KL divergence from the model
 and the mean negative log-likelihood. It exits with 1 unless GPTQ here, calibrated as llm-compressor calibrates, has at
 most 1.1 times the divergence of llm-compressor's.
@@ -242,6 +244,28 @@ def compare_files(options, folder):
     return holds
 
 
+def compare_theirs(options, folder):
+    import awq
+    from gptqmodel import BACKEND, GPTQModel, QuantizeConfig
+
+    source = folder / "source"
+    awq.make_source("llama", "float16", source, 5)
+    data = [dict(input_ids=row, attention_mask=[1] * len(row)) for row, _ in awq.random_rows(20, 64)[1]]
+    ids = torch.randint(0, 256, (3, 40), generator=torch.Generator().manual_seed(2))
+    holds = True
+    for number, case in enumerate([dict(), dict(sym=False), dict(desc_act=True, act_group_aware=False)]):
+        model = GPTQModel.load(str(source), QuantizeConfig(bits=4, group_size=128, **case), device="cpu")
+        model.quantize(data, batch_size=1, backend=BACKEND.TORCH)
+        model.save(str(folder / str(number)))
+        with torch.no_grad():
+            expected = dequantized(source, folder / str(number))(ids).logits
+        found = worker.worker_logits(options.logits, folder / str(number), ids, "float32", folder)
+        distance = ((found - expected).abs().max() / expected.abs().max()).item()
+        print(f"GPTQModel's {case}: logits within {distance:.1e}", flush=True)
+        holds &= distance <= 1e-4
+    return holds
+
+
 def llmc_model(source, rows, folder):
     """What llm-compressor's GPTQModifier makes of the model in `source`."""
     import awq
@@ -335,11 +359,13 @@ def main():
     quality = commands.add_parser("quality")
     quality.add_argument("model", type=pathlib.Path)
     quality.add_argument("rows", type=pathlib.Path)
-    for command in (commands.add_parser("files"), quality):
+    for command in (commands.add_parser("files"), commands.add_parser("theirs"), quality):
         command.add_argument("--worker", default="target/release/qpipe-worker")
         command.add_argument("--logits", default="target/release/examples/logits")
     options = parser.parse_args()
-    commands = dict(weights=compare_weights, golden=write_golden, files=compare_files, quality=compare_quality)
+    commands = dict(
+        weights=compare_weights, golden=write_golden, files=compare_files, theirs=compare_theirs, quality=compare_quality
+    )
     run = commands[options.command]
     with tempfile.TemporaryDirectory() as scratch:
         return 0 if run(options, pathlib.Path(scratch)) else 1
