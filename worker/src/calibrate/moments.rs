@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     fn rows(count: i64, channels: i64, seed: i64) -> Tensor {
-        tch::manual_seed(seed);
+        let _random = crate::torch::seeded(seed);
         Tensor::randn([count, channels], (Kind::Float, Device::Cpu))
     }
 

@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn double_quantization_moves_no_magnitude_far() {
         let _guard = tch::no_grad_guard();
-        tch::manual_seed(5);
+        let _random = crate::torch::seeded(5);
         let absmax = Tensor::rand([1000], (Kind::Float, Device::Cpu)) + 0.5;
         let values = nest(&absmax).unwrap().values(0, 1000).unwrap();
         // The map's widest step is 0.0141, its values are relative to the furthest from the mean.

@@ -138,7 +138,7 @@ mod tests {
             rows in 1_i64..5, groups in 1_i64..4, offset in -2.0..2.0, size in -30..10, seed in any::<i64>(),
         ) {
             let _guard = tch::no_grad_guard();
-            tch::manual_seed(seed);
+            let _random = crate::torch::seeded(seed);
             let weight = (Tensor::randn([rows, groups * 32], (Kind::Float, Device::Cpu)) + offset)
                 * 2_f64.powi(size);
             let scales = Scales::of(&weight, 32).unwrap();
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn trial_and_zeros_beat_symmetric_floating_point_scales() {
         let _guard = tch::no_grad_guard();
-        tch::manual_seed(3);
+        let _random = crate::torch::seeded(3);
         for kind in [Kind::Float, Kind::BFloat16] {
             let weight = Tensor::randn([64, 512], (Kind::Float, Device::Cpu)).to_kind(kind);
             let scales = Scales::of(&weight, 128).unwrap();

@@ -134,7 +134,7 @@ mod tests {
         let mut layer = layer(0.5);
         let x = Tensor::ones([4, 8], (Kind::Float, Device::Cpu));
         let forward = |layer: &LoraLinear, seed| {
-            tch::manual_seed(seed);
+            let _random = crate::torch::seeded(seed);
             layer.forward(&x)
         };
         assert!(forward(&layer, 1).equal(&forward(&layer, 1)));

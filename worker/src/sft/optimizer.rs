@@ -291,7 +291,7 @@ mod tests {
     use super::*;
 
     fn random(shape: &[i64], seed: i64) -> Tensor {
-        tch::manual_seed(seed);
+        let _random = crate::torch::seeded(seed);
         Tensor::randn(shape, (Kind::Float, Device::Cpu))
     }
 

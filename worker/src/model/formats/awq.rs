@@ -238,7 +238,7 @@ mod tests {
         #[test]
         fn unpack_inverts_pack(rows in 1_i64..6, words in 1_i64..9, seed in any::<i64>()) {
             let _guard = tch::no_grad_guard();
-            tch::manual_seed(seed);
+            let _random = crate::torch::seeded(seed);
             let codes = Tensor::randint_low(0, 16, [rows, words * PER_WORD], (Kind::Uint8, tch::Device::Cpu));
             let packed = pack(&codes).unwrap();
             prop_assert_eq!(packed.size(), [rows, words]);

@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn clipping_lowers_the_error_of_every_group_and_never_raises_a_magnitude() {
         let _guard = tch::no_grad_guard();
-        tch::manual_seed(21);
+        let _random = crate::torch::seeded(21);
         let x = Tensor::randn([300, 64], (Kind::Float, Device::Cpu));
         let weight = Tensor::randn([40, 64], (Kind::Float, Device::Cpu));
         let limited = clipped(&weight, &x.tr().matmul(&x), GRID).unwrap();

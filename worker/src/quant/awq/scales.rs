@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn a_channel_with_large_activations_is_scaled_up_and_the_error_falls() {
         let _guard = tch::no_grad_guard();
-        tch::manual_seed(11);
+        let _random = crate::torch::seeded(11);
         let (x, magnitude, moments) = input(64);
         let weight = Tensor::randn([48, 64], (Kind::Float, Device::Cpu));
         for duo in [true, false] {
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn dead_channels_and_zero_rows_leave_finite_scales() {
         let _guard = tch::no_grad_guard();
-        tch::manual_seed(12);
+        let _random = crate::torch::seeded(12);
         let (x, ..) = input(64);
         let _ = x.narrow(1, 7, 2).fill_(0.0);
         let magnitude = x.abs().mean_dim([0].as_slice(), false, Kind::Float);

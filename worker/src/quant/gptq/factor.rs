@@ -151,7 +151,7 @@ mod tests {
         Recipe { profile: GptqProfile::Llmc, order: ColumnOrder::None, group: None, damping: 0.01 };
 
     fn moments(tokens: i64, channels: i64) -> Tensor {
-        tch::manual_seed(31);
+        let _random = crate::torch::seeded(31);
         let x = Tensor::randn([tokens, channels], (Kind::Float, Device::Cpu));
         x.tr().matmul(&x) * (2.0 / tokens as f64)
     }

@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn the_product_stays_what_it_was() {
         let _guard = tch::no_grad_guard();
-        tch::manual_seed(5);
+        let _random = crate::torch::seeded(5);
         let options = (Kind::Float, Device::Cpu);
         let (x, norm) = (Tensor::randn([9, 16], options) * 4.0, Tensor::rand([16], options) + 0.5);
         let weight = Tensor::randn([8, 16], options);
