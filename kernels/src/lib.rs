@@ -34,5 +34,6 @@ pub mod w8a16;
 mod weight;
 pub mod weight_only;
 
+pub use product::linear;
 pub use table::{KERNELS, Kernel, Layer, PreparedLinear, kernel_for, prepare};
 pub use weight::{Codes, KernelError, QuantizedWeight, Scheme};

@@ -30,7 +30,7 @@ pub enum Resolved {
     Random {
         /// `config.json`.
         config: (PathBuf, Tree),
-        /// A `tokenizer.json`, or a folder with one.
+        /// A `tokenizer.json`, or a folder with one: the one given, else that of `config.json`.
         tokenizer: Option<(PathBuf, Tree)>,
     },
 }
@@ -57,10 +57,10 @@ pub(super) fn resolve(
         Some(Source::Random(config)) => {
             let config = base.join(config);
             let config_tree = file_tree(&config, stat)?;
-            let tokenizer = match &download.tokenizer {
+            let given = download.tokenizer.as_ref().map(|path| base.join(path));
+            let tokenizer = match given.or_else(|| tokenizer_beside(&config)) {
                 None => None,
                 Some(path) => {
-                    let path = base.join(path);
                     let tree = if path.is_file() {
                         file_tree(&path, stat)?
                     } else {
@@ -77,6 +77,12 @@ pub(super) fn resolve(
         }
         None => Ok(Resolved::Unresolved),
     }
+}
+
+/// The folder of a config.json that a tokenizer.json lies in too: a checkpoint folder without weights.
+fn tokenizer_beside(config: &Path) -> Option<PathBuf> {
+    let folder = config.parent()?;
+    folder.join("tokenizer.json").is_file().then(|| folder.to_owned())
 }
 
 /// The name of a remote source in the lock file: the source with its revision.
@@ -157,4 +163,21 @@ fn listing(
         return Err(PlanError::Empty { path: path.to_owned(), what });
     }
     Ok(tree)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tokenizer_is_taken_from_the_folder_of_config_json() {
+        let folder = std::env::temp_dir().join(format!("qpipe-tokenizer-beside-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let config = folder.join("config.json");
+        assert_eq!(tokenizer_beside(&config), None);
+        std::fs::write(folder.join("tokenizer.json"), "{}").unwrap();
+        assert_eq!(tokenizer_beside(&config), Some(folder.clone()));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

@@ -106,7 +106,8 @@ pub struct Download {
     /// Of `random:`: the type of the weights. Default: config.json's.
     #[serde(default)]
     pub dtype: Option<Dtype>,
-    /// Of `random:`: a tokenizer.json, or a folder with one, that becomes the model's.
+    /// Of `random:`: a tokenizer.json, or a folder with one, that becomes the model's. Default: config.json's folder, if a
+    /// tokenizer.json lies there.
     #[serde(default)]
     pub tokenizer: Option<String>,
 }

@@ -93,7 +93,8 @@ impl Embedding {
     /// `hidden` [..., hidden] times the matrix: [..., vocabulary]. Of a tied embedding only.
     pub fn project(&self, hidden: &Tensor) -> Tensor {
         match self {
-            Self::Dense(weight) => hidden.linear(weight, None::<Tensor>),
+            Self::Dense(weight) => qpipe_kernels::linear(hidden, weight, None)
+                .expect("its shape was checked when the embedding was loaded"),
             Self::Int8(int8) => {
                 let projection = int8.projection.as_ref();
                 projection.expect("a tied embedding was prepared as a projection").forward(hidden)
