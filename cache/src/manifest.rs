@@ -31,6 +31,21 @@ impl Manifest {
         Digest::of(self.canonical_text().as_bytes())
     }
 
+    /// The digests of all inputs.
+    pub fn input_digests(&self) -> Vec<Digest> {
+        fn gather(value: &Value, digests: &mut Vec<Digest>) {
+            match value {
+                Value::String(text) => digests.extend(text.parse::<Digest>()),
+                Value::Array(values) => values.iter().for_each(|value| gather(value, digests)),
+                Value::Object(values) => values.values().for_each(|value| gather(value, digests)),
+                Value::Null | Value::Bool(_) | Value::Number(_) => {}
+            }
+        }
+        let mut digests = Vec::new();
+        self.inputs.values().for_each(|value| gather(value, &mut digests));
+        digests
+    }
+
     /// The members in the order of their names, written without building a `Value` of the whole.
     fn canonical_text(&self) -> String {
         let mut text = String::with_capacity(512);

@@ -1,5 +1,6 @@
 //! Reads everything again and finds what does not match its name.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,7 +8,7 @@ use fs_err as fs;
 use rayon::prelude::*;
 
 use crate::store::{Store, list};
-use crate::{Digest, StoreError};
+use crate::{Digest, Record, StoreError};
 
 /// What [`Store::verify`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,11 +63,14 @@ pub enum RecordFault {
     /// A blob of its output is absent, corrupt, or has another size.
     #[error("the blob {0} is missing or corrupt")]
     MissingBlob(Digest),
+    /// An input of it had a corrupt blob, and nobody knows since when.
+    #[error("it may have been made from the corrupt content of {0}")]
+    Tainted(Digest),
 }
 
 impl Store {
     /// Hashes every blob on all cores and checks every record. Corrupt blobs are moved to `cas/corrupt/`, so
-    /// that the next run computes them again. `on_progress` hears bytes done and bytes in all.
+    /// that the next run computes them again, and records of what was made from them are removed. `on_progress` hears bytes done and bytes in all.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -130,6 +134,9 @@ impl Store {
     }
 
     fn check_records(&self, report: &mut VerifyReport) -> Result<(), StoreError> {
+        // Digests of artifacts with a corrupt blob, and of what was made from them.
+        let mut tainted = HashSet::new();
+        let mut sound = Vec::new();
         for kind in self.kinds()? {
             let mut paths = self.record_paths(&kind)?;
             paths.sort_unstable();
@@ -137,7 +144,7 @@ impl Store {
                 report.records += 1;
                 let record = Self::read_record(&path)?;
                 let node = record.as_ref().map(|record| record.meta.node.clone());
-                let fault = match record {
+                let fault = match &record {
                     Some(record) if record.manifest.key() != record.key => Some(RecordFault::Damaged),
                     Some(record) if self.layout().record(&kind, &record.key) != path => {
                         Some(RecordFault::Damaged)
@@ -146,6 +153,10 @@ impl Store {
                         let outputs = record.output.files.values().map(|entry| entry.digest);
                         let corrupt =
                             |digest: &Digest| report.corrupt.iter().any(|blob| blob.digest == *digest);
+                        let is_corrupt = outputs.clone().any(|digest| corrupt(&digest));
+                        if is_corrupt {
+                            tainted.insert(record.output.digest());
+                        }
                         let missing = self
                             .lacks(&record.output, record.location)
                             .or_else(|| outputs.into_iter().find(corrupt));
@@ -153,10 +164,47 @@ impl Store {
                     }
                     None => Some(RecordFault::Damaged),
                 };
-                report.records_broken.extend(fault.map(|fault| BrokenRecord { path, node, fault }));
+                match (fault, record) {
+                    (Some(fault), _) => report.records_broken.push(BrokenRecord { path, node, fault }),
+                    (None, Some(record)) => sound.push((path, record)),
+                    (None, None) => {}
+                }
             }
         }
+        self.remove_tainted(tainted, sound, report);
         Ok(())
+    }
+
+    /// Removes the records, of those that are `sound` by themselves, whose inputs are among the `tainted`, and those made
+    /// from what these stand for.
+    fn remove_tainted(
+        &self,
+        mut tainted: HashSet<Digest>,
+        mut sound: Vec<(PathBuf, Record)>,
+        report: &mut VerifyReport,
+    ) {
+        loop {
+            let before = sound.len();
+            let mut rest = Vec::with_capacity(before);
+            for (path, record) in sound {
+                let source =
+                    record.manifest.input_digests().into_iter().find(|digest| tainted.contains(digest));
+                let Some(source) = source else {
+                    rest.push((path, record));
+                    continue;
+                };
+                tainted.insert(record.output.digest());
+                if let Err(error) = fs::remove_file(&path) {
+                    tracing::debug!(%error, "a tainted record stays where it is");
+                }
+                let node = Some(record.meta.node);
+                report.records_broken.push(BrokenRecord { path, node, fault: RecordFault::Tainted(source) });
+            }
+            if rest.len() == before {
+                return;
+            }
+            sound = rest;
+        }
     }
 }
 

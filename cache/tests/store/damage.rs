@@ -4,9 +4,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use fs_err as fs;
-use qpipe_cache::{Digest, RecordFault};
+use qpipe_cache::{Digest, Record, RecordFault};
 
-use crate::artifacts::{Fixture, claim, done, manifest};
+use crate::artifacts::{Fixture, claim, commit_files, done, manifest};
 
 fn make_writable(path: &Path) {
     fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
@@ -46,6 +46,36 @@ fn a_flipped_byte_is_found_moved_out_and_computed_again() {
     assert!(store.peek(&sound.key).unwrap().is_some());
     done(&store, 0, &[("weights", &large), ("config", b"{}")]);
     assert!(store.verify(&|_, _| {}).unwrap().is_sound());
+}
+
+#[test]
+fn what_was_made_from_a_corrupt_blob_is_computed_again() {
+    let fixture = Fixture::new();
+    let store = fixture.store();
+    let from = |number: u64, source: &Record| {
+        let mut manifest = manifest(number);
+        manifest.inputs.insert("models".to_owned(), serde_json::json!([source.output.digest()]));
+        commit_files(claim(&store, &manifest), manifest, &[("scores", number.to_string().as_bytes())])
+    };
+    let source = done(&store, 0, &[("weights", b"0123456789")]);
+    let other = done(&store, 1, &[("weights", b"other")]);
+    let made = from(2, &source);
+    let second = from(3, &made);
+    let unrelated = from(4, &other);
+    let blob = store.blob_path(&source.output.files["weights"].digest);
+    make_writable(&blob);
+    fs::write(&blob, b"0123456780").unwrap();
+
+    let report = store.verify(&|_, _| {}).unwrap();
+    let faults: Vec<&RecordFault> = report.records_broken.iter().map(|record| &record.fault).collect();
+    assert_eq!(faults.len(), 3, "{faults:?}");
+    assert_eq!(
+        faults[1..],
+        [&RecordFault::Tainted(source.output.digest()), &RecordFault::Tainted(made.output.digest())]
+    );
+    for (record, is_kept) in [(&made, false), (&second, false), (&unrelated, true), (&other, true)] {
+        assert_eq!(store.peek(&record.key).unwrap().is_some(), is_kept);
+    }
 }
 
 #[test]
