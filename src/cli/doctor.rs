@@ -62,7 +62,7 @@ fn worker() -> Finding {
             "scripts/libtorch && cargo build --release --workspace".to_owned(),
         );
     }
-    match Worker::start(&path) {
+    match Worker::spawn(&path).and_then(Worker::greet) {
         Ok(_) => Finding::Good(format!("{} runs on libtorch {TORCH_VERSION}", path.display())),
         Err(broken) => Finding::Bad(
             match broken.log.last() {
@@ -95,7 +95,7 @@ fn store() -> Finding {
                 Ok(_) => Finding::Good(root),
                 Err(error) => Finding::Bad(
                     format!("{root} cannot be written: {error}"),
-                    "chmod u+w it, or name another folder in QPIPE_CACHE".to_owned(),
+                    "make it writable, or name another folder in QPIPE_CACHE".to_owned(),
                 ),
             }
         }

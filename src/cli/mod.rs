@@ -77,6 +77,10 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::exec(args),
         Command::Completions(args) => completions::exec(args),
     };
+    if let Some(error) = printer::lost() {
+        printer::err(format!("error: the result could not be written to stdout: {error}"));
+        return Exit::Environment.into();
+    }
     match result {
         Ok(exit) => exit.into(),
         Err(failure) => failure.print().into(),

@@ -133,7 +133,8 @@ impl Hub {
         let mut files = Vec::new();
         for sibling in answer.siblings {
             if wanted_file(request.artifact, &sibling.rfilename) {
-                let checksum = sibling.lfs.as_ref().map(|lfs| Checksum::sha256(&lfs.sha256)).transpose()?;
+                let hex = sibling.lfs.as_ref().and_then(|lfs| lfs.sha256.as_ref().or(lfs.oid.as_ref()));
+                let checksum = hex.map(|hex| Checksum::sha256(hex)).transpose()?;
                 let size = sibling.size.or(sibling.lfs.and_then(|lfs| lfs.size));
                 files.push(ListedFile { path: sibling.rfilename, size, checksum });
             }
@@ -225,8 +226,11 @@ struct Sibling {
 
 #[derive(Deserialize)]
 struct LargeFile {
-    #[serde(alias = "oid")]
-    sha256: String,
+    #[serde(default)]
+    sha256: Option<String>,
+    /// The same under its older name.
+    #[serde(default)]
+    oid: Option<String>,
     #[serde(default)]
     size: Option<u64>,
 }

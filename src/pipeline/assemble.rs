@@ -180,6 +180,10 @@ fn help(declaration: &Declaration, error: &ParamError) -> Option<String> {
             let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
             let is_free = |key: &&str| find(&declaration.entries, key).is_none();
             let free: Vec<&str> = keys.iter().copied().filter(is_free).collect();
+            if keys.contains(&name.as_str()) {
+                // A key of the kind, which another of the node's keys excludes.
+                return Some(format!("Keys that go with the others: {}.", alternatives.join(", ")));
+            }
             advice_among(name, &free, &format!("Keys of `{}`", declaration.kind.name), &keys)
         }
         (Target::Key, [.., parent, name]) => advice(name, &format!("Keys of `{parent}`"), &alternatives),

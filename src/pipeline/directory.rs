@@ -155,14 +155,20 @@ impl<'a> Directory<'a> {
 
     fn unknown(&self, reference: &str, at: Span) -> Mistake {
         let mistake = Mistake::new(Code::UnknownNode, at, format!("there is no node `{reference}`"));
-        let names = self.declarations.iter().map(|node| node.name.text.as_str());
+        // A node with a mistake of its own has a name too.
+        let mut names: Vec<&str> = self.declarations.iter().map(|node| node.name.text.as_str()).collect();
+        let mut broken: Vec<&str> = self.broken.iter().map(String::as_str).collect();
+        broken.sort_unstable();
+        names.extend(broken);
+        let count = names.len();
+        let names = names.into_iter();
         let mut known = self.meant.borrow_mut();
         let meant = *known.entry(reference.to_owned()).or_insert_with(|| {
             nearest(reference, names.clone()).or_else(|| nearest(base(reference), names.clone()))
         });
         match meant {
             Some(near) => mistake.help(format!("Did you mean `{near}`?")),
-            None => mistake.help(format!("Nodes: {}.", listed(names, self.declarations.len()))),
+            None => mistake.help(format!("Nodes: {}.", listed(names, count))),
         }
     }
 }

@@ -16,6 +16,7 @@ use super::params::apply_sets;
 use super::readers;
 use super::resolve::{Inputs, Resolver};
 use super::source::{Sources, Span};
+use super::sources_there;
 use super::substitute::Scope;
 use super::value::find;
 
@@ -157,6 +158,7 @@ fn build(file: &Path, bundle: &Bundle, sources: &Sources, mistakes: &mut Mistake
         mistakes.push(graph::circle_mistake(&names.collect::<Vec<_>>()));
     }
     if !mistakes.is_empty() {
+        sources_there::check(declarations, &drafts, &assembled, sources, mistakes);
         return Graph::default();
     }
 

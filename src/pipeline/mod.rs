@@ -32,6 +32,7 @@ mod resolve;
 mod scalar;
 pub mod schema;
 mod source;
+mod sources_there;
 mod substitute;
 mod value;
 mod yaml;

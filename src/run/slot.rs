@@ -179,11 +179,23 @@ impl Attempt<'_, '_> {
             return Ok(Some(BTreeMap::new()));
         };
         let mut worker = match self.worker.take() {
-            Some(worker) => worker,
-            None => Worker::start(&worker_path()).map_err(failure)?,
+            Some(worker) => {
+                self.shared.set_pid(self.slot, Some(worker.pid()));
+                worker
+            }
+            None => {
+                let worker = Worker::spawn(&worker_path()).map_err(failure)?;
+                self.shared.set_pid(self.slot, Some(worker.pid()));
+                match worker.greet() {
+                    Ok(worker) => worker,
+                    Err(broken) => {
+                        self.shared.set_pid(self.slot, None);
+                        return if self.shared.stopping() { Ok(None) } else { Err(failure(broken)) };
+                    }
+                }
+            }
         };
         worker.clear_log();
-        self.shared.set_pid(self.slot, Some(worker.pid()));
         let answer = self.converse(&mut worker, id, action, claim);
         self.shared.set_pid(self.slot, None);
         match answer {

@@ -5,8 +5,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use qpipe_nodes::protocol::{Action, Event, Failure, PROTOCOL_VERSION, Request};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -16,6 +18,8 @@ use crate::plan::TORCH_VERSION;
 
 /// Lines of a worker's stderr that are kept for a failure's message.
 const LOG_LINES: usize = 20;
+/// How long a worker may take to load libtorch, from a slow disk too.
+const START_TIME: Duration = Duration::from_secs(300);
 
 /// What can go wrong with a worker, as opposed to a node.
 #[derive(Debug, Error)]
@@ -33,6 +37,12 @@ pub enum WorkerError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// It started and never said that it is ready.
+    #[error("the worker was not ready after {seconds} seconds")]
+    Silent {
+        /// How long it was waited for.
+        seconds: u64,
     },
     /// It died.
     #[error("the worker {how}")]
@@ -73,7 +83,9 @@ impl WorkerError {
     pub fn help(&self) -> Option<String> {
         match self {
             Self::NotFound { .. } => Some("Build it with `cargo build --release --workspace`, or name it in QPIPE_WORKER.".to_owned()),
-            Self::Spawn { .. } => Some("`qpipe doctor` says what is missing.".to_owned()),
+            Self::Spawn { .. } | Self::Silent { .. } => {
+                Some("`qpipe doctor` says what is missing.".to_owned())
+            }
             Self::Died { starved: true, .. } => Some("If the system was out of memory, use fewer --jobs or --max-memory. What was finished is kept: run again to go on.".to_owned()),
             Self::Died { .. } => Some("Its last lines are shown above; `qpipe doctor` says whether libtorch is found.".to_owned()),
             Self::Version { .. } | Self::Garbage { .. } => Some("Rebuild both programs from one checkout.".to_owned()),
@@ -93,12 +105,17 @@ pub struct BrokenWorker {
 impl WorkerError {
     /// The error with the log of `worker`, which is ended if it still lives, so that the log is complete.
     pub fn ending(self, mut worker: Worker) -> BrokenWorker {
-        // With whatever it started, which would hold its stderr open. It may be dead already.
-        if let Some(group) = i32::try_from(worker.pid()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
+        // With whatever it started, which would hold its stderr open.
+        kill_group(worker.pid());
         let _ = worker.child.wait();
         BrokenWorker { error: self, log: worker.log() }
+    }
+}
+
+/// Ends the process group `pid`, which may be gone already.
+fn kill_group(pid: u32) {
+    if let Some(group) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = kill_process_group(group, Signal::KILL);
     }
 }
 
@@ -128,9 +145,9 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts the binary at `path` and waits until it has loaded libtorch. In a process group of its own:
-    /// Ctrl-C reaches qpipe alone, which then asks the workers to stop.
-    pub fn start(path: &Path) -> Result<Self, BrokenWorker> {
+    /// Starts the binary at `path`; [`Self::greet`] waits until it is ready. In a process group of its own: Ctrl-C reaches
+    /// qpipe alone, which then asks the workers to stop.
+    pub fn spawn(path: &Path) -> Result<Self, BrokenWorker> {
         if !path.is_file() {
             return Err(WorkerError::NotFound { path: path.to_owned() }.into());
         }
@@ -158,16 +175,33 @@ impl Worker {
                 tail.push_back(line);
             }
         });
-        let mut worker = Self { child, stdin, stdout: BufReader::new(stdout), stderr, drain: Some(drain) };
-        let error = match worker.next_event() {
+        Ok(Self { child, stdin, stdout: BufReader::new(stdout), stderr, drain: Some(drain) })
+    }
+
+    /// Waits until it has loaded libtorch and says that it is ready. A process that says nothing for five minutes is ended.
+    pub fn greet(mut self) -> Result<Self, BrokenWorker> {
+        let (answered, has_answered) = mpsc::channel::<()>();
+        let pid = self.pid();
+        let watch = std::thread::spawn(move || {
+            let is_late = has_answered.recv_timeout(START_TIME) == Err(RecvTimeoutError::Timeout);
+            if is_late {
+                kill_group(pid);
+            }
+            is_late
+        });
+        let event = self.next_event();
+        drop(answered);
+        let is_late = watch.join().unwrap_or(false);
+        let error = match event {
             Ok(Event::Ready { protocol: PROTOCOL_VERSION, torch }) if torch.starts_with(TORCH_VERSION) => {
-                return Ok(worker);
+                return Ok(self);
             }
             Ok(Event::Ready { protocol, torch }) => WorkerError::Version { found: protocol, torch },
             Ok(other) => WorkerError::Garbage { line: format!("{other:?} before it was ready") },
+            Err(_) if is_late => WorkerError::Silent { seconds: START_TIME.as_secs() },
             Err(error) => error,
         };
-        Err(error.ending(worker))
+        Err(error.ending(self))
     }
 
     /// For signals.
