@@ -9,7 +9,7 @@ mod calibration;
 use std::path::Path;
 
 use qpipe_nodes::kinds::{Gptq, Method};
-use qpipe_worker::model::TensorFiles;
+use qpipe_worker::model::{TensorFiles, save};
 use qpipe_worker::quant::gptq::quantize_weight;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -240,4 +240,67 @@ fn what_does_not_fit_is_refused_by_name() {
         ),
         "{error}"
     );
+}
+
+/// The golden source `case` with the tensors of `change` replaced.
+fn changed(case: &str, change: impl Fn(&str, Tensor) -> Tensor) -> tempfile::TempDir {
+    let source = calibration::source(case);
+    let out = tempfile::tempdir().unwrap();
+    fs_err::copy(source.join("config.json"), out.path().join("config.json")).unwrap();
+    let files = TensorFiles::open(&source.join("model.safetensors")).unwrap();
+    let tensors: Vec<_> =
+        files.names().map(|name| (name.to_owned(), change(name, files.tensor(name).unwrap()))).collect();
+    save::write_tensors(&out.path().join("model.safetensors"), &tensors).unwrap();
+    out
+}
+
+#[test]
+fn scales_that_float16_cannot_hold_are_refused_by_name() {
+    let source = changed("llama-f32", |name, tensor| {
+        if name.ends_with("layers.1.mlp.up_proj.weight") { tensor * 1e8 } else { tensor }
+    });
+    let measured = tempfile::tempdir().unwrap();
+    calibration::write(source.path(), measured.path());
+    for options in [params(json!({"format": "gptq"})), json!({"method": "awq", "group_size": 32})] {
+        let scratch = tempfile::tempdir().unwrap();
+        let message =
+            calibration::message(calibration::quantize(source.path(), measured.path(), options, &scratch));
+        let expected = "the scales of `model.layers.1.mlp.up_proj.weight` are beyond the range of float16";
+        assert!(message.starts_with(expected), "{message}");
+    }
+}
+
+#[test]
+fn a_tensor_outside_the_blocks_that_is_not_finite_is_refused_by_name() {
+    for name in ["model.embed_tokens.weight", "lm_head.weight"] {
+        let source = changed("llama-f32", |found, tensor| {
+            if found == name {
+                let _ = tensor.view([-1]).narrow(0, 3, 1).fill_(f64::NAN);
+            }
+            tensor
+        });
+        for options in [json!({"method": "rtn", "scheme": "W8A8"}), json!({"method": "bnb-nf4"})] {
+            let scratch = tempfile::tempdir().unwrap();
+            let result = calibration::quantize_without(source.path(), options, &scratch);
+            let expected = format!("tensor `{name}` has values that are not finite: 1");
+            assert_eq!(calibration::message(result), expected);
+        }
+    }
+}
+
+#[test]
+fn damping_that_was_raised_is_said() {
+    let source = calibration::source("llama-f32");
+    let measured = tempfile::tempdir().unwrap();
+    calibration::write(&source, measured.path());
+    let scratch = tempfile::tempdir().unwrap();
+    let facts =
+        calibration::quantize(&source, measured.path(), params(json!({"damping": 0.0})), &scratch).unwrap();
+    let notes = facts["notes"].as_object().unwrap();
+    let raised = notes.values().filter(|note| note["damping"].as_f64().unwrap() > 0.0).count();
+    match facts.get("damping_raised") {
+        Some(words) => assert_eq!(words, &json!(format!("to 0.01 in {raised} of 14 layers"))),
+        None => assert_eq!(raised, 0),
+    }
+    assert_eq!(facts["activations"], "as they are");
 }

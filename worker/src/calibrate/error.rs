@@ -13,6 +13,12 @@ use crate::model::ModelError;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CalibrateError {
+    /// The calibration is of a model of another shape.
+    #[error("the calibration is of another model: {problem}")]
+    OtherModel {
+        /// In what they differ.
+        problem: String,
+    },
     /// The data cannot be made into text.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -91,13 +97,12 @@ impl From<CalibrateError> for ActionError {
                 Self::user(message).help("Calibrate the 16- or 32-bit model that it was made from.")
             }
             CalibrateError::NotFinite { .. } => Self::new(Failure::Deterministic, message)
-                .help("The model overflows or is broken: look at how it was trained or converted, or try another `dtype`."),
-            CalibrateError::UnknownLinear { .. } => {
+                .help("The model overflows or is broken: look at how it was trained or converted."),
+            CalibrateError::OtherModel { .. } | CalibrateError::UnknownLinear { .. } => {
                 Self::user(message).help("Calibrate the model that is quantized.")
             }
-            CalibrateError::NotMeasured { wanted, .. } => {
-                Self::user(message).help(format!("Set `statistics: {wanted}` of the `calibrate` node, or leave it out."))
-            }
+            CalibrateError::NotMeasured { wanted, .. } => Self::user(message)
+                .help(format!("Set `statistics: {wanted}` of the `calibrate` node, or leave it out.")),
             CalibrateError::Broken { .. } => Self::new(Failure::Surroundings, message),
         }
     }

@@ -20,7 +20,7 @@ use super::measured::MeasuredFile;
 use super::moments;
 use crate::model::block::INPUTS;
 use crate::model::decoder::block_name;
-use crate::model::{TensorFiles, save};
+use crate::model::{Config, TensorFiles, save};
 
 /// Raised when a reader of the former layout would misread it.
 const FORMAT: u32 = 1;
@@ -131,6 +131,25 @@ pub struct Statistics {
 }
 
 impl Statistics {
+    /// An error unless the calibration can be of a model of this shape.
+    ///
+    /// # Errors
+    ///
+    /// [`CalibrateError::OtherModel`]; what else is wrong with the artifact.
+    pub fn check_fits(&self, config: &Config) -> Result<(), CalibrateError> {
+        let other = |problem: String| CalibrateError::OtherModel { problem };
+        let blocks = self.summary.inputs.len() / INPUTS.len();
+        if blocks != config.layers {
+            return Err(other(format!("it has {blocks} layers, the model {}", config.layers)));
+        }
+        let highest = self.sequences()?.into_iter().flatten().max().unwrap_or(0);
+        if highest >= config.vocab_size {
+            let vocabulary = config.vocab_size;
+            return Err(other(format!("its samples have token {highest}, the model {vocabulary} tokens")));
+        }
+        Ok(())
+    }
+
     /// Opens the artifact in `folder`.
     pub fn open(folder: &Path) -> Result<Self, CalibrateError> {
         let file = folder.join(SUMMARY);

@@ -256,6 +256,9 @@ impl TensorFiles {
 
         let start = LENGTH_BYTES + length;
         let expected = start + metadata.data_len() as u64;
+        if expected < found {
+            return Err(header(format!("it accounts for {expected} bytes of a file of {found}")));
+        }
         if expected != found {
             let names = metadata.offset_keys();
             let is_cut = |name: &&String| {

@@ -146,7 +146,7 @@ impl Config {
             heads,
             kv_heads,
             head_dim,
-            norm_eps: fields.positive("rms_norm_eps")?.unwrap_or(1e-6),
+            norm_eps: norm_eps(fields)?,
             rope: RopeParameters::from_fields(fields, max_positions)?,
             max_positions,
             tie_word_embeddings: fields.flag("tie_word_embeddings")?.unwrap_or(false),
@@ -167,7 +167,7 @@ impl Config {
             pad: fields.tokens("pad_token_id")?.first().copied(),
             dtype: dtype(fields)?,
             initializer_range: fields.positive("initializer_range")?.unwrap_or(0.02),
-            quantization: fields.map.get("quantization_config").filter(|value| !value.is_null()).cloned(),
+            quantization: quantization(fields)?,
         })
     }
 
@@ -175,6 +175,29 @@ impl Config {
     pub fn group_size(&self) -> i64 {
         self.heads / self.kv_heads
     }
+}
+
+/// How the linear layers are stored, under the name of today or the one that compressed-tensors had first.
+fn quantization(fields: &Fields<'_>) -> Result<Option<Value>, ModelError> {
+    let given = ["quantization_config", "compression_config"].into_iter().find_map(|field| {
+        let value = fields.map.get(field).filter(|value| !value.is_null())?;
+        Some((field, value))
+    });
+    match given {
+        Some((field, value)) if !value.is_object() => {
+            Err(fields.wrong(field, format!("is {value}, expected an object")))
+        }
+        given => Ok(given.map(|(_, value)| value.clone())),
+    }
+}
+
+/// More than 1 hides every hidden state.
+fn norm_eps(fields: &Fields<'_>) -> Result<f64, ModelError> {
+    let eps = fields.positive("rms_norm_eps")?.unwrap_or(1e-6);
+    if eps > 1.0 {
+        return Err(fields.wrong("rms_norm_eps", format!("is {eps:e}, expected a number of at most 1")));
+    }
+    Ok(eps)
 }
 
 fn find_family(fields: &Fields<'_>) -> Result<&'static Family, ModelError> {
@@ -191,6 +214,15 @@ fn find_family(fields: &Fields<'_>) -> Result<&'static Family, ModelError> {
     let Some(name) = architecture.or(model_type) else {
         return Err(fields.wrong("model_type", "is missing".to_owned()));
     };
+    if let (Some(architecture), Some(model_type)) = (architecture, model_type)
+        && let (Some(_), Some(by_type)) =
+            (family::find(None, Some(architecture)), family::find(Some(model_type), None))
+        && by_type.architecture != architecture
+    {
+        let problem =
+            format!("is {architecture}, which is not the architecture of `model_type` {model_type}");
+        return Err(fields.wrong("architectures", problem));
+    }
     family::find(model_type, architecture).ok_or_else(|| ModelError::UnknownArchitecture {
         file: fields.file.to_owned(),
         name: name.to_owned(),

@@ -49,10 +49,26 @@ fn absent_fields_get_the_defaults_of_transformers() {
     let qwen2 = with(llama(), json!({ "model_type": "qwen2", "architectures": null }));
     let config = parse(&qwen2).unwrap();
     assert!(config.query_key_value_bias && !config.attention_output_bias);
-    let mistral =
-        with(llama(), json!({ "architectures": ["MistralForCausalLM"], "num_key_value_heads": null }));
+    let mistral = with(
+        llama(),
+        json!({ "model_type": "mistral", "architectures": ["MistralForCausalLM"], "num_key_value_heads": null }),
+    );
     let config = parse(&mistral).unwrap();
     assert_eq!((config.kv_heads, config.windows.as_slice()), (4, &[Some(4096), Some(4096)][..]));
+}
+
+#[test]
+fn contradictions_and_absurd_numbers_are_refused_by_name() {
+    for (change, expected) in [
+        (
+            json!({ "architectures": ["Qwen3ForCausalLM"] }),
+            "`architectures` is Qwen3ForCausalLM, which is not the architecture of `model_type` llama",
+        ),
+        (json!({ "rms_norm_eps": 1e300 }), "`rms_norm_eps` is 1e300, expected a number of at most 1"),
+    ] {
+        let error = parse(&with(llama(), change)).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub struct Family {
 }
 
 /// Every family that the decoder runs. Facts: `configuration_*.py` and `modeling_*.py` of transformers 5.17.
-pub static FAMILIES: &[Family] = &[
+pub(super) static FAMILIES: &[Family] = &[
     Family {
         model_type: "llama",
         architecture: "LlamaForCausalLM",
@@ -106,18 +106,18 @@ pub static FAMILIES: &[Family] = &[
     },
 ];
 
-/// The family of a config.json. The architecture decides where both are given: a `model_type` alone also
-/// stands in the config.json of classifiers and embedders, which have no language-model head.
-pub fn find(model_type: Option<&str>, architecture: Option<&str>) -> Option<&'static Family> {
-    FAMILIES.iter().find(|family| match (architecture, model_type) {
-        (Some(architecture), _) => family.architecture == architecture,
-        (None, Some(model_type)) => family.model_type == model_type,
-        (None, None) => false,
+/// The family of a config.json, by all that it says: a `model_type` also stands in the config.json of classifiers and
+/// embedders, which have no language-model head, and transformers loads by the `model_type` whatever the architecture is.
+pub(super) fn find(model_type: Option<&str>, architecture: Option<&str>) -> Option<&'static Family> {
+    FAMILIES.iter().find(|family| {
+        (architecture.is_some() || model_type.is_some())
+            && architecture.is_none_or(|architecture| family.architecture == architecture)
+            && model_type.is_none_or(|model_type| family.model_type == model_type)
     })
 }
 
 /// All names, for messages.
-pub fn known() -> String {
+pub(super) fn known() -> String {
     let names: Vec<&str> = FAMILIES.iter().map(|family| family.architecture).collect();
     names.join(", ")
 }

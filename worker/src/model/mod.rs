@@ -7,7 +7,7 @@
 //!                 save ◄── random, quant, sft ─┘        tokenizer.json ─► Tokenizer
 //! ```
 //!
-//! One [`Decoder`] runs every family of [`family::FAMILIES`]; a [`BlockRunner`] runs the same blocks one at a time; quantized layers come in through
+//! One [`Decoder`] runs every family of `FAMILIES` (family.rs); a [`BlockRunner`] runs the same blocks one at a time; quantized layers come in through
 //! [`formats::load_linear`] as another [`Linear`].
 
 pub mod attention;
@@ -18,7 +18,8 @@ pub mod config;
 pub mod decoder;
 pub mod embedding;
 pub mod error;
-pub mod family;
+pub mod expected;
+mod family;
 pub mod formats;
 pub mod generate;
 pub mod kv_cache;

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
 use super::config::{Config, dtype_name};
-use super::decoder::{EMBEDDING, FINAL_NORM, HEAD, block_name};
 use super::error::ModelError;
+use super::expected::{self, Expected, Role};
 use super::save::{CheckpointWriter, TensorSpec, is_companion, write_config};
 use super::tokenizer::{TOKENIZER_FILE, Tokenizer};
 use crate::context::{Context, Facts};
@@ -94,42 +94,15 @@ enum Fill {
 
 /// All tensors of the model that `config` describes.
 fn tensors(config: &Config, kind: Kind) -> Vec<(TensorSpec, Fill)> {
-    let mut all: Vec<(TensorSpec, Fill)> = Vec::new();
-    let mut push = |name: String, shape: &[i64], fill| {
-        all.push((TensorSpec { name, kind, shape: shape.to_vec() }, fill));
+    let tensor = |Expected { name, shape, role }| {
+        let fill = match role {
+            Role::Matrix => Fill::Normal,
+            Role::Norm => Fill::Ones,
+            Role::Bias => Fill::Zeros,
+        };
+        (TensorSpec { name, kind, shape }, fill)
     };
-    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-    let (queries, keys) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-    let (attention, output) = (config.query_key_value_bias, config.attention_output_bias);
-    push(EMBEDDING.to_owned(), &[config.vocab_size, hidden], Fill::Normal);
-    for layer in 0..config.layers {
-        let block = block_name(layer);
-        push(format!("{block}.input_layernorm.weight"), &[hidden], Fill::Ones);
-        if config.family.query_key_norm {
-            push(format!("{block}.self_attn.q_norm.weight"), &[config.head_dim], Fill::Ones);
-            push(format!("{block}.self_attn.k_norm.weight"), &[config.head_dim], Fill::Ones);
-        }
-        push(format!("{block}.post_attention_layernorm.weight"), &[hidden], Fill::Ones);
-        for (part, out_features, in_features, bias) in [
-            ("self_attn.q_proj", queries, hidden, attention),
-            ("self_attn.k_proj", keys, hidden, attention),
-            ("self_attn.v_proj", keys, hidden, attention),
-            ("self_attn.o_proj", hidden, queries, output),
-            ("mlp.gate_proj", inner, hidden, config.mlp_bias),
-            ("mlp.up_proj", inner, hidden, config.mlp_bias),
-            ("mlp.down_proj", hidden, inner, config.mlp_bias),
-        ] {
-            push(format!("{block}.{part}.weight"), &[out_features, in_features], Fill::Normal);
-            if bias {
-                push(format!("{block}.{part}.bias"), &[out_features], Fill::Zeros);
-            }
-        }
-    }
-    push(FINAL_NORM.to_owned(), &[hidden], Fill::Ones);
-    if !config.tie_word_embeddings {
-        push(format!("{HEAD}.weight"), &[config.vocab_size, hidden], Fill::Normal);
-    }
-    all
+    expected::tensors(config).into_iter().map(tensor).collect()
 }
 
 /// Where normal values come from.

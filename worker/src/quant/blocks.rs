@@ -9,7 +9,7 @@ use tch::Tensor;
 
 use super::error::QuantizeError;
 use super::layers::{self, Layer};
-use super::method::{Block, FALLBACK, Linear, Method, Quantized};
+use super::method::{Block, DAMPING, FALLBACK, Linear, Method, Quantized};
 use super::outside::{Fate, Outside};
 use crate::context::Context;
 use crate::error::ActionError;
@@ -34,6 +34,18 @@ impl Units {
     pub(super) fn fallbacks(&self) -> Vec<String> {
         let is_fallback = |note: &Value| !note[FALLBACK].is_null();
         self.notes.iter().filter(|(_, note)| is_fallback(note)).map(|(name, _)| name.clone()).collect()
+    }
+}
+
+impl Units {
+    /// In how many layers more damping than `asked` was needed, in words, and how much at most. `None`: in none.
+    pub(super) fn damping_raised(&self, asked: Option<f64>) -> Option<String> {
+        // Notes have six digits.
+        let most_asked = asked? + 1e-6;
+        let used = self.notes.iter().filter_map(|(_, note)| note[DAMPING].as_f64());
+        let raised: Vec<f64> = used.filter(|damping| *damping > most_asked).collect();
+        let most = raised.iter().copied().reduce(f64::max)?;
+        Some(format!("to {most} in {} of {} layers", raised.len(), self.layers))
     }
 }
 
@@ -86,7 +98,10 @@ fn quantize_outside(
         let read =
             || -> Result<Tensor, ActionError> { Ok(checkpoint.tensor(name)?.f_to_device(context.device())?) };
         match outside.fate(name, read)? {
-            Fate::Kept => continue,
+            Fate::Kept => {
+                check_finite(name, &read()?)?;
+                continue;
+            }
             Fate::Dropped => {}
             Fate::Replaced(made) => tensors.extend(made),
         }
@@ -99,6 +114,15 @@ fn quantize_outside(
     Ok(())
 }
 
+fn check_finite(name: &str, tensor: &Tensor) -> Result<(), QuantizeError> {
+    let finite = tensor.f_isfinite()?;
+    if bool::try_from(finite.f_all()?)? {
+        return Ok(());
+    }
+    let count = i64::try_from(finite.f_logical_not()?.f_sum(tch::Kind::Int64)?)?;
+    Err(QuantizeError::NotFinite { tensor: name.to_owned(), count })
+}
+
 fn load(
     checkpoint: &Checkpoint,
     layers: Vec<Layer>,
@@ -107,11 +131,7 @@ fn load(
 ) -> Result<Block, ActionError> {
     let read = |name: &str| -> Result<Tensor, ActionError> {
         let tensor = checkpoint.tensor(name)?.f_to_device(context.device())?;
-        let finite = tensor.f_isfinite()?;
-        if !bool::try_from(finite.f_all()?)? {
-            let count = i64::try_from(finite.f_logical_not()?.f_sum(tch::Kind::Int64)?)?;
-            return Err(QuantizeError::NotFinite { tensor: name.to_owned(), count }.into());
-        }
+        check_finite(name, &tensor)?;
         Ok(tensor)
     };
     let linears = layers

@@ -12,7 +12,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::error::QuantizeError;
 use super::layers::Layer;
-use super::method::{Block, Method, Quantized};
+use super::method::{Block, FLOAT_ACTIVATIONS, Method, Quantized};
 use crate::context::Facts;
 use crate::model::formats::bitsandbytes;
 use crate::model::formats::bitsandbytes::nf4::BLOCK;
@@ -76,7 +76,7 @@ impl Method for BnbNf4 {
             ("compute_dtype".to_owned(), json!(torch::kind_name(self.compute))),
             ("rounding".to_owned(), json!("to the nearest of NF4's 16 values, the lower of two")),
             ("scale".to_owned(), json!(scale)),
-            ("activations".to_owned(), json!("as they are")),
+            ("activations".to_owned(), json!(FLOAT_ACTIVATIONS)),
         ])
     }
 }

@@ -27,6 +27,8 @@ pub enum QuantizeError {
         in_features: i64,
         /// Input channels that share a scale.
         group: i64,
+        /// The usual groups that fit all layers.
+        fitting: Vec<i64>,
     },
     /// The output channels do not fill the format's words.
     #[error("tensor `{tensor}` has {out_features} output channels, which are not a multiple of {multiple}")]
@@ -97,6 +99,16 @@ pub enum QuantizeError {
         /// How many.
         count: i64,
     },
+    /// The format has float16 scales only.
+    #[error(
+        "the scales of `{tensor}` are beyond the range of float16, which `format: {format}` stores them in"
+    )]
+    ScaleBeyondFloat16 {
+        /// The weight.
+        tensor: String,
+        /// The format.
+        format: &'static str,
+    },
     /// A type that the method has no codes for.
     #[error("tensor `{tensor}` is of type {kind:?}, which `{method}` does not quantize")]
     Type {
@@ -127,14 +139,10 @@ impl From<QuantizeError> for ActionError {
             QuantizeError::AlreadyQuantized { .. } => {
                 Self::user(error.to_string()).help("Quantize the 16- or 32-bit model that it was made from.")
             }
-            QuantizeError::Group { in_features, .. } => {
-                let fitting: Vec<_> = [128, 64, 32]
-                    .iter()
-                    .filter(|size| in_features % **size == 0)
-                    .map(ToString::to_string)
-                    .collect();
+            QuantizeError::Group { ref fitting, .. } => {
+                let fitting: Vec<_> = fitting.iter().map(ToString::to_string).collect();
                 let advice = if fitting.is_empty() {
-                    "No group fits: use W8A8, or `method: gptq` with `group_size: -1`.".to_owned()
+                    "No group fits all layers: use W8A8, or `method: gptq` with `group_size: -1`.".to_owned()
                 } else {
                     format!("Set `group_size` to {}.", fitting.join(" or "))
                 };
@@ -157,6 +165,8 @@ impl From<QuantizeError> for ActionError {
             QuantizeError::NotMeasured { .. } => Self::new(Failure::Deterministic, error.to_string()),
             QuantizeError::BeyondFloat16 { .. } => Self::new(Failure::Deterministic, error.to_string())
                 .help("Use another method: LLM.int8() is defined in float16."),
+            QuantizeError::ScaleBeyondFloat16 { .. } => Self::user(error.to_string())
+                .help("Set `format: pack-quantized`: its scales are of the model's type."),
             QuantizeError::Type { .. } => {
                 Self::user(error.to_string()).help("Convert the model to float32 or 16 bits first.")
             }

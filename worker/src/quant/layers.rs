@@ -1,8 +1,9 @@
 //! Which tensors methods quantize: the seven linear layers of every decoder block. Norms are not; the embedding and
 //! `lm_head` are [`super::outside`]'s.
 
-use tch::Kind;
+use tch::{Kind, Tensor};
 
+use super::error::QuantizeError;
 use crate::model::decoder::block_name;
 use crate::model::{Checkpoint, ModelError};
 
@@ -17,6 +18,9 @@ pub(super) const PARTS: [&str; 7] = [
     "mlp.down_proj",
 ];
 
+/// The usual sizes of groups, the largest first.
+const GROUPS: [i64; 3] = [128, 64, 32];
+
 /// A linear layer's weight in the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Layer {
@@ -30,6 +34,32 @@ pub(super) struct Layer {
     pub(super) in_features: i64,
     /// The type of the weights, and so of the scales.
     pub(super) kind: Kind,
+}
+
+/// Has every layer checked. Where a group does not fit one, the error says which groups fit all.
+pub(super) fn check(
+    layers: &[Layer],
+    check: impl Fn(&Layer) -> Result<(), QuantizeError>,
+) -> Result<(), QuantizeError> {
+    layers.iter().try_for_each(check).map_err(|mut error| {
+        if let QuantizeError::Group { fitting, .. } = &mut error {
+            let fits_all = |group: &i64| layers.iter().all(|layer| layer.in_features % group == 0);
+            *fitting = GROUPS.into_iter().filter(fits_all).collect();
+        }
+        error
+    })
+}
+
+/// An error if a scale of `layer` becomes an infinity in float16, the type of scales in `format`.
+pub(super) fn check_float16_scales(
+    layer: &Layer,
+    scale: &Tensor,
+    format: &'static str,
+) -> Result<(), QuantizeError> {
+    if bool::try_from(scale.f_to_kind(Kind::Half)?.f_isfinite()?.f_all()?)? {
+        return Ok(());
+    }
+    Err(QuantizeError::ScaleBeyondFloat16 { tensor: layer.weight.clone(), format })
 }
 
 /// The layers of all blocks, block by block, each checked to be a floating-point matrix of the shape that

@@ -11,6 +11,13 @@ use crate::context::Facts;
 
 /// The key of a layer's note that says why it was rounded to nearest and not by the method.
 pub(super) const FALLBACK: &str = "fallback";
+/// The note that says with how much damping a layer's second moments were factorized.
+pub(super) const DAMPING: &str = "damping";
+
+/// What the records of methods say of activations that are rounded by compressed-tensors' dynamic rule.
+pub(super) const DYNAMIC_ACTIVATIONS: &str = "dynamic: largest magnitude of the token / 127.5";
+/// What they say of activations that are not rounded.
+pub(super) const FLOAT_ACTIVATIONS: &str = "as they are";
 
 /// A linear layer of a block with its weight.
 #[derive(Debug)]

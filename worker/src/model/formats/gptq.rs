@@ -8,8 +8,10 @@
 //! | `g_idx` i32 `[K]` | the group of each input channel; scattered after `desc_act` |
 //!
 //! config.json: `"quantization_config": {"quant_method": "gptq", "bits": b, "group_size": g or -1, "sym": …,
-//! "desc_act": …, "checkpoint_format": "gptq" or "gptq_v2", …}`. v1 takes one off the packed words as whole numbers, so
-//! one is added to whole words when it is read; only zero points of 0 would borrow, which v1 is not written with.
+//! "desc_act": …, "checkpoint_format": "gptq" or "gptq_v2", …}`. Of 2, 4 and 8 bits v1 takes one off the packed words as whole
+//! numbers, so one is added to whole words when it is read; only zero points of 0 would borrow, which v1 is not written
+//! with. Codes of 3 bits cross from word to word: there it is taken off each code, 0 becoming 7 (`_shift_gptq_qzeros` of
+//! GPTQModel 7.3).
 
 use std::path::Path;
 
@@ -45,7 +47,8 @@ pub enum Version {
 }
 
 impl Version {
-    fn name(self) -> &'static str {
+    /// `checkpoint_format` in config.json.
+    pub fn name(self) -> &'static str {
         match self {
             Self::V1 => "gptq",
             Self::V2 => "gptq_v2",
@@ -124,7 +127,7 @@ pub fn store(
     };
     let zeros = bitstream::pack(&weight.zero.f_tr()?.f_contiguous()?, bits)?;
     let zeros = match version {
-        Version::V1 => zeros.f_sub(&ones(bits, zeros.size()[1], zeros.device())?)?,
+        Version::V1 => shifted(&zeros, bits, weight.zero.size()[0], -1)?,
         Version::V2 => zeros,
     };
     Ok(vec![
@@ -133,6 +136,15 @@ pub fn store(
         named(SCALES, weight.scale.f_tr()?.f_to_kind(Kind::Half)?.f_contiguous()?),
         named(G_IDX, group_of.f_to_kind(Kind::Int)?),
     ])
+}
+
+/// Packed zero points, i32 [G, words] for `count` codes a row, each `by` one more (1) or less (-1), as v1 counts.
+fn shifted(zeros: &Tensor, bits: u32, count: i64, by: i64) -> Result<Tensor, TchError> {
+    if i64::from(u32::BITS) % i64::from(bits) == 0 {
+        return zeros.f_add(&(ones(bits, zeros.size()[1], zeros.device())? * by));
+    }
+    let codes = bitstream::unpack(zeros, bits, count)?.f_to_kind(Kind::Int16)?.f_add_scalar(by)?;
+    bitstream::pack(&codes.f_bitwise_and((1 << bits) - 1)?.f_to_kind(Kind::Uint8)?, bits)
 }
 
 /// Words, i32 [1, `words`], whose codes are all 1.
@@ -239,7 +251,7 @@ pub fn read_linear(
     let groups = in_features / group;
     let zeros = read(QZEROS, &[groups, words(out_features)], Kind::Int)?;
     let zeros = match config.version {
-        Version::V1 => zeros.f_add(&ones(bits, zeros.size()[1], Device::Cpu)?)?,
+        Version::V1 => shifted(&zeros, bits, out_features, 1)?,
         Version::V2 => zeros,
     };
     let zero = bitstream::unpack(&zeros, bits, out_features)?.f_tr()?.f_contiguous()?;
@@ -346,6 +358,20 @@ mod tests {
             let error = parse(&config).unwrap_err();
             assert!(error.starts_with(&format!("config.json: `quantization_config.{key}: ")), "{error}");
         }
+    }
+
+    #[test]
+    fn one_is_taken_off_each_code_of_3_bits() {
+        // The words that GPTQModel 7.3.4 writes for symmetric zero points, 4 less 1.
+        let fours = bitstream::pack(&Tensor::full([1, 32], 4, (Kind::Uint8, Device::Cpu)), 3).unwrap();
+        let stored = shifted(&fours, 3, 32, -1).unwrap();
+        let words: Vec<u32> = (0..3).map(|word| stored.int64_value(&[0, word]) as u32).collect();
+        assert_eq!(words, [0xDB6D_B6DB, 0xB6DB_6DB6, 0x6DB6_DB6D]);
+        assert!(shifted(&stored, 3, 32, 1).unwrap().equal(&fours));
+        let all = Tensor::arange(8, (Kind::Uint8, Device::Cpu)).repeat([1, 4]);
+        let packed = bitstream::pack(&all, 3).unwrap();
+        let back = shifted(&shifted(&packed, 3, 32, -1).unwrap(), 3, 32, 1).unwrap();
+        assert!(bitstream::unpack(&back, 3, 32).unwrap().equal(&all));
     }
 
     #[test]

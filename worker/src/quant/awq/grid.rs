@@ -20,6 +20,17 @@ pub(super) struct Grid {
     pub(super) kind: Option<Kind>,
 }
 
+impl Grid {
+    /// The scale's definition, for the record.
+    pub(super) fn scale_rule(&self) -> &'static str {
+        if self.symmetric {
+            "largest magnitude of the group / 7.5"
+        } else {
+            "range of the group, zero included, / 15"
+        }
+    }
+}
+
 /// A rounded weight: (code - zero) · scale.
 #[derive(Debug)]
 pub(super) struct Rounded {

@@ -20,11 +20,12 @@ use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
 use super::error::QuantizeError;
-use super::layers::{Layer, PARTS};
-use super::method::{Block, Linear, Method, Quantized};
+use super::layers::{Layer, PARTS, check_float16_scales};
+use super::method::{Block, FLOAT_ACTIVATIONS, Linear, Method, Quantized};
 use crate::calibrate::Statistics;
 use crate::context::{Context, Facts};
 use crate::error::ActionError;
+use crate::model::Checkpoint;
 use crate::model::decoder::HEAD;
 use crate::model::formats::awq;
 use crate::model::formats::compressed_tensors::{self, StoredScheme};
@@ -61,13 +62,18 @@ pub(super) struct Awq {
 
 impl Awq {
     /// Opens the calibration.
-    pub(super) fn new(options: &kinds::Awq, context: &Context<'_>) -> Result<Self, ActionError> {
+    pub(super) fn new(
+        options: &kinds::Awq,
+        context: &Context<'_>,
+        checkpoint: &Checkpoint,
+    ) -> Result<Self, ActionError> {
         let kind = match options.format() {
             AwqFormat::Awq => Some(Kind::Half),
             AwqFormat::PackQuantized => None,
         };
         let grid = Grid { group: i64::from(options.group_size), symmetric: options.symmetric, kind };
         let statistics = Statistics::open(context.input("calibration")?)?;
+        statistics.check_fits(&checkpoint.config)?;
         Ok(Self { options: options.clone(), statistics, grid })
     }
 
@@ -111,7 +117,10 @@ impl Awq {
         let rounded = self.grid.round(&linear.weight)?;
         let name = &linear.layer.name;
         Ok(match self.options.format() {
-            AwqFormat::Awq => awq::store(name, &rounded.codes, &rounded.scale, &rounded.zero)?,
+            AwqFormat::Awq => {
+                check_float16_scales(&linear.layer, &rounded.scale, awq::METHOD)?;
+                awq::store(name, &rounded.codes, &rounded.scale, &rounded.zero)?
+            }
             AwqFormat::PackQuantized => {
                 let signed = |codes: &Tensor| codes.f_to_kind(Kind::Int8)?.f_sub_scalar(packing::OFFSET);
                 let codes = signed(&rounded.codes)?;
@@ -145,6 +154,7 @@ impl Method for Awq {
                 tensor: layer.weight.clone(),
                 in_features: layer.in_features,
                 group: self.grid.group,
+                fitting: Vec::new(),
             });
         }
         if self.options.format() == AwqFormat::Awq && layer.out_features % awq::PER_WORD != 0 {
@@ -221,6 +231,8 @@ impl Method for Awq {
             ("clip".to_owned(), json!(options.clip)),
             ("format".to_owned(), json!(options.format())),
             ("rounding".to_owned(), json!("nearest, half to even, of scaled and clipped weights")),
+            ("scale".to_owned(), json!(self.grid.scale_rule())),
+            ("activations".to_owned(), json!(FLOAT_ACTIVATIONS)),
             ("samples".to_owned(), json!(self.statistics.samples())),
             ("tokens".to_owned(), json!(self.statistics.summary().tokens)),
         ])

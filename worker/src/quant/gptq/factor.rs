@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tch::{Kind, TchError, Tensor};
 
 use super::order;
-use crate::quant::method::FALLBACK;
+use crate::quant::method::{DAMPING, FALLBACK};
 
 /// What is added to the damping where a factorization fails, until the sum reaches 1: GPTQModel's step.
 const DAMPING_STEP: f64 = 0.01;
@@ -105,7 +105,7 @@ impl Factor {
         if self.is_identity {
             notes.push((FALLBACK, json!("the second moments could not be factorized at any damping")));
         } else {
-            notes.push(("damping", json!((self.damping * 1e6).round() / 1e6)));
+            notes.push((DAMPING, json!((self.damping * 1e6).round() / 1e6)));
         }
         if self.is_double && !self.is_identity {
             notes.push(("factorized", json!("in float64, after float32 failed")));

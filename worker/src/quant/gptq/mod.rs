@@ -24,7 +24,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::error::QuantizeError;
 use super::layers::{Layer, PARTS};
-use super::method::{Block, Method, Quantized};
+use super::method::{Block, DYNAMIC_ACTIVATIONS, FLOAT_ACTIVATIONS, Method, Quantized};
 use crate::calibrate::Statistics;
 use crate::context::{Context, Facts};
 use crate::error::ActionError;
@@ -66,6 +66,7 @@ impl<'a> Gptq<'a> {
         checkpoint: &'a Checkpoint,
     ) -> Result<Self, ActionError> {
         let statistics = Statistics::open(context.input("calibration")?)?;
+        statistics.check_fits(&checkpoint.config)?;
         let source = match options.propagate {
             Propagate::None => Source::Calibration,
             Propagate::Quantized => {
@@ -146,6 +147,7 @@ impl Method for Gptq<'_> {
                 tensor: layer.weight.clone(),
                 in_features: layer.in_features,
                 group,
+                fitting: Vec::new(),
             });
         }
         stored::check(layer, &self.options)
@@ -179,7 +181,7 @@ impl Method for Gptq<'_> {
     fn facts(&self) -> Facts {
         let options = &self.options;
         let activations =
-            options.quantizes_activations().then_some("dynamic: largest magnitude of the token / 127.5");
+            if options.quantizes_activations() { DYNAMIC_ACTIVATIONS } else { FLOAT_ACTIVATIONS };
         Facts::from([
             ("bits".to_owned(), json!(options.bits())),
             ("group_size".to_owned(), json!(options.group())),

@@ -9,7 +9,7 @@ use crate::model::decoder::HEAD;
 use crate::model::formats::compressed_tensors::{self, StoredScheme};
 use crate::model::formats::gptq::{self, Version};
 use crate::quant::error::QuantizeError;
-use crate::quant::layers::Layer;
+use crate::quant::layers::{Layer, check_float16_scales};
 
 /// An error if the format has no place for `layer`.
 pub(super) fn check(layer: &Layer, options: &kinds::Gptq) -> Result<(), QuantizeError> {
@@ -48,6 +48,7 @@ pub(super) fn store(
             Some(zero) => zero.f_to_kind(Kind::Uint8)?,
             None => scale.f_full_like((1_i64 << (bits - 1)) as f64)?.f_to_kind(Kind::Uint8)?,
         };
+        check_float16_scales(layer, &scale, version.name())?;
         let weight = gptq::Weight { codes: &codes, scale: &scale, zero: &zero, group_of: group_of.as_ref() };
         return Ok(gptq::store(name, bits, version, &weight)?);
     }

@@ -55,10 +55,9 @@ impl Smoothquant {
         checkpoint: &Checkpoint,
     ) -> Result<Self, ActionError> {
         let statistics = Statistics::open(context.input("calibration")?)?;
+        statistics.check_fits(&checkpoint.config)?;
         let target = Target::of(options);
-        for layer in &layers::of_blocks(checkpoint)? {
-            target.check(layer)?;
-        }
+        layers::check(&layers::of_blocks(checkpoint)?, |layer| target.check(layer))?;
         let alpha = match options.alpha {
             Alpha::Given(alpha) => alpha,
             Alpha::Search => search::best(options.scale_rule, target, &statistics, checkpoint, context)?,

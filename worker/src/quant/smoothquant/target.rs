@@ -11,7 +11,7 @@ use crate::model::formats::qpipe_w4a8;
 use crate::quant::error::QuantizeError;
 use crate::quant::gptq::{Factor, Rule, Scales, llmc_rule, solve};
 use crate::quant::layers::Layer;
-use crate::quant::method::Linear;
+use crate::quant::method::{DYNAMIC_ACTIVATIONS, Linear};
 use crate::quant::progressive;
 use crate::quant::rtn::Rounding;
 
@@ -151,7 +151,7 @@ impl Target {
     pub(super) fn activation_rule(self) -> &'static str {
         match self {
             Self::W8A8Static => "static: largest calibrated magnitude of the layer's input / 127.5",
-            _ => "dynamic: largest magnitude of the token / 127.5",
+            _ => DYNAMIC_ACTIVATIONS,
         }
     }
 }
