@@ -5,7 +5,9 @@
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use qpipe::report::{Against, Comparison, ReportError, Results, RowInput, RowName, compare, table, write};
+use qpipe::report::{
+    Against, Comparison, ReportError, Results, RowAnswers, RowInput, RowName, compare, table, write,
+};
 use qpipe_nodes::kinds::{Bos, Candidates, Protocol};
 use qpipe_nodes::results::{Answer, BenchmarkResult, Evaluation, TaskResult};
 use serde_json::{Value, json};
@@ -38,6 +40,7 @@ fn evaluation(folder: &Path, answers: &[Answer], scheme: &str, candidates: Candi
         candidates,
         bos: Bos::Never,
         tokens: 4000,
+        harness: None,
     };
     let summary = Evaluation {
         tasks: [("mcqa".to_owned(), task)].into(),
@@ -77,7 +80,7 @@ struct Study {
     folder: TempDir,
     rows: Vec<RowInput>,
     names: Vec<RowName>,
-    samples: Vec<PathBuf>,
+    answers: Vec<RowAnswers>,
 }
 
 impl Study {
@@ -88,7 +91,7 @@ impl Study {
             folder: tempfile::tempdir().unwrap(),
             rows: Vec::new(),
             names: Vec::new(),
-            samples: Vec::new(),
+            answers: Vec::new(),
         };
         let few: Vec<usize> = (0..8).collect();
         let many: Vec<usize> = (0..30).collect();
@@ -111,7 +114,8 @@ impl Study {
     ) {
         let root = self.folder.path().join(model);
         let evaluation = evaluation(&root.join("evaluation"), &answers(wrong), scheme, Candidates::Letters);
-        self.samples.push(evaluation.join("mcqa.jsonl"));
+        self.answers
+            .push(RowAnswers { samples: Some(evaluation.join("mcqa.jsonl")), ..RowAnswers::default() });
         let benchmark = speed.map(|(time, peak)| benchmark(&root.join("benchmark"), time, peak));
         self.rows.push(RowInput { evaluation, benchmark, label: None, baseline });
         self.names.push(RowName { row: row.to_owned(), instance: format!("scores[{model}]") });
@@ -129,7 +133,7 @@ impl Study {
 #[test]
 fn results_have_the_published_layout_and_order() {
     let study = Study::new();
-    write(&study.compare(), &study.names, &study.samples, &study.out()).unwrap();
+    write(&study.compare(), &study.names, &study.answers, &study.out()).unwrap();
     let text = fs::read_to_string(study.out().join("results.json")).unwrap();
     let keys: Vec<&str> = text
         .lines()
@@ -180,7 +184,7 @@ fn results_have_the_published_layout_and_order() {
 #[test]
 fn written_results_are_read_back() {
     let study = Study::new();
-    write(&study.compare(), &study.names, &study.samples, &study.out()).unwrap();
+    write(&study.compare(), &study.names, &study.answers, &study.out()).unwrap();
     let results = Results::read(&study.out().join("results.json")).unwrap();
     let names: Vec<&str> = results.rows.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["Base Model", "W8A8", "broken", "W4"]);
@@ -190,7 +194,7 @@ fn written_results_are_read_back() {
 #[test]
 fn document_says_what_is_real() {
     let study = Study::new();
-    write(&study.compare(), &study.names, &study.samples, &study.out()).unwrap();
+    write(&study.compare(), &study.names, &study.answers, &study.out()).unwrap();
     let text = fs::read_to_string(study.out().join("report.md")).unwrap();
     insta::assert_snapshot!("document", text);
     insta::assert_snapshot!("terminal", table(&study.compare(), &study.names));
@@ -200,21 +204,21 @@ fn document_says_what_is_real() {
 fn only_what_is_missing_or_differs_is_written() {
     let study = Study::new();
     let (comparison, out) = (study.compare(), study.out());
-    let first = write(&comparison, &study.names, &study.samples, &out).unwrap();
+    let first = write(&comparison, &study.names, &study.answers, &out).unwrap();
     assert_eq!(first.files.len(), 4 + 2);
-    assert!(!write(&comparison, &study.names, &study.samples, &out).unwrap().changed());
+    assert!(!write(&comparison, &study.names, &study.answers, &out).unwrap().changed());
 
     let sample = out.join("samples/scores[w4].jsonl");
     fs::remove_file(&sample).unwrap();
     assert_eq!(
-        write(&comparison, &study.names, &study.samples, &out).unwrap().files,
+        write(&comparison, &study.names, &study.answers, &out).unwrap().files,
         std::slice::from_ref(&sample)
     );
-    assert_eq!(fs::read(&sample).unwrap(), fs::read(&study.samples[3]).unwrap());
+    assert_eq!(fs::read(&sample).unwrap(), fs::read(study.answers[3].samples.as_ref().unwrap()).unwrap());
 
     fs::write(out.join("results.json"), "{").unwrap();
     assert_eq!(
-        write(&comparison, &study.names, &study.samples, &out).unwrap().files,
+        write(&comparison, &study.names, &study.answers, &out).unwrap().files,
         [out.join("results.json")]
     );
     let left: Vec<_> = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -225,7 +229,7 @@ fn only_what_is_missing_or_differs_is_written() {
 fn title_stands_over_the_document() {
     let study = Study::new();
     let comparison = compare(&study.rows, "A title").unwrap();
-    write(&comparison, &study.names, &study.samples, &study.out()).unwrap();
+    write(&comparison, &study.names, &study.answers, &study.out()).unwrap();
     assert!(fs::read_to_string(study.out().join("report.md")).unwrap().starts_with("# A title\n"));
 }
 
@@ -255,7 +259,7 @@ fn reordering_keeps_who_is_compared_with_whom() {
 fn rows_of_one_name_do_not_hide_each_other() {
     let mut study = Study::new();
     study.names[1].row = "Base Model".to_owned();
-    write(&study.compare(), &study.names, &study.samples, &study.out()).unwrap();
+    write(&study.compare(), &study.names, &study.answers, &study.out()).unwrap();
     let results = Results::read(&study.out().join("results.json")).unwrap();
     assert_eq!(results.rows[0].0, "Base Model (scores[base])");
     assert_eq!(results.rows[1].0, "Base Model (scores[w8a8])");
@@ -292,7 +296,7 @@ fn other_questions_are_not_paired() {
         let comparison = study.compare();
         let expected = Against::Unpaired { baseline: 0, reason: reason.to_owned() };
         assert_eq!(comparison.rows[3].against, Some(expected));
-        write(&comparison, &study.names, &study.samples, &study.out()).unwrap();
+        write(&comparison, &study.names, &study.answers, &study.out()).unwrap();
         let text = fs::read_to_string(study.out().join("report.md")).unwrap();
         assert!(text.contains(reason), "{text}");
     }
@@ -312,7 +316,7 @@ fn correction_counts_every_comparison() {
 #[test]
 fn artifacts_that_contradict_themselves_are_refused() {
     let study = Study::new();
-    let answers_file = &study.samples[0];
+    let answers_file = study.answers[0].samples.as_ref().unwrap();
     let text = fs::read_to_string(answers_file).unwrap();
     let refused = |text: &str| {
         fs::write(answers_file, text).unwrap();

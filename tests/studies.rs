@@ -1,4 +1,5 @@
-//! The shipped studies with the real worker, on fewer questions: `pipelines/sweep.yaml` and `pipelines/ablation.yaml`.
+//! The shipped studies with the real worker, on fewer questions: `pipelines/sweep.yaml`, `pipelines/ablation.yaml` and, on the
+//! real data of QPIPE_TEST_DATA, `pipelines/recovery.yaml`.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod support;
@@ -89,4 +90,60 @@ fn forty_eight_variants_calibrate_each_size_once() {
     let starts = events.iter().filter(|event| event["event"] == "node_started");
     let calibrations = starts.filter(|event| event["node"].as_str().unwrap().starts_with("stats[")).count();
     assert_eq!(calibrations, 3);
+}
+
+#[test]
+fn study_bs_document_has_all_its_parts_and_lm_evals_files() {
+    let Some(data) = std::env::var_os("QPIPE_TEST_DATA").map(PathBuf::from) else {
+        #[expect(clippy::print_stdout, reason = "a skipped test says so")]
+        {
+            println!("skipped: QPIPE_TEST_DATA is not set");
+        }
+        return;
+    };
+    let env = TestEnv::new();
+    let sources =
+        [("model", "hf/stories260K"), ("arc", "arc_easy"), ("hellaswag", "hellaswag"), ("mmlu", "mmlu")];
+    let mut settings: Vec<String> =
+        sources.iter().map(|(name, path)| format!("{name}={}", data.join(path).display())).collect();
+    settings.push("limit=2".to_owned());
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    run(&env, "recovery.yaml", &settings);
+
+    let report = fs::read_to_string(env.path("results/recovery/report.md")).unwrap();
+    for part in [
+        "# Accuracy recovery",
+        "## Goal",
+        "## Hardware",
+        "## Base Model",
+        "## Quantized Model",
+        "## Quantization Scheme",
+        "## Accuracy Results for Base Model",
+        "## Accuracy Results for Compressed Model",
+        "## Recovery of int8-dynamic",
+        "## Observation",
+    ] {
+        assert!(report.contains(part), "{part} is missing");
+    }
+    // Both tables have all rows of the published ones but IFEval's; the arrows are those of lm-eval 0.4.11.
+    let lines = |start: &str| report.lines().filter(|line| line.starts_with(start)).count();
+    assert_eq!((lines("|  - "), lines("| - ")), (2 * 57, 2 * (4 + 4)));
+    assert_eq!(lines("|mmlu "), 2 * 2);
+    assert!(report.contains("|arc_easy                               |      1|none  |     0|acc     |↑  |"));
+    for task in ["| arc_easy |", "| hellaswag |", "| mmlu |"] {
+        assert_eq!(lines(task), 1, "{task}");
+    }
+    for instance in ["scores[base]", "scores[int8]"] {
+        let folder = env.path("results/recovery/lm_eval").join(instance);
+        let names: Vec<String> = fs::read_dir(&folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        assert_eq!(names.len(), 60, "59 tasks and the results");
+        let results = names.iter().find(|name| name.starts_with("results_")).unwrap();
+        let results: Value =
+            serde_json::from_str(&fs::read_to_string(folder.join(results)).unwrap()).unwrap();
+        assert_eq!(results["n-samples"]["mmlu_anatomy"]["effective"], 2);
+        assert!(results["results"]["mmlu"]["acc_stderr,none"].is_number());
+    }
 }

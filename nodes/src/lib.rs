@@ -3,6 +3,7 @@
 //! * [`kinds`]: what a pipeline file can say. One file per node kind: its typed parameters, its input
 //!   ports, its version. [`KINDS`] is the table of all of them.
 //! * [`protocol`]: the JSON lines between `qpipe` and `qpipe-worker`.
+//! * [`tasks`]: the tasks that an evaluation can name.
 //! * [`results`]: the files inside an evaluation or a benchmark artifact, which the worker writes and
 //!   the report reads.
 //!
@@ -16,6 +17,7 @@ pub mod protocol;
 pub mod resources;
 pub mod results;
 pub mod scheme;
+pub mod tasks;
 
 pub use artifact::Artifact;
 pub use kind::{Arity, Host, Kind, KindSpec, ParamError, Parsed, Port, Reading, Sensitivity, Target};

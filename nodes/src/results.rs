@@ -74,6 +74,62 @@ pub struct TaskResult {
     pub bos: Bos,
     /// Tokens that went through the model, padding excluded.
     pub tokens: u64,
+    /// What lm-eval's tables and files say, of its tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub harness: Option<HarnessResult>,
+}
+
+/// A task's figures as lm-eval has them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HarnessResult {
+    /// What tables call the task, if not by its name.
+    pub alias: Option<String>,
+    /// The task's version.
+    pub version: f64,
+    /// Examples before each question.
+    pub num_fewshot: u32,
+    /// Questions that the data has, of which [`TaskResult::n`] were asked.
+    pub of: u64,
+    /// By metric, sorted by name.
+    pub metrics: Vec<MetricResult>,
+}
+
+/// One metric of a task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MetricResult {
+    /// `acc`, `acc_norm`.
+    pub name: String,
+    /// Its value over all questions.
+    pub value: f64,
+    /// Its standard error; `None`: there is none, as of a single question.
+    pub stderr: Option<f64>,
+    /// Whether more is better.
+    pub higher_is_better: bool,
+}
+
+/// One question of a task of lm-eval's: a line of `TASK.jsonl`, in the order of the data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// The question's row in the data, from 0.
+    pub doc_id: u64,
+    /// The row, as the task prepared it.
+    pub doc: Value,
+    /// What the task's target template makes of the row.
+    pub target: String,
+    /// What stands before the continuations: one for all, or one each.
+    pub contexts: Vec<String>,
+    /// What was scored.
+    pub continuations: Vec<String>,
+    /// Log-probabilities (natural logarithm) of the continuations.
+    pub scores: Vec<f64>,
+    /// Whether each continuation is the likeliest, token by token.
+    pub greedy: Vec<bool>,
+    /// Index of the choice that counts as the answer.
+    pub pred: u32,
+    /// Indices of the right choices.
+    pub gold: Vec<u32>,
+    /// The question's figures, by metric.
+    pub metrics: BTreeMap<String, f64>,
 }
 
 /// `benchmark.json`: the published study's metrics and what they were measured on.

@@ -23,6 +23,9 @@ const MODEL_FILES: &[&str] = &[
 /// Files of an adapter besides those whose name begins with `adapter_`.
 const ADAPTER_FILES: &[&str] = &["adapter_config.json", "adapter_model.safetensors"];
 
+/// Of files of rows.
+const DATA_EXTENSIONS: &[&str] = &["jsonl", "json", "csv", "tsv", "parquet"];
+
 /// Descriptions that the `datasets` library leaves beside data.
 const DATA_DESCRIPTIONS: &[&str] =
     &["dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"];
@@ -38,18 +41,20 @@ pub fn wanted_model_file(path: &str) -> bool {
     weights || chat_templates || MODEL_FILES.contains(&path)
 }
 
+/// Whether `path` is data: a table or rows of JSON, in no hidden folder.
+pub fn wanted_data_file(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let is_hidden = path.split('/').any(|part| part.starts_with('.'));
+    let is_data = name.rsplit_once('.').is_some_and(|(_, extension)| DATA_EXTENSIONS.contains(&extension));
+    is_data && !is_hidden && !DATA_DESCRIPTIONS.contains(&name)
+}
+
 /// Whether `path` belongs to an `artifact` of a kind that can be downloaded.
 pub fn wanted_file(artifact: Artifact, path: &str) -> bool {
     match artifact {
         Artifact::Model => wanted_model_file(path),
         Artifact::Adapter => ADAPTER_FILES.contains(&path),
-        Artifact::Data => {
-            let name = path.rsplit('/').next().unwrap_or(path);
-            let hidden = path.split('/').any(|part| part.starts_with('.'));
-            (name.ends_with(".jsonl") || name.ends_with(".json"))
-                && !hidden
-                && !DATA_DESCRIPTIONS.contains(&name)
-        }
+        Artifact::Data => wanted_data_file(path),
         Artifact::Statistics | Artifact::Evaluation | Artifact::Benchmark | Artifact::Report => false,
     }
 }
@@ -59,7 +64,7 @@ pub(super) fn description(artifact: Artifact) -> &'static str {
     match artifact {
         Artifact::Model => "model*.safetensors with a config.json",
         Artifact::Adapter => "adapter_config.json with an adapter_model.safetensors",
-        Artifact::Data => ".jsonl or .json files",
+        Artifact::Data => ".jsonl, .json, .csv, .tsv or .parquet files",
         Artifact::Statistics | Artifact::Evaluation | Artifact::Benchmark | Artifact::Report => {
             "artifact that can be downloaded"
         }
@@ -113,7 +118,7 @@ mod tests {
         for path in ["train.jsonl", "data/test.jsonl", "train.json"] {
             assert!(wanted_file(Artifact::Data, path), "{path}");
         }
-        for path in ["README.md", ".cache/x.jsonl", "dataset_infos.json", "data/train.parquet"] {
+        for path in ["README.md", ".cache/x.jsonl", "dataset_infos.json", "data/train.arrow"] {
             assert!(!wanted_file(Artifact::Data, path), "{path}");
         }
     }

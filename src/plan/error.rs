@@ -76,7 +76,7 @@ impl PlanError {
         match self {
             Self::Missing { .. } => Some("Paths are relative to the file that names them.".to_owned()),
             Self::Unsuitable { .. } => Some(
-                "A model is a Hugging Face checkpoint folder (config.json, safetensors, tokenizer.json); an adapter a folder of peft's; data a .jsonl file or a folder of them.".to_owned(),
+                "A model is a Hugging Face checkpoint folder (config.json, safetensors, tokenizer.json); an adapter a folder of peft's; data a file of rows (.jsonl, .json, .csv, .tsv, .parquet) or a folder of them.".to_owned(),
             ),
             Self::Store(error) => error.help().map(str::to_owned),
             Self::DuplicateRow { .. } => Some("Give the models different labels.".to_owned()),

@@ -7,7 +7,7 @@ use qpipe_nodes::Artifact;
 use qpipe_nodes::kinds::{Download, Source};
 
 use super::error::PlanError;
-use crate::fetch::{Lock, Pin, wanted_model_file};
+use crate::fetch::{Lock, Pin, wanted_data_file, wanted_model_file};
 
 /// A source as far as it is known without the network.
 #[derive(Clone, Debug)]
@@ -98,7 +98,7 @@ pub fn local_tree(path: &Path, artifact: Artifact, stat: &StatCache) -> Result<T
     match artifact {
         // An artifact that is one file has no name: paths are in no key, and no filter applies.
         Artifact::Data => {
-            listing(path, "data files (.jsonl)", &|name| name.ends_with(".jsonl") && !hidden(name), stat)
+            listing(path, "data files (.jsonl, .json, .csv, .tsv, .parquet)", &wanted_data_file, stat)
         }
         _ if path.is_file() => Err(PlanError::Unsuitable {
             path: path.to_owned(),
@@ -125,10 +125,6 @@ pub fn local_tree(path: &Path, artifact: Artifact, stat: &StatCache) -> Result<T
 
 fn wanted_adapter_file(name: &str) -> bool {
     name.starts_with("adapter_")
-}
-
-fn hidden(name: &str) -> bool {
-    name.split('/').any(|part| part.starts_with('.'))
 }
 
 fn demand(path: &Path, tree: &Tree, name: &str) -> Result<(), PlanError> {

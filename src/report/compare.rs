@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use qpipe_nodes::results::Answer;
 
 use super::comparison::{Against, Comparison, Difference, Row};
-use super::load::{Evaluated, read_benchmark};
+use super::load::{Evaluated, EvaluatedTask, read_benchmark};
 use super::statistics::{Discordant, holm, kl_divergence, wilson};
+use super::tasks::{Recovered, TaskFigures, compared_as};
 use super::{ReportError, format};
 
 /// The artifacts that one row is made from.
@@ -40,6 +41,10 @@ pub fn compare(rows: &[RowInput], title: &str) -> Result<Comparison, ReportError
             _ => None,
         };
         let n = own.task.n;
+        let theirs = match &against {
+            Some(Against::Paired { baseline, .. }) => Some(&evaluated[*baseline]),
+            Some(Against::Unpaired { .. }) | None => None,
+        };
         compared.push(Row {
             label: input.label.clone(),
             n,
@@ -52,12 +57,53 @@ pub fn compare(rows: &[RowInput], title: &str) -> Result<Comparison, ReportError
             device: own.evaluation.device.clone(),
             scheme: own.evaluation.scheme.clone(),
             quantization: own.evaluation.quantization.clone(),
+            tasks: own.tasks.iter().map(figures).collect(),
+            recovered: theirs.map(|theirs| recovered(own, theirs)).unwrap_or_default(),
             benchmark: input.benchmark.as_deref().map(read_benchmark).transpose()?,
             against,
         });
     }
     correct_for_many(&mut compared);
-    Ok(Comparison { title: title.to_owned(), rows: compared })
+    Ok(Comparison { title: title.to_owned(), rows: compared, ..Comparison::default() })
+}
+
+fn figures(task: &EvaluatedTask) -> TaskFigures {
+    TaskFigures {
+        name: task.name.clone(),
+        n: task.result.n,
+        correct: task.result.correct,
+        figures: task.figures.clone(),
+    }
+}
+
+/// The tasks of `own` against those of `theirs`, as far as both answered the same questions.
+fn recovered(own: &Evaluated, theirs: &Evaluated) -> Vec<Recovered> {
+    let names: Vec<&str> = own.tasks.iter().map(|task| task.name.as_str()).collect();
+    let answers = |evaluated: &Evaluated, members: &[&str]| -> Vec<Answer> {
+        let tasks = evaluated.tasks.iter().filter(|task| members.contains(&task.name.as_str()));
+        tasks.flat_map(|task| task.answers.clone()).collect()
+    };
+    let accuracy = |answers: &[Answer]| {
+        answers.iter().filter(|answer| answer.correct).count() as f64 / answers.len().max(1) as f64
+    };
+    let line = |(name, members): (&str, Vec<&str>)| {
+        let (before, after) = (answers(theirs, &members), answers(own, &members));
+        let is_same = before.len() == after.len() && before.iter().zip(&after).all(same_question);
+        is_same.then(|| Recovered {
+            name: name.to_owned(),
+            before: accuracy(&before),
+            after: accuracy(&after),
+            difference: question_by_question(&before, &after),
+        })
+    };
+    compared_as(&names).into_iter().filter_map(line).collect()
+}
+
+/// Whether two answers are to one question, as far as they tell.
+fn same_question((a, b): (&Answer, &Answer)) -> bool {
+    // Of several right choices, the one that was given is named.
+    let is_gold_same = a.gold == b.gold || (a.correct || b.correct);
+    a.doc_id == b.doc_id && a.scores.len() == b.scores.len() && is_gold_same
 }
 
 fn pair(baseline: usize, theirs: &Evaluated, own: &Evaluated) -> Against {
@@ -76,9 +122,6 @@ fn difference_in_kind(theirs: &Evaluated, own: &Evaluated) -> Option<String> {
             format::count(theirs.task.n)
         ));
     }
-    let same_question = |(a, b): (&Answer, &Answer)| {
-        a.doc_id == b.doc_id && a.gold == b.gold && a.scores.len() == b.scores.len()
-    };
     if !theirs.answers.iter().zip(&own.answers).all(same_question) {
         return Some("they answered different questions".to_owned());
     }
@@ -116,8 +159,14 @@ fn question_by_question(baseline: &[Answer], variant: &[Answer]) -> Difference {
     }
 }
 
-/// Sets `holm_p` of every difference from the `mcnemar_p` of all of them.
+/// Sets `holm_p` of every difference from the `mcnemar_p` of all of them: of the rows, and of the tasks of all rows.
 fn correct_for_many(rows: &mut [Row]) {
+    let recovered = rows.iter_mut().flat_map(|row| &mut row.recovered);
+    let mut of_tasks: Vec<&mut Difference> = recovered.map(|task| &mut task.difference).collect();
+    let p: Vec<f64> = of_tasks.iter().map(|difference| difference.mcnemar_p).collect();
+    for (difference, adjusted) in of_tasks.iter_mut().zip(holm(&p)) {
+        difference.holm_p = adjusted;
+    }
     let mut differences: Vec<&mut Difference> = rows
         .iter_mut()
         .filter_map(|row| match row.against.as_mut()? {

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
-use qpipe_nodes::kinds::{Bos, Candidates};
+use qpipe_nodes::kinds::{Bos, Candidates, Document};
 use qpipe_nodes::results::{BenchmarkResult, Quantization};
 use serde::{Deserialize, Serialize};
 
 use super::ReportError;
+use super::lm_eval::TableVersion;
 use super::statistics::Interval;
+use super::tasks::{Recovered, TaskFigures};
 
 /// Name of the one file in a report artifact.
 pub const REPORT_FILE: &str = "report.json";
@@ -16,10 +18,16 @@ pub const REPORT_FILE: &str = "report.json";
 pub const SIGNIFICANCE: f64 = 0.05;
 
 /// Rows and how they compare. Refers to rows by index, never by name: names are in no key.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     /// The heading; empty where the report node has none, and the pipeline's name stands in its place.
     pub title: String,
+    /// The document that is written.
+    #[serde(default)]
+    pub document: Document,
+    /// Whose layout lm-eval's tables have.
+    #[serde(default)]
+    pub table: TableVersion,
     /// In the order of the inputs.
     pub rows: Vec<Row>,
 }
@@ -50,6 +58,12 @@ pub struct Row {
     /// How the model was quantized, if qpipe did it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantization: Option<Quantization>,
+    /// lm-eval's tasks, sorted by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<TaskFigures>,
+    /// These against the baseline's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recovered: Vec<Recovered>,
     /// Speed and memory.
     pub benchmark: Option<BenchmarkResult>,
     /// How it compares with its baseline.
@@ -151,7 +165,7 @@ impl Comparison {
                 ..row.clone()
             })
             .collect();
-        Self { title: self.title.clone(), rows }
+        Self { title: self.title.clone(), rows, ..*self }
     }
 
     /// The text of [`REPORT_FILE`]: the same bytes for the same comparison.

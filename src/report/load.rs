@@ -4,18 +4,30 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use qpipe_nodes::results::{
-    Answer, BENCHMARK_FILE, BenchmarkResult, EVALUATION_FILE, Evaluation, TaskResult,
+    Answer, BENCHMARK_FILE, BenchmarkResult, EVALUATION_FILE, Evaluation, HarnessResult, Sample, TaskResult,
 };
+use serde::de::DeserializeOwned;
 
 use super::ReportError;
 
-/// The task whose answers are compared.
+/// The task of the published eleven-variant study.
 pub(super) const TASK: &str = "mcqa";
 
 /// An evaluation artifact in memory.
 pub(super) struct Evaluated {
     pub(super) evaluation: Evaluation,
+    /// What the row's accuracy is of: the four-choice questions, else the questions of all tasks.
     pub(super) task: TaskResult,
+    pub(super) answers: Vec<Answer>,
+    /// lm-eval's tasks, sorted by name, with their answers.
+    pub(super) tasks: Vec<EvaluatedTask>,
+}
+
+/// A task of lm-eval's in memory.
+pub(super) struct EvaluatedTask {
+    pub(super) name: String,
+    pub(super) result: TaskResult,
+    pub(super) figures: HarnessResult,
     pub(super) answers: Vec<Answer>,
 }
 
@@ -26,41 +38,93 @@ impl Evaluated {
         let text = fs_err::read_to_string(&summary)?;
         let mut evaluation: Evaluation =
             serde_json::from_str(&text).map_err(|error| ReportError::malformed(&summary, 1, &error))?;
-        let Some(task) = evaluation.tasks.remove(TASK) else {
-            return Err(ReportError::NoTask { path: summary, task: TASK });
-        };
-        let path = folder.join(format!("{TASK}.jsonl"));
-        let answers = read_answers(&path)?;
-        let correct = answers.iter().filter(|answer| answer.correct).count() as u64;
-        if (answers.len() as u64, correct) != (task.n, task.correct) {
-            let message = format!(
-                "{correct} of {} answers are right, but {EVALUATION_FILE} says {} of {}",
-                answers.len(),
-                task.correct,
-                task.n
-            );
-            return Err(ReportError::Inconsistent { path, message });
+        let mut tasks = Vec::new();
+        for (name, result) in std::mem::take(&mut evaluation.tasks) {
+            let path = folder.join(format!("{name}.jsonl"));
+            match result.harness.clone() {
+                Some(figures) => {
+                    let answers = read_lines::<Sample>(&path)?.into_iter().map(answer).collect::<Vec<_>>();
+                    check_counts(&path, &result, &answers)?;
+                    tasks.push(EvaluatedTask { name, result, figures, answers });
+                }
+                None => {
+                    evaluation.tasks.insert(name, result);
+                }
+            }
         }
-        Ok(Self { evaluation, task, answers })
+        let (task, answers) = match evaluation.tasks.remove(TASK) {
+            Some(task) => {
+                let path = folder.join(format!("{TASK}.jsonl"));
+                let answers = read_answers(&path)?;
+                check_counts(&path, &task, &answers)?;
+                (task, answers)
+            }
+            None => together(&tasks).ok_or(ReportError::NoTask { path: summary, task: TASK })?,
+        };
+        Ok(Self { evaluation, task, answers, tasks })
     }
 }
 
-fn read_answers(path: &Path) -> Result<Vec<Answer>, ReportError> {
-    let mut answers = Vec::new();
+/// All tasks as one. `None`: there is none.
+fn together(tasks: &[EvaluatedTask]) -> Option<(TaskResult, Vec<Answer>)> {
+    let first = tasks.first()?;
+    let sum = |count: fn(&TaskResult) -> u64| tasks.iter().map(|task| count(&task.result)).sum::<u64>();
+    let (n, correct) = (sum(|task| task.n), sum(|task| task.correct));
+    let result = TaskResult {
+        n,
+        correct,
+        accuracy: correct as f64 / n as f64,
+        tokens: sum(|task| task.tokens),
+        harness: None,
+        ..first.result.clone()
+    };
+    Some((result, tasks.iter().flat_map(|task| task.answers.clone()).collect()))
+}
+
+/// A question of lm-eval's as one with a single right choice, which is all that comparing needs.
+fn answer(sample: Sample) -> Answer {
+    let correct = sample.gold.contains(&sample.pred);
+    let gold = if correct { sample.pred } else { sample.gold.first().copied().unwrap_or(u32::MAX) };
+    Answer { doc_id: sample.doc_id, scores: sample.scores, pred: sample.pred, gold, correct }
+}
+
+fn check_counts(path: &Path, task: &TaskResult, answers: &[Answer]) -> Result<(), ReportError> {
+    let correct = answers.iter().filter(|answer| answer.correct).count() as u64;
+    if (answers.len() as u64, correct) == (task.n, task.correct) {
+        return Ok(());
+    }
+    let message = format!(
+        "{correct} of {} answers are right, but {EVALUATION_FILE} says {} of {}",
+        answers.len(),
+        task.correct,
+        task.n
+    );
+    Err(ReportError::Inconsistent { path: path.to_owned(), message })
+}
+
+fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, ReportError> {
+    let mut rows = Vec::new();
     for (index, line) in BufReader::new(fs_err::File::open(path)?).lines().enumerate() {
         let line = line?;
-        if line.trim().is_empty() {
-            continue;
+        if !line.trim().is_empty() {
+            rows.push(
+                serde_json::from_str(&line)
+                    .map_err(|error| ReportError::malformed(path, index + 1, &error))?,
+            );
         }
-        let answer: Answer =
-            serde_json::from_str(&line).map_err(|error| ReportError::malformed(path, index + 1, &error))?;
+    }
+    Ok(rows)
+}
+
+fn read_answers(path: &Path) -> Result<Vec<Answer>, ReportError> {
+    let answers: Vec<Answer> = read_lines(path)?;
+    for (index, answer) in answers.iter().enumerate() {
         let choices = answer.scores.len();
         let message = if answer.pred as usize >= choices || answer.gold as usize >= choices {
             format!("a choice beyond the {choices} that were scored")
         } else if answer.correct != (answer.pred == answer.gold) {
             "`correct` contradicts `pred` and `gold`".to_owned()
         } else {
-            answers.push(answer);
             continue;
         };
         return Err(ReportError::Malformed { path: path.to_owned(), line: index + 1, column: 0, message });

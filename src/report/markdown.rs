@@ -1,14 +1,15 @@
 //! `report.md`: the comparison as a document.
 
 use super::comparison::Row;
+use super::lm_eval::TableVersion;
 use super::names::Named;
-use super::{describe, findings, format, table};
+use super::{describe, findings, format, recovery, table, tasks};
 
 /// Name of the file in `results/NAME/`.
 pub(super) const MARKDOWN_FILE: &str = "report.md";
 
 /// The document under `heading`.
-pub(super) fn render(named: &Named<'_>, heading: &str) -> String {
+pub(super) fn render(named: &Named<'_>, heading: &str, table_version: TableVersion) -> String {
     let mut sections = vec![format!("# {heading}"), data(named)];
     sections.extend(measuring(named));
     sections.push(table::markdown(named).trim_end().to_owned());
@@ -29,6 +30,7 @@ pub(super) fn render(named: &Named<'_>, heading: &str) -> String {
                 .to_owned(),
         );
     }
+    sections.extend(tasks_of(named, table_version));
     let quantized: Vec<String> = named
         .iter()
         .filter_map(|(name, row)| {
@@ -44,22 +46,50 @@ pub(super) fn render(named: &Named<'_>, heading: &str) -> String {
     text
 }
 
+/// lm-eval's tables, and what is left of each task.
+fn tasks_of(named: &Named<'_>, version: TableVersion) -> Vec<String> {
+    let mut sections = Vec::new();
+    for (name, row) in named.iter().filter(|(_, row)| !row.tasks.is_empty()) {
+        sections.extend([format!("## Tasks of {name}"), recovery::printed(row, version)]);
+        let recovered = tasks::recovery_table(row);
+        if !recovered.is_empty() {
+            sections.push(recovered);
+        }
+    }
+    sections
+}
+
 fn rows<'a>(named: &'a Named<'_>) -> impl Iterator<Item = &'a Row> {
     named.iter().map(|(_, row)| row)
 }
 
 /// What was asked, and how answers were taken.
 fn data(named: &Named<'_>) -> String {
+    let devices = || {
+        let dtype = describe::distinct(rows(named).map(|row| row.dtype.clone()));
+        let device = describe::distinct(rows(named).map(|row| row.device.clone()));
+        format!("computed in {dtype} on {device}")
+    };
+    if rows(named).all(|row| !row.tasks.is_empty()) {
+        let n = describe::distinct(rows(named).map(|row| format::count(row.n)));
+        let tasks = rows(named).map(|row| row.tasks.len()).max().unwrap_or(0) as u64;
+        return format!(
+            "{} answered {n} questions of {}, {}. The accuracy is that of all questions together; an answer is the choice \
+             with the highest summed log-probability.",
+            format::plural(named.iter().count() as u64, "model"),
+            format::plural(tasks, "task"),
+            devices(),
+        );
+    }
     let n = describe::distinct(rows(named).map(|row| format::count(row.n)));
     let candidates =
         describe::distinct(rows(named).map(|row| describe::candidates(row.candidates).to_owned()));
     let bos = describe::distinct(rows(named).map(|row| describe::bos(row.bos).to_owned()));
-    let dtype = describe::distinct(rows(named).map(|row| row.dtype.clone()));
-    let device = describe::distinct(rows(named).map(|row| row.device.clone()));
     format!(
         "{} answered {n} four-choice questions. An answer is the choice with the highest \
-         summed log-probability; {candidates} were scored, with {bos} before the prompt, computed in {dtype} on {device}.",
+         summed log-probability; {candidates} were scored, with {bos} before the prompt, {}.",
         format::plural(named.iter().count() as u64, "model"),
+        devices(),
     )
 }
 

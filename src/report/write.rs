@@ -4,15 +4,30 @@ use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
+use qpipe_nodes::kinds::Document;
 
 use super::ReportError;
 use super::comparison::Comparison;
+use super::harness_files::{self, HarnessAnswers};
 use super::markdown::{self, MARKDOWN_FILE};
 use super::names::{Named, RowName};
+use super::recovery;
 use super::results_json::{RESULTS_FILE, Results};
 
 /// Name of the folder of answers in `results/NAME/`.
 pub const SAMPLES_FOLDER: &str = "samples";
+
+/// Name of the folder of lm-eval's files.
+const HARNESS_FOLDER: &str = "lm_eval";
+
+/// Where the answers of a row are.
+#[derive(Clone, Debug, Default)]
+pub struct RowAnswers {
+    /// Those to four-choice questions, which are copied as they are.
+    pub samples: Option<PathBuf>,
+    /// Those to the questions of lm-eval's tasks.
+    pub harness: HarnessAnswers,
+}
 
 /// What [`write()`] did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,48 +43,63 @@ impl Written {
     }
 }
 
-/// Writes `results.json`, `report.md` and `samples/INSTANCE.jsonl` into the folder `out`. `names` and
-/// `samples` (the files of answers) are in the order of the rows. The document's heading is the comparison's title, else the folder's name.
+/// Writes `results.json`, `report.md`, `samples/INSTANCE.jsonl` and `lm_eval/INSTANCE/` into the folder `out`. `names` and
+/// `answers` are in the order of the rows. The document's heading is the comparison's title, else the folder's name.
 ///
-/// Only what is missing or differs is written; each file appears whole or not at all. Answers of rows that are no
-/// longer there are removed.
+/// Only what is missing or differs is written, all of it beside its place first: a full disk leaves the former files
+/// as they were. Answers of rows that are no longer there are removed.
 ///
 /// # Errors
-/// [`ReportError::Names`] when `names` or `samples` are not the comparison's rows; I/O errors with the path.
+/// [`ReportError::Names`] when `names` or `answers` are not the comparison's rows; I/O errors with the path.
 pub fn write(
     comparison: &Comparison,
     names: &[RowName],
-    samples: &[PathBuf],
+    answers: &[RowAnswers],
     out: &Path,
 ) -> Result<Written, ReportError> {
     let rows = comparison.rows.len();
-    if names.len() != rows || samples.len() != rows {
-        return Err(ReportError::Names { names: names.len(), samples: samples.len(), rows });
+    if names.len() != rows || answers.len() != rows {
+        return Err(ReportError::Names { names: names.len(), samples: answers.len(), rows });
     }
     let named = Named::new(comparison, names);
-    let mut written = Written::default();
+    let mut prepared = Vec::new();
     let folder = out.join(SAMPLES_FOLDER);
     fs::create_dir_all(&folder)?;
-    for (name, source) in names.iter().zip(samples) {
+    for (name, answers) in names.iter().zip(answers) {
+        let Some(source) = &answers.samples else { continue };
         let path = folder.join(sample_file(&name.instance));
         if !same_content(source, &path)? {
-            replace(&path, &mut fs::File::open(source)?)?;
-            written.files.push(path);
+            prepared.push(Prepared::new(path, &mut fs::File::open(source)?)?);
         }
     }
-    remove_others(&folder, names)?;
+    for ((name, answers), row) in names.iter().zip(answers).zip(&comparison.rows) {
+        if row.tasks.is_empty() {
+            continue;
+        }
+        let folder = out.join(HARNESS_FOLDER).join(name.instance.replace('/', "%2F"));
+        fs::create_dir_all(&folder)?;
+        for (file, text) in harness_files::files(row, &name.row, &answers.harness)? {
+            let path = folder.join(file);
+            if !holds(&path, text.as_bytes())? {
+                prepared.push(Prepared::new(path, &mut text.as_bytes())?);
+            }
+        }
+    }
     let folder_name = out.file_name().map_or_else(|| "Report".into(), |name| name.to_string_lossy());
     let heading = if comparison.title.is_empty() { &folder_name } else { comparison.title.as_str() };
-    for (file, text) in
-        [(MARKDOWN_FILE, markdown::render(&named, heading)), (RESULTS_FILE, Results::new(&named).to_json()?)]
-    {
+    let document = match comparison.document {
+        Document::Table => markdown::render(&named, heading, comparison.table),
+        Document::Recovery => recovery::render(comparison, &named, heading),
+    };
+    for (file, text) in [(MARKDOWN_FILE, document), (RESULTS_FILE, Results::new(&named).to_json()?)] {
         let path = out.join(file);
         if !holds(&path, text.as_bytes())? {
-            replace(&path, &mut text.as_bytes())?;
-            written.files.push(path);
+            prepared.push(Prepared::new(path, &mut text.as_bytes())?);
         }
     }
-    Ok(written)
+    let files = prepared.into_iter().map(Prepared::put).collect::<Result<_, _>>()?;
+    remove_others(&folder, names)?;
+    Ok(Written { files })
 }
 
 /// The file name for an instance's answers. A matrix value may hold a separator, which must not open a folder.
@@ -98,21 +128,39 @@ fn same_content(source: &Path, copy: &Path) -> io::Result<bool> {
     Ok(fs::read(source)? == fs::read(copy)?)
 }
 
-/// Puts `content` at `path` through a temporary file beside it.
-fn replace(path: &Path, content: &mut impl Read) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let named = |error: io::Error| {
-        io::Error::new(error.kind(), format!("failed to write `{}`: {error}", path.display()))
-    };
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".qpipe-")
-        .permissions(shared())
-        .tempfile_in(folder)
-        .map_err(named)?;
-    io::copy(content, temporary.as_file_mut()).map_err(named)?;
-    temporary.as_file_mut().flush().map_err(named)?;
-    temporary.persist(path).map_err(|error| named(error.error))?;
-    Ok(())
+/// A file that is written, and not yet in its place.
+struct Prepared {
+    path: PathBuf,
+    file: tempfile::NamedTempFile,
+}
+
+impl Prepared {
+    /// Writes `content` beside `path`.
+    fn new(path: PathBuf, content: &mut impl Read) -> io::Result<Self> {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let mut write = || -> io::Result<tempfile::NamedTempFile> {
+            let mut file =
+                tempfile::Builder::new().prefix(".qpipe-").permissions(shared()).tempfile_in(folder)?;
+            io::copy(content, file.as_file_mut())?;
+            file.as_file_mut().flush()?;
+            Ok(file)
+        };
+        let file = write().map_err(|error| failed(&path, &error))?;
+        Ok(Self { path, file })
+    }
+
+    /// Puts it there.
+    fn put(self) -> io::Result<PathBuf> {
+        let Self { path, file } = self;
+        match file.persist(&path) {
+            Ok(_) => Ok(path),
+            Err(error) => Err(failed(&path, &error.error)),
+        }
+    }
+}
+
+fn failed(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("failed to write `{}`: {error}", path.display()))
 }
 
 /// Removes answers of rows that the report no longer has: their names would mislead.

@@ -179,6 +179,6 @@ fn report(planner: &Planner<'_>, index: usize, known: &[Option<Arc<Known>>]) -> 
             })
         })
         .collect::<Result<Vec<_>, NodeFailure>>()?;
-    let report: Report = serde_json::from_value(instance.parsed.params.clone()).unwrap_or_default();
-    Ok(Work::Local(LocalWork::Report { title: report.title, rows: ordered }))
+    let parameters: Report = serde_json::from_value(instance.parsed.params.clone()).unwrap_or_default();
+    Ok(Work::Local(LocalWork::Report { parameters, rows: ordered }))
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use qpipe_cache::{Claim, Digest, Lookup, Tree};
-use qpipe_nodes::kinds::{Download, Source as Where};
+use qpipe_nodes::kinds::{Download, HarnessTable, Report, Source as Where};
 use qpipe_nodes::protocol::{Failure, OUT};
 use serde_json::Value;
 
@@ -18,6 +18,7 @@ use super::slot::patient_lookup;
 use crate::fetch::{self, Pin};
 use crate::pipeline::Instance;
 use crate::plan::{Known, content_manifest, lock_name};
+use crate::report::lm_eval::TableVersion;
 use crate::report::{self, RowInput};
 
 /// The file that a report artifact consists of.
@@ -36,8 +37,8 @@ pub(super) enum LocalWork {
     Fetch(Box<Remote>),
     /// Compares evaluations.
     Report {
-        /// The report's title, if it has one of its own.
-        title: Option<String>,
+        /// Its parameters.
+        parameters: Report,
         /// The rows in canonical order.
         rows: Vec<ReportRow>,
     },
@@ -99,7 +100,7 @@ pub(super) fn run(
             download(remote, &partial, &job.node, shared, tell)?;
             replace_folder(&partial, &out)?;
         }
-        LocalWork::Report { title, rows } => {
+        LocalWork::Report { parameters, rows } => {
             fs::create_dir_all(&out)?;
             let inputs = claim.staging().join("inputs");
             let place =
@@ -121,8 +122,14 @@ pub(super) fn run(
                     })
                 })
                 .collect::<Result<Vec<_>, NodeFailure>>()?;
-            let comparison = report::compare(&rows, title.as_deref().unwrap_or_default())
+            let title = parameters.title.as_deref().unwrap_or_default();
+            let mut comparison = report::compare(&rows, title)
                 .map_err(|error| NodeFailure::new(Failure::User, error.to_string(), None))?;
+            comparison.document = parameters.document;
+            comparison.table = match parameters.table {
+                HarnessTable::V0_4_11 => TableVersion::V0_4_11,
+                HarnessTable::V0_4_13 => TableVersion::V0_4_13,
+            };
             let mut text = serde_json::to_vec_pretty(&comparison)
                 .map_err(|error| NodeFailure::new(Failure::Deterministic, error.to_string(), None))?;
             text.push(b'\n');

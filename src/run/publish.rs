@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use qpipe_cache::Store;
 use qpipe_nodes::protocol::Failure;
@@ -9,7 +10,7 @@ use qpipe_nodes::protocol::Failure;
 use super::job::NodeFailure;
 use super::local::REPORT_FILE;
 use crate::plan::{Known, Planner, Row};
-use crate::report::{self, Comparison, RowName};
+use crate::report::{self, Comparison, RowAnswers, RowName};
 
 /// A report that stands in its folder.
 #[derive(Clone, Debug)]
@@ -78,8 +79,8 @@ fn publish_one(
     }
     let comparison = comparison.reordered(&places);
     let names: Vec<RowName> = rows.iter().map(|row| row_name(planner, row)).collect();
-    let samples: Vec<PathBuf> = rows.iter().map(|row| samples(planner.store, known, row)).collect();
-    let written = report::write(&comparison, &names, &samples, folder)
+    let answers: Vec<RowAnswers> = rows.iter().map(|row| answers(planner.store, known, row)).collect();
+    let written = report::write(&comparison, &names, &answers, folder)
         .map_err(|error| NodeFailure::new(Failure::Surroundings, error.to_string(), error.help()))?;
     Ok(Published {
         node: planner.pipeline.instances[index].id.clone(),
@@ -93,11 +94,26 @@ fn row_name(planner: &Planner<'_>, row: &Row) -> RowName {
     RowName { row: row.name.clone(), instance: planner.pipeline.instances[row.evaluation].id.clone() }
 }
 
-/// Where a row's answers are: a blob, whose name is its digest.
-fn samples(store: &Store, known: &[Option<Arc<Known>>], row: &Row) -> PathBuf {
-    let files = known[row.evaluation].as_ref().map(|k| &k.output.files);
-    files
-        .and_then(|files| files.iter().find(|(name, _)| name.ends_with(".jsonl")))
-        .map(|(_, entry)| store.blob_path(&entry.digest))
-        .unwrap_or_default()
+/// Where a row's answers are: in blobs, whose names are their digests.
+fn answers(store: &Store, known: &[Option<Arc<Known>>], row: &Row) -> RowAnswers {
+    let mut answers = RowAnswers::default();
+    let Some(known) = &known[row.evaluation] else { return answers };
+    for (name, entry) in &known.output.files {
+        let path = store.blob_path(&entry.digest);
+        match name.strip_suffix(".jsonl") {
+            Some("mcqa") => answers.samples = Some(path),
+            Some(task) => {
+                answers.harness.tasks.insert(task.to_owned(), path);
+            }
+            None => answers.harness.time = answers.harness.time.max(modified(&path)),
+        }
+    }
+    answers
+}
+
+/// When a blob was written, in seconds since 1970.
+fn modified(path: &Path) -> f64 {
+    let time = std::fs::metadata(path).and_then(|metadata| metadata.modified());
+    let since = time.ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    since.map_or(0.0, |since| since.as_secs_f64())
 }

@@ -165,6 +165,7 @@ fn write_artifact(action: &Action, seed: &str) {
                 candidates: Candidates::Letters,
                 bos: Bos::Never,
                 tokens: 1000,
+                harness: None,
             };
             let evaluation = Evaluation {
                 tasks: BTreeMap::from([("mcqa".to_owned(), result)]),

@@ -10,12 +10,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fs_err as fs;
-use qpipe_nodes::kinds::{Bos, Candidates};
+use qpipe_nodes::kinds::Candidates;
 use qpipe_nodes::protocol::{Action, Device, Event, Failure, Input};
 use qpipe_nodes::results::{Answer, BenchmarkResult, Evaluation};
 use qpipe_worker::actions::ACTIONS;
 use qpipe_worker::context::{Context, Events};
 use qpipe_worker::error::ActionError;
+use qpipe_worker::eval::rows::Data;
 use qpipe_worker::eval::sequences::Encoder;
 use qpipe_worker::eval::task::{Task, TaskOptions};
 use qpipe_worker::eval::{engine, mcqa, oracle};
@@ -123,17 +124,18 @@ fn the_shared_prompt_gives_the_scores_of_one_pass_a_candidate() {
     let bed = Bed::new(20);
     for (name, candidates) in [("letters", Candidates::Letters), ("text", Candidates::Text)] {
         let found = bed.evaluate(json!({"topic": "fruit", "candidates": name, "batch_tokens": 600}), name);
-        let options = TaskOptions { topic: "fruit", candidates, limit: None };
-        let documents = mcqa::Mcqa.documents(&bed.data(), &options).unwrap();
+        let options = TaskOptions { topic: "fruit", candidates, ..TaskOptions::default() };
+        let documents = mcqa::Mcqa.questions(&Data::open(&bed.data()).unwrap(), &options).unwrap().documents;
         let (checkpoint, tokenizer) = engine::open(&bed.model()).unwrap();
-        let encoder = Encoder::new(&tokenizer, Bos::Never, CONTEXT as i64).unwrap();
+        let encoder = Encoder::new(&tokenizer, mcqa::Mcqa.rules(), None, CONTEXT as i64).unwrap();
         let decoder = engine::load(&checkpoint, tch::Device::Cpu, None).unwrap();
         for (answer, document) in found.iter().zip(&documents) {
             let expected = oracle::score(&decoder, &encoder.encode(document).unwrap()).unwrap();
             for (found, expected) in answer.scores.iter().zip(expected) {
+                let expected = expected.log_probability;
                 assert!((found - expected).abs() < ROUNDING, "{name}: {found} instead of {expected}");
             }
-            assert_eq!(answer.correct, answer.pred == document.gold);
+            assert_eq!(answer.correct, [answer.pred] == *document.gold);
         }
     }
 }
@@ -180,7 +182,11 @@ fn a_damaged_unit_is_computed_again() {
     let units = bed.scratch("damaged/units");
     fs::create_dir_all(&units).unwrap();
     fs::write(units.join("mcqa-000000.jsonl"), "{\"doc_id\": 0, \"scores\": [").unwrap();
-    fs::write(units.join("mcqa-000001.jsonl"), "{\"doc_id\": 99, \"scores\": [0, 0, 0, 0]}\n").unwrap();
+    fs::write(
+        units.join("mcqa-000001.jsonl"),
+        "{\"doc_id\": 99, \"scores\": [0, 0, 0, 0], \"greedy\": []}\n",
+    )
+    .unwrap();
     assert_eq!(bed.evaluate(params, "damaged"), whole);
 }
 

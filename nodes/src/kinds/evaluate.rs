@@ -4,13 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Dtype;
+use crate::tasks::{self, TASKS};
 use crate::{Arity, Artifact, Kind, ParamError, Port};
-
-/// The tasks that `tasks:` can name.
-pub const TASKS: &[(&str, &str)] = &[(
-    "mcqa",
-    "four-choice questions: `question`, `choices` (four texts), `answer` (a letter, or an index from 0)",
-)];
 
 /// What is scored as the answer to a four-choice question.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -39,6 +34,9 @@ pub enum Bos {
 fn default_tasks() -> Vec<String> {
     vec!["mcqa".to_owned()]
 }
+fn default_seed() -> u64 {
+    1234
+}
 fn default_batch_tokens() -> u32 {
     4096
 }
@@ -47,7 +45,7 @@ fn default_batch_tokens() -> u32 {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Evaluate {
-    /// Names of tasks.
+    /// Names of tasks and groups of tasks.
     #[serde(default = "default_tasks")]
     pub tasks: Vec<String>,
     /// What is scored as the answer.
@@ -59,9 +57,19 @@ pub struct Evaluate {
     /// Only the first so many questions.
     #[serde(default)]
     pub limit: Option<u64>,
-    /// Whether a beginning-of-sequence token stands before the prompt.
+    /// Examples before each question of lm-eval's tasks. Default: none.
     #[serde(default)]
-    pub bos: Bos,
+    pub num_fewshot: Option<u32>,
+    /// Of the choice of examples. Default: lm-eval's 1234.
+    #[serde(default = "default_seed")]
+    pub seed: u64,
+    /// Prompts of lm-eval's tasks are written as conversations in the model's own format, examples as turns.
+    #[serde(default)]
+    pub chat_template: bool,
+    /// Whether a beginning-of-sequence token stands before the prompt. Default: never for `mcqa`, as the tokenizer does by
+    /// itself for lm-eval's tasks.
+    #[serde(default)]
+    pub bos: Option<Bos>,
     /// Tokens a batch, padding counted. Results do not depend on it beyond rounding, except those of LLM.int8()
     /// (`bnb-int8`), which decides for a whole batch what is an outlier.
     #[serde(default = "default_batch_tokens")]
@@ -73,7 +81,7 @@ pub struct Evaluate {
 
 impl Kind for Evaluate {
     const NAME: &'static str = "evaluate";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Scores a model on tasks and keeps every question's scores.";
     const PORTS: &'static [Port] = &[
         Port { name: "model", accepts: Artifact::Model, arity: Arity::One, summary: "The model to score." },
@@ -91,7 +99,7 @@ impl Kind for Evaluate {
             errors.push(ParamError::value("tasks", "names no task"));
         }
         for (index, task) in self.tasks.iter().enumerate() {
-            if !TASKS.iter().any(|(name, _)| name == task) {
+            if tasks::leaves(task).is_none() {
                 let names: Vec<&str> = TASKS.iter().map(|(name, _)| *name).collect();
                 let mut error = ParamError::value("tasks", format!("unknown task `{task}`"))
                     .help(format!("Known tasks: {}.", names.join(", ")));
@@ -107,6 +115,10 @@ impl Kind for Evaluate {
         }
         if self.batch_tokens == 0 {
             errors.push(ParamError::value("batch_tokens", "must be at least 1"));
+        }
+        if self.chat_template && self.tasks.iter().any(|task| task == "mcqa") {
+            errors
+                .push(ParamError::value("chat_template", "mcqa's prompts are the published study's: texts"));
         }
         if self.tasks.iter().any(|task| task == "mcqa") && self.topic.is_none() {
             errors.push(ParamError::missing("`topic` is missing: mcqa names it in the prompt's first line"));

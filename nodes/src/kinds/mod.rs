@@ -12,13 +12,13 @@ mod sft_merge;
 pub use benchmark::{Benchmark, Protocol};
 pub use calibrate::{Calibrate, Extent};
 pub use download::{Download, Dtype, Source};
-pub use evaluate::{Bos, Candidates, Evaluate, TASKS};
+pub use evaluate::{Bos, Candidates, Evaluate};
 pub use quantize::{
     ActivationScales, Alpha, Awq, AwqFormat, BnbInt8, BnbNf4, ColumnOrder, Convention, Gptq, GptqFormat,
     GptqProfile, GptqScheme, Int8Dynamic, IntegerScheme, METHODS, Method, Outside, Propagate, Quantize, Rtn,
     ScaleRule, Smoothquant, Storage, W4A8Format, WeightRounding,
 };
-pub use report::{Document, Report};
+pub use report::{Document, HarnessTable, Report};
 pub use sft::{LINEAR_NAMES, Lora, Sft};
 pub use sft_merge::SftMerge;
 

@@ -12,6 +12,20 @@ pub enum Document {
     /// One table, a row a model.
     #[default]
     Table,
+    /// How much of a base model's accuracy on lm-eval's tasks its quantized versions keep.
+    Recovery,
+}
+
+/// The version of lm-eval whose tables are printed. They differ in what stands in the rows of groups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum HarnessTable {
+    /// With the arrows that published tables have.
+    #[default]
+    #[serde(rename = "lm-eval-0.4.11")]
+    V0_4_11,
+    /// Without an arrow at the top of a group of groups.
+    #[serde(rename = "lm-eval-0.4.13")]
+    V0_4_13,
 }
 
 /// Compares evaluations and benchmarks and writes `results.json`, `report.md` and every question's scores.
@@ -21,6 +35,9 @@ pub struct Report {
     /// The document that is written.
     #[serde(default)]
     pub document: Document,
+    /// Whose layout lm-eval's tables have.
+    #[serde(default)]
+    pub table: HarnessTable,
     /// Its heading. Default: the pipeline's name.
     #[serde(default)]
     pub title: Option<String>,
@@ -28,7 +45,7 @@ pub struct Report {
 
 impl Kind for Report {
     const NAME: &'static str = "report";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Compares the variants and says which differences are real.";
     const PORTS: &'static [Port] = &[
         Port {

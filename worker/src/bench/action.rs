@@ -1,6 +1,6 @@
 //! The `benchmark` action.
 
-use qpipe_nodes::kinds::{Benchmark, Bos, Protocol};
+use qpipe_nodes::kinds::{Benchmark, Protocol};
 use qpipe_nodes::protocol::Level;
 use qpipe_nodes::results::{BENCHMARK_FILE, BenchmarkResult};
 use serde_json::Value;
@@ -10,6 +10,7 @@ use super::measure::{self, MIB, Measurement};
 use super::{hardware, sequential};
 use crate::context::{Context, Facts};
 use crate::error::ActionError;
+use crate::eval::rows::Data;
 use crate::eval::sequences::Encoder;
 use crate::eval::task::TaskOptions;
 use crate::eval::{Document, Task, engine, mcqa};
@@ -32,16 +33,16 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
         topic: &parameters.topic,
         candidates: parameters.candidates,
         limit: Some(u64::from(parameters.questions)),
+        ..TaskOptions::default()
     };
-    let documents = mcqa::Mcqa.documents(context.input("data")?, &options)?;
+    let documents = mcqa::Mcqa.questions(&Data::open(context.input("data")?)?, &options)?.documents;
     if documents.len() < parameters.questions as usize {
         let found = documents.len();
         let message = format!("the data has {found} questions, {} were asked for", parameters.questions);
         context.log(Level::Warn, message);
     }
     let (checkpoint, tokenizer) = engine::open(context.input("model")?)?;
-    // The study's rule.
-    let encoder = Encoder::new(&tokenizer, Bos::Never, checkpoint.config.max_positions)?;
+    let encoder = Encoder::new(&tokenizer, mcqa::Mcqa.rules(), None, checkpoint.config.max_positions)?;
     let decoder = engine::load(&checkpoint, context.device(), parameters.dtype)?;
     let bench = Bench {
         context,
@@ -105,7 +106,7 @@ impl Bench<'_> {
     }
 
     fn batched(&self) -> Result<Vec<Measurement>, ActionError> {
-        let batches = Batches::new(self.encoder, self.documents)?;
+        let batches = Batches::new(self.encoder, self.decoder, self.documents)?;
         let measure = |batch: &[usize]| batches.measure(self.decoder, &self.peak, self.documents, batch);
         if let Some(first) = batches.iter().next() {
             measure(first)?;

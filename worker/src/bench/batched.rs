@@ -6,6 +6,7 @@ use super::measure::Measurement;
 use crate::error::ActionError;
 use crate::eval::row::{self, Row};
 use crate::eval::sequences::{Encoder, Sequences};
+use crate::eval::task::Score;
 use crate::eval::{Document, engine};
 use crate::memory::PeakMemory;
 use crate::model::Decoder;
@@ -26,16 +27,20 @@ impl Batches {
     ///
     /// # Errors
     /// When a question cannot be tokenized.
-    pub fn new(encoder: &Encoder<'_>, documents: &[Document]) -> Result<Self, ActionError> {
+    pub fn new(
+        encoder: &Encoder<'_>,
+        decoder: &Decoder,
+        documents: &[Document],
+    ) -> Result<Self, ActionError> {
         let began = Instant::now();
         let sequences = encoder.encode_all(documents)?;
-        let rows: Vec<Row> = sequences.iter().map(Row::new).collect();
+        let rows = row::rows(&sequences, engine::cost(decoder.config()), BATCH_TOKENS);
         let batches = row::pack(&rows, BATCH_TOKENS);
         let seconds_a_question = began.elapsed().as_secs_f64() / documents.len() as f64;
         Ok(Self { sequences, rows, batches, seconds_a_question })
     }
 
-    /// The batches: indices of documents.
+    /// The batches: indices of rows.
     pub fn iter(&self) -> impl Iterator<Item = &[usize]> {
         self.batches.iter().map(Vec::as_slice)
     }
@@ -54,15 +59,13 @@ impl Batches {
         let rows: Vec<&Row> = batch.iter().map(|&index| &self.rows[index]).collect();
         peak.reset()?;
         let began = Instant::now();
-        let scores = engine::score(decoder, &rows)?;
-        let seconds = began.elapsed().as_secs_f64() / batch.len() as f64 + self.seconds_a_question;
+        let answers = engine::score(decoder, &rows)?;
+        let seconds = began.elapsed().as_secs_f64() / answers.len() as f64 + self.seconds_a_question;
         let peak_bytes = peak.peak_bytes()?;
-        for (&index, scores) in batch.iter().zip(&scores) {
-            documents[index].check_finite(scores)?;
-        }
-        Ok(batch
-            .iter()
-            .map(|&index| Measurement { seconds, tokens: self.sequences[index].tokens(), peak_bytes })
-            .collect())
+        let measurement = |(index, scores): (usize, Vec<Score>)| {
+            documents[index].check_finite(&scores)?;
+            Ok(Measurement { seconds, tokens: self.sequences[index].tokens(), peak_bytes })
+        };
+        answers.into_iter().map(measurement).collect()
     }
 }

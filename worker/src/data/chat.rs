@@ -66,6 +66,7 @@ pub struct Rendered {
 }
 
 /// A model's chat template.
+#[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
     marks: bool,
@@ -100,6 +101,12 @@ impl ChatTemplate {
     /// Writes `messages` as the model expects them.
     pub fn write(&self, messages: &[Value]) -> Result<String, ChatError> {
         let text = self.text(messages, false)?;
+        Ok(if self.marks { take_marks(&text).text } else { text })
+    }
+
+    /// Writes `messages` up to where the assistant's next turn begins.
+    pub fn prompt(&self, messages: &[Value]) -> Result<String, ChatError> {
+        let text = self.text(messages, true)?;
         Ok(if self.marks { take_marks(&text).text } else { text })
     }
 

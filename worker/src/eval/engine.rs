@@ -6,12 +6,11 @@ use qpipe_nodes::kinds::Dtype;
 use tch::{Device, Kind, Tensor};
 
 use super::error::EvalError;
-use super::row::{Row, SHARED};
-use crate::model::{Attention, Checkpoint, Decoder, LoadOptions, Tokenizer};
+use super::row::{Cost, Row};
+use super::task::Score;
+use crate::model::{Attention, Checkpoint, Config, Decoder, LoadOptions, Tokenizer};
 use crate::torch;
 
-/// The segment of padding: it attends to itself, so that no row of the attention is empty.
-const PADDING: i64 = -1;
 /// Logits that are held at one time, in bytes of float32.
 const LOGITS_BYTES: usize = 64 << 20;
 
@@ -35,58 +34,79 @@ pub fn open(folder: &Path) -> Result<(Checkpoint, Tokenizer), EvalError> {
     Ok((checkpoint, tokenizer))
 }
 
-/// The log-probabilities (natural logarithm, in float32) of the candidates of each row, in one forward pass.
-/// Only the predictions that are scored become logits.
+/// The answers to the requests of each row's documents, in one forward pass: for each document of each row its index and its
+/// scores. Log-probabilities are taken in float32; only the predictions that are scored become logits.
 ///
 /// # Errors
 /// When libtorch's answer has another shape than expected.
-pub fn score(decoder: &Decoder, rows: &[&Row]) -> Result<Vec<Vec<f64>>, EvalError> {
+pub fn score(decoder: &Decoder, rows: &[&Row]) -> Result<Vec<(usize, Vec<Score>)>, EvalError> {
     tch::no_grad(|| {
         let width = rows.iter().map(|row| row.len()).max().unwrap_or(0);
-        let hidden = forward(decoder, rows, width);
+        let hidden = forward(decoder, rows, width)?;
         let targets = Targets::new(rows, width);
-        let log_probabilities = targets.log_probabilities(decoder, &hidden)?;
-        let mut scores: Vec<Vec<f64>> = rows.iter().map(|row| vec![0.0; candidates(row)]).collect();
-        for (&(row, candidate), &value) in targets.owners.iter().zip(&log_probabilities) {
-            scores[row][candidate] += f64::from(value);
+        let predicted = targets.predicted(decoder, &hidden)?;
+        let certain = Score { log_probability: 0.0, is_greedy: true };
+        let documents = rows.iter().flat_map(|row| &row.documents);
+        let mut answers: Vec<(usize, Vec<Score>)> =
+            documents.map(|&(index, requests)| (index, vec![certain; requests])).collect();
+        for (&(document, request), token) in targets.owners.iter().zip(&predicted) {
+            let score = &mut answers[document].1[request];
+            score.log_probability += token.log_probability;
+            score.is_greedy &= token.is_greedy;
         }
-        Ok(scores)
+        Ok(answers)
     })
 }
 
-fn candidates(row: &Row) -> usize {
-    row.targets.last().map_or(0, |target| target.candidate + 1)
+/// What a token of a model costs, to lay out rows by.
+pub fn cost(config: &Config) -> Cost {
+    let (hidden, heads) = (config.hidden_size as f64, config.heads as f64);
+    let (queries, keys) = (heads * config.head_dim as f64, (config.kv_heads * config.head_dim) as f64);
+    let attention_layers = hidden * (2.0 * queries + 2.0 * keys);
+    let mlp = 3.0 * hidden * config.intermediate_size as f64;
+    // Two products a pair of tokens; they run at about half the speed of the linear layers'.
+    Cost { linear: attention_layers + mlp, attention: 2.0 * 2.0 * queries }
 }
 
 /// Hidden states [B * width, hidden] of the padded rows.
-fn forward(decoder: &Decoder, rows: &[&Row], width: usize) -> Tensor {
+fn forward(decoder: &Decoder, rows: &[&Row], width: usize) -> Result<Tensor, EvalError> {
     let device = decoder.device();
     let shape = [rows.len() as i64, width as i64];
-    let padded = |part: fn(&Row) -> &[i64], padding: i64| {
+    let padded = |part: fn(&Row) -> &[i64]| {
         let mut values = Vec::with_capacity(rows.len() * width);
         for row in rows {
             values.extend_from_slice(part(row));
-            values.resize(values.len() + width - row.len(), padding);
+            values.resize(values.len() + width - row.len(), 0);
         }
         Tensor::from_slice(&values).view(shape).to_device(device)
     };
-    let ids = padded(|row| &row.ids, 0);
-    let positions = padded(|row| &row.positions, 0);
+    let ids = padded(|row| &row.ids);
+    let positions = padded(|row| &row.positions);
     let attention = if rows.iter().all(|row| row.is_plain()) {
         Attention::Causal
     } else {
-        Attention::Mask(tree_mask(&padded(|row| &row.segments, PADDING)))
+        let mask = Tensor::from_slice(&visible(rows, width));
+        Attention::Mask(mask.view([shape[0], 1, shape[1], shape[1]]).to_device(device))
     };
     let hidden = decoder.hidden(&ids, &positions, &attention, None);
-    hidden.reshape([shape[0] * shape[1], -1])
+    Ok(hidden.f_reshape([shape[0] * shape[1], -1])?)
 }
 
-/// bool [B, 1, T, T] from segments i64 [B, T]: a token sees what is shared and its own segment, up to itself.
-fn tree_mask(segments: &Tensor) -> Tensor {
-    let keys = segments.unsqueeze(1);
-    let queries = segments.unsqueeze(2);
-    let visible = keys.eq(SHARED).logical_or(&keys.eq_tensor(&queries));
-    visible.tril(0).unsqueeze(1)
+/// Which tokens each token sees, bool [B, T, T]: its ancestors and itself. Padding sees itself, so that no row of the
+/// attention is empty.
+fn visible(rows: &[&Row], width: usize) -> Vec<bool> {
+    let mut mask = vec![false; rows.len() * width * width];
+    for (row, mask) in rows.iter().zip(mask.chunks_mut((width * width).max(1))) {
+        for place in 0..width {
+            if let Some(&parent) = row.parents.get(place)
+                && parent < place
+            {
+                mask.copy_within(parent * width..(parent + 1) * width, place * width);
+            }
+            mask[place * width + place] = true;
+        }
+    }
+    mask
 }
 
 /// The targets of a batch, gathered by the prediction that they are read from.
@@ -97,7 +117,7 @@ struct Targets {
     predictions: Vec<i64>,
     /// For each target: the token.
     ids: Vec<i64>,
-    /// For each target: row and candidate.
+    /// For each target: the document, counted over all rows, and its request.
     owners: Vec<(usize, usize)>,
 }
 
@@ -105,6 +125,7 @@ impl Targets {
     fn new(rows: &[&Row], width: usize) -> Self {
         let mut this =
             Self { places: Vec::new(), predictions: Vec::new(), ids: Vec::new(), owners: Vec::new() };
+        let mut documents = 0;
         for (index, row) in rows.iter().enumerate() {
             // Candidates share the prediction at the end of the prompt, and often no more.
             let mut seen: Vec<Option<i64>> = vec![None; row.len()];
@@ -115,57 +136,65 @@ impl Targets {
                 });
                 this.predictions.push(prediction);
                 this.ids.push(target.id);
-                this.owners.push((index, target.candidate));
+                this.owners.push((documents + target.document, target.request));
             }
+            documents += row.documents.len();
         }
         this
     }
 
-    /// The log-probability of each target. `hidden` is [B * width, hidden].
-    fn log_probabilities(&self, decoder: &Decoder, hidden: &Tensor) -> Result<Vec<f32>, EvalError> {
+    /// The score of each target by itself. `hidden` is [B * width, hidden].
+    fn predicted(&self, decoder: &Decoder, hidden: &Tensor) -> Result<Vec<Score>, EvalError> {
         let device = decoder.device();
         let row_bytes = decoder.config().vocab_size as usize * size_of::<f32>();
         let most = (LOGITS_BYTES / row_bytes).max(1);
-        let mut values = vec![0.0; self.ids.len()];
+        let mut scores = vec![Score { log_probability: 0.0, is_greedy: true }; self.ids.len()];
+        // Targets are in the order of the rows, not of the predictions: those of each prediction, together.
+        let mut order: Vec<usize> = (0..self.ids.len()).collect();
+        order.sort_by_key(|&target| self.predictions[target]);
+        let mut rest = order.as_slice();
         for (chunk, places) in self.places.chunks(most).enumerate() {
             let first = (chunk * most) as i64;
-            let range = first..first + places.len() as i64;
-            let here: Vec<usize> =
-                (0..self.ids.len()).filter(|&target| range.contains(&self.predictions[target])).collect();
-            let hidden = hidden.index_select(0, &Tensor::from_slice(places).to_device(device));
-            let all = decoder.logits(&hidden).log_softmax(-1, Kind::Float);
+            let end = first + places.len() as i64;
+            let here;
+            (here, rest) = rest.split_at(rest.partition_point(|&target| self.predictions[target] < end));
+            let hidden = hidden.f_index_select(0, &Tensor::from_slice(places).to_device(device))?;
+            let logits = decoder.logits(&hidden);
+            let likeliest = Vec::<i64>::try_from(logits.f_argmax(-1, false)?)?;
+            let all = logits.f_log_softmax(-1, Kind::Float)?;
             let predictions: Vec<i64> = here.iter().map(|&target| self.predictions[target] - first).collect();
             let ids: Vec<i64> = here.iter().map(|&target| self.ids[target]).collect();
-            let picked = all.index(&[
+            let picked = all.f_index(&[
                 Some(Tensor::from_slice(&predictions).to_device(device)),
                 Some(Tensor::from_slice(&ids).to_device(device)),
-            ]);
-            for (target, value) in here.into_iter().zip(Vec::<f32>::try_from(picked)?) {
-                values[target] = value;
+            ])?;
+            for ((&target, value), prediction) in
+                here.iter().zip(Vec::<f32>::try_from(picked)?).zip(predictions)
+            {
+                let is_greedy = likeliest[prediction as usize] == self.ids[target];
+                scores[target] = Score { log_probability: f64::from(value), is_greedy };
             }
         }
-        Ok(values)
+        Ok(scores)
     }
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_branch_sees_the_shared_part_and_itself() {
-        let mask = tree_mask(&Tensor::from_slice(&[0_i64, 0, 1, 1, 2, PADDING]).view([1, 6]));
-        assert_eq!(mask.size(), [1, 1, 6, 6]);
-        let rows = Vec::<Vec<f64>>::try_from(mask.to_kind(Kind::Double).squeeze()).unwrap();
+    fn a_token_sees_its_ancestors_and_itself() {
+        let row = Row { ids: vec![0; 5], parents: vec![0, 0, 1, 2, 1], ..Row::default() };
         let expected: [[u8; 6]; 6] = [
             [1, 0, 0, 0, 0, 0],
             [1, 1, 0, 0, 0, 0],
             [1, 1, 1, 0, 0, 0],
             [1, 1, 1, 1, 0, 0],
             [1, 1, 0, 0, 1, 0],
-            [1, 1, 0, 0, 0, 1],
+            [0, 0, 0, 0, 0, 1],
         ];
-        assert_eq!(rows, expected.map(|row| row.map(f64::from).to_vec()));
+        let found = visible(&[&row], 6);
+        assert_eq!(found, expected.concat().iter().map(|&cell| cell == 1).collect::<Vec<_>>());
     }
 }

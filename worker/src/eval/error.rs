@@ -36,6 +36,56 @@ pub enum EvalError {
         /// What the parser says, without its own position.
         problem: String,
     },
+    /// A table that cannot be read.
+    #[error("{place}: {problem}")]
+    Table {
+        /// Where.
+        place: Place,
+        /// What the reader says.
+        problem: String,
+    },
+    /// A row that a task's template or function cannot read.
+    #[error("{place}: {task}'s `{rule}`: {problem}")]
+    Rule {
+        /// Where.
+        place: Place,
+        /// The task.
+        task: String,
+        /// The rule, as lm-eval names it: `doc_to_text`.
+        rule: &'static str,
+        /// What is wrong, in words.
+        problem: String,
+    },
+    /// A task without a question in the data.
+    #[error("{}: no rows for task `{task}`{wanted}", path.display())]
+    NoRows {
+        /// The data.
+        path: PathBuf,
+        /// The task.
+        task: String,
+        /// Which were looked for.
+        wanted: String,
+    },
+    /// Fewer examples than asked for.
+    #[error("`num_fewshot: {asked}`, but task `{task}` has {found} rows to take examples from{hint}")]
+    Fewshot {
+        /// The task.
+        task: String,
+        /// Examples before each question.
+        asked: u32,
+        /// Rows of the split.
+        found: usize,
+        /// Which split was looked for.
+        hint: String,
+    },
+    /// A conversation that the model's chat template refuses.
+    #[error("{place}: {problem}")]
+    Chat {
+        /// Where.
+        place: Place,
+        /// What the template says.
+        problem: String,
+    },
     /// JSON, but no object.
     #[error("{place}: expected a JSON object, found {found}")]
     NotAnObject {
@@ -84,7 +134,7 @@ pub enum EvalError {
     #[error("{}: no questions", .0.display())]
     Empty(PathBuf),
     /// A folder without data.
-    #[error("{}: the folder has no .jsonl file", .0.display())]
+    #[error("{}: the folder has no data file (.jsonl, .json, .csv, .tsv, .parquet)", .0.display())]
     NoFiles(PathBuf),
     /// A prompt that the model has no positions for.
     #[error(
@@ -94,6 +144,18 @@ pub enum EvalError {
         /// Where.
         place: Place,
         /// Tokens of the prompt and the longest candidate.
+        tokens: usize,
+        /// The model's `max_position_embeddings`.
+        context: i64,
+    },
+    /// A continuation that the model has no positions for, whatever is cut from its context.
+    #[error("{place}: candidate {index} has {tokens} tokens, the model's context has {context}")]
+    LongContinuation {
+        /// Where.
+        place: Place,
+        /// Which, from 0.
+        index: usize,
+        /// Its tokens.
         tokens: usize,
         /// The model's `max_position_embeddings`.
         context: i64,

@@ -1,25 +1,46 @@
 //! Four-choice questions, prompted as in the published eleven-variant study.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use qpipe_nodes::kinds::Candidates;
+use qpipe_nodes::kinds::{Bos, Candidates};
 
 use super::error::EvalError;
 use super::questions::{self, LETTERS, Question};
-use super::task::{Document, Task, TaskOptions};
+use super::rows::Data;
+use super::task::{
+    Definition, Document, Judgement, Overlong, Questions, Request, Rules, Score, Task, TaskOptions,
+    first_highest,
+};
 
 /// The task `mcqa`.
 #[derive(Clone, Copy, Debug)]
 pub struct Mcqa;
 
 impl Task for Mcqa {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "mcqa"
     }
 
-    fn documents(&self, data: &Path, options: &TaskOptions<'_>) -> Result<Vec<Document>, EvalError> {
+    /// The published study's.
+    fn rules(&self) -> Rules {
+        Rules { bos: Bos::Never, overlong: Overlong::Refuse }
+    }
+
+    fn questions(&self, data: &Data, options: &TaskOptions<'_>) -> Result<Questions, EvalError> {
         let questions = questions::read(data, options.limit)?;
-        Ok(questions.into_iter().map(|question| document(question, options)).collect())
+        let of = questions.len() as u64;
+        let documents = questions.into_iter().map(|question| document(question, options)).collect();
+        Ok(Questions { documents, of })
+    }
+
+    fn judge(&self, _document: &Document, scores: &[Score]) -> Judgement {
+        let pred = first_highest(scores.iter().map(|score| score.log_probability));
+        Judgement { pred, metrics: BTreeMap::new() }
+    }
+
+    fn definition(&self, _options: &TaskOptions<'_>) -> Option<Definition> {
+        None
     }
 }
 
@@ -27,7 +48,7 @@ fn document(question: Question, options: &TaskOptions<'_>) -> Document {
     let topic = options.topic;
     let mut prompt =
         format!("The following are multiple choice questions about {topic}.\n\n{}\n", question.question);
-    let candidates = match options.candidates {
+    let candidates: Vec<String> = match options.candidates {
         Candidates::Letters => {
             for (letter, choice) in LETTERS.iter().zip(&question.choices) {
                 prompt.push_str(&format!("{letter}. {choice}\n"));
@@ -37,13 +58,20 @@ fn document(question: Question, options: &TaskOptions<'_>) -> Document {
         Candidates::Text => question.choices.iter().map(|choice| format!(" {choice}")).collect(),
     };
     prompt.push_str("Answer:");
-    Document { place: question.place, prompt, candidates, gold: question.answer }
+    let context: Arc<str> = prompt.into();
+    let request = |continuation| Request { context: Arc::clone(&context), continuation };
+    Document {
+        place: question.place,
+        requests: candidates.into_iter().map(request).collect(),
+        choices: question.choices.to_vec(),
+        gold: vec![question.answer],
+        source: None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
-    use std::sync::Arc;
 
     use super::*;
     use crate::eval::Place;
@@ -55,28 +83,32 @@ mod tests {
             choices: ["one", "two", "three", "four"].map(str::to_owned),
             answer: 3,
         };
-        document(question, &TaskOptions { topic: "sums", candidates, limit: None })
+        document(question, &TaskOptions { topic: "sums", candidates, ..TaskOptions::default() })
+    }
+
+    fn continuations(document: &Document) -> Vec<&str> {
+        document.requests.iter().map(|request| request.continuation.as_str()).collect()
     }
 
     #[test]
     fn letters_follow_a_prompt_that_lists_the_choices() {
         let document = example(Candidates::Letters);
         assert_eq!(
-            document.prompt,
+            &*document.requests[0].context,
             "The following are multiple choice questions about sums.\n\nTwo and two?\n\
              A. one\nB. two\nC. three\nD. four\nAnswer:"
         );
-        assert_eq!(document.candidates, [" A", " B", " C", " D"]);
-        assert_eq!(document.gold, 3);
+        assert_eq!(continuations(&document), [" A", " B", " C", " D"]);
+        assert_eq!(document.gold, [3]);
     }
 
     #[test]
     fn texts_follow_a_prompt_that_does_not_list_them() {
         let document = example(Candidates::Text);
         assert_eq!(
-            document.prompt,
+            &*document.requests[0].context,
             "The following are multiple choice questions about sums.\n\nTwo and two?\nAnswer:"
         );
-        assert_eq!(document.candidates, [" one", " two", " three", " four"]);
+        assert_eq!(continuations(&document), [" one", " two", " three", " four"]);
     }
 }

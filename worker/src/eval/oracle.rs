@@ -4,30 +4,35 @@
 use tch::{Kind, Tensor};
 
 use super::error::EvalError;
-use super::sequences::Sequences;
+use super::sequences::{Sequence, Sequences};
+use super::task::Score;
 use crate::model::{Attention, Decoder};
 
-/// The log-probabilities (natural logarithm, in float32) of the candidates of one question. Each pass takes the
-/// whole of prompt + candidate and computes the logits of all its tokens.
+/// The scores of one question's requests. Each pass takes the whole of context + continuation and computes the logits of
+/// all its tokens, the log-probabilities in float32.
 ///
 /// # Errors
 /// When libtorch's answer has another shape than expected.
-pub fn score(decoder: &Decoder, sequences: &Sequences) -> Result<Vec<f64>, EvalError> {
-    tch::no_grad(|| {
-        sequences.full.iter().map(|ids| candidate(decoder, ids, sequences.prompt_tokens)).collect()
-    })
+pub fn score(decoder: &Decoder, sequences: &Sequences) -> Result<Vec<Score>, EvalError> {
+    tch::no_grad(|| sequences.0.iter().map(|sequence| request(decoder, sequence)).collect())
 }
 
-fn candidate(decoder: &Decoder, ids: &[i64], prompt_tokens: usize) -> Result<f64, EvalError> {
+fn request(decoder: &Decoder, sequence: &Sequence) -> Result<Score, EvalError> {
     let device = decoder.device();
-    let length = ids.len() as i64;
-    let input = Tensor::from_slice(ids).to_device(device).unsqueeze(0);
+    // The last token is scored, never read.
+    let length = sequence.ids.len() as i64 - 1;
+    let ids = Tensor::from_slice(&sequence.ids).to_device(device).unsqueeze(0);
     let positions = Tensor::arange(length, (Kind::Int64, device)).unsqueeze(0);
-    let hidden = decoder.hidden(&input, &positions, &Attention::Causal, None);
+    let hidden = decoder.hidden(&ids.narrow(1, 0, length), &positions, &Attention::Causal, None);
     let logits = decoder.logits(&hidden).squeeze_dim(0);
-    let scored = length - prompt_tokens as i64;
-    let log_probabilities = logits.narrow(0, prompt_tokens as i64 - 1, scored).log_softmax(-1, Kind::Float);
-    let targets = input.narrow(1, prompt_tokens as i64, scored).view([scored, 1]);
-    let values = Vec::<f32>::try_from(log_probabilities.gather(1, &targets, false).view(-1))?;
-    Ok(values.into_iter().map(f64::from).sum())
+    let before = sequence.context as i64;
+    let scored = length + 1 - before;
+    let logits = logits.narrow(0, before - 1, scored);
+    let targets = ids.narrow(1, before, scored).view([scored]);
+    let log_probabilities = logits.log_softmax(-1, Kind::Float).gather(1, &targets.unsqueeze(1), false);
+    let values = Vec::<f32>::try_from(log_probabilities.view(-1))?;
+    Ok(Score {
+        log_probability: values.into_iter().map(f64::from).sum(),
+        is_greedy: logits.argmax(-1, false).equal(&targets),
+    })
 }

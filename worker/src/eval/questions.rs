@@ -1,12 +1,9 @@
-//! Four-choice questions from JSON lines.
+//! Four-choice questions from the rows of data files.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use fs_err as fs;
 use serde_json::Value;
 
 use super::error::EvalError;
+use super::rows::{self, Data, DataRow, described};
 use super::task::Place;
 
 /// Choices a question has.
@@ -27,69 +24,27 @@ pub struct Question {
     pub answer: u32,
 }
 
-/// Reads the questions of a file, or of all .jsonl files in a folder and its subfolders in the order of their
-/// paths: at most `limit`, at least one. Lines after the limit are not looked at.
+/// Reads the questions of a file, or of all data files in a folder and its subfolders in the order of their
+/// paths: at most `limit`, at least one. Rows after the limit are not looked at.
 ///
 /// # Errors
-/// When a file cannot be read, a line is no question, or there is none.
-pub fn read(data: &Path, limit: Option<u64>) -> Result<Vec<Question>, EvalError> {
+/// When a file cannot be read, a row is no question, or there is none.
+pub fn read(data: &Data, limit: Option<u64>) -> Result<Vec<Question>, EvalError> {
     let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
     let mut questions = Vec::new();
-    for file in files(data)? {
-        read_file(file, limit, &mut questions)?;
-    }
-    if questions.is_empty() { Err(EvalError::Empty(data.to_owned())) } else { Ok(questions) }
-}
-
-fn files(data: &Path) -> Result<Vec<PathBuf>, EvalError> {
-    if !fs::metadata(data)?.is_dir() {
-        return Ok(vec![data.to_owned()]);
-    }
-    let mut files = Vec::new();
-    let mut folders = vec![data.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "jsonl") {
-                files.push(path);
-            }
+    for file in data.files() {
+        for row in rows::read(file, limit - questions.len())? {
+            questions.push(question(row)?);
         }
     }
-    files.sort();
-    if files.is_empty() { Err(EvalError::NoFiles(data.to_owned())) } else { Ok(files) }
+    if questions.is_empty() { Err(EvalError::Empty(data.path().to_owned())) } else { Ok(questions) }
 }
 
-fn read_file(file: PathBuf, limit: usize, questions: &mut Vec<Question>) -> Result<(), EvalError> {
-    let bytes = fs::read(&file)?;
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    let file = Arc::new(file);
-    for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
-        if questions.len() >= limit {
-            break;
-        }
-        if !line.trim_ascii().is_empty() {
-            let place = Place { file: Arc::clone(&file), line: index + 1 };
-            questions.push(parse(line, place)?);
-        }
-    }
-    Ok(())
-}
-
-fn parse(line: &[u8], place: Place) -> Result<Question, EvalError> {
-    let Ok(line) = std::str::from_utf8(line) else { return Err(EvalError::NotUtf8 { place }) };
-    let row: Value = serde_json::from_str(line).map_err(|error| {
-        let text = error.to_string();
-        let problem = text.rsplit_once(" at line ").map_or(text.as_str(), |(problem, _)| problem).to_owned();
-        EvalError::Json { place: place.clone(), column: error.column(), problem }
-    })?;
-    let Value::Object(row) = row else {
-        return Err(EvalError::NotAnObject { place, found: described(&row) });
-    };
+fn question(row: DataRow) -> Result<Question, EvalError> {
+    let DataRow { place, fields } = row;
     // Other fields are of no concern.
     let field = |name: &'static str| {
-        row.get(name).ok_or_else(|| EvalError::Missing { place: place.clone(), field: name })
+        fields.get(name).ok_or_else(|| EvalError::Missing { place: place.clone(), field: name })
     };
     let wrong = |field: &'static str, found: String, expected: &'static str| EvalError::Field {
         place: place.clone(),
@@ -101,8 +56,9 @@ fn parse(line: &[u8], place: Place) -> Result<Question, EvalError> {
         Value::String(question) => question.clone(),
         other => return Err(wrong("question", described(other).to_owned(), "a text")),
     };
-    let Value::Array(choices) = field("choices")? else {
-        return Err(wrong("choices", described(&row["choices"]).to_owned(), "a list of four texts"));
+    let choices = match field("choices")? {
+        Value::Array(choices) => choices,
+        other => return Err(wrong("choices", described(other).to_owned(), "a list of four texts")),
     };
     let found = choices.len();
     let choices: Vec<String> = choices
@@ -122,18 +78,6 @@ fn parse(line: &[u8], place: Place) -> Result<Question, EvalError> {
     Ok(Question { place, question, choices, answer })
 }
 
-/// A JSON value in a word or two.
-fn described(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
-}
-
 fn answer_index(answer: &Value) -> Option<u32> {
     let index = match answer {
         Value::String(letter) => {
@@ -148,6 +92,10 @@ fn answer_index(answer: &Value) -> Option<u32> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
+    use std::path::Path;
+
+    use fs_err as fs;
+
     use super::*;
 
     const ROW: &str = r#"{"question": "q", "choices": ["w", "x", "y", "z"], "answer": "C", "subject": "s"}"#;
@@ -156,7 +104,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("data.jsonl");
         fs::write(&file, bytes).unwrap();
-        read(&file, limit)
+        read(&Data::open(&file).unwrap(), limit)
     }
 
     fn message(bytes: &[u8]) -> String {
@@ -207,20 +155,20 @@ mod tests {
     #[test]
     fn a_folder_is_read_in_the_order_of_its_paths() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(matches!(read(folder.path(), None), Err(EvalError::NoFiles(_))));
+        assert!(matches!(Data::open(folder.path()), Err(EvalError::NoFiles(_))));
         fs::create_dir(folder.path().join("b")).unwrap();
         for (name, answer) in
             [("c.jsonl", "3"), ("a.jsonl", "0"), ("b/x.jsonl", "1"), ("notes.txt", "broken")]
         {
             fs::write(folder.path().join(name), ROW.replace("\"C\"", answer)).unwrap();
         }
-        let questions = read(folder.path(), None).unwrap();
+        let questions = read(&Data::open(folder.path()).unwrap(), None).unwrap();
         assert_eq!(questions.iter().map(|q| q.answer).collect::<Vec<_>>(), [0, 1, 3]);
     }
 
     #[test]
     fn a_missing_file_is_named() {
-        let text = read(Path::new("no/such.jsonl"), None).unwrap_err().to_string();
+        let text = Data::open(Path::new("no/such.jsonl")).unwrap_err().to_string();
         assert!(text.contains("no/such.jsonl"), "{text}");
     }
 }

@@ -1,25 +1,35 @@
 //! Documents as tokens.
 
+use std::collections::HashMap;
+
 use qpipe_nodes::kinds::Bos;
 
 use super::error::EvalError;
-use super::task::{Document, Place};
-use crate::model::Tokenizer;
+use super::python;
+use super::task::{Document, Overlong, Place, Request, Rules};
+use crate::model::{ModelError, Tokenizer};
 
-/// A document as tokens.
+/// Documents whose texts are in memory twice at one time.
+const ENCODED_AT_ONCE: usize = 1024;
+
+/// A request as tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sequences {
-    /// Tokens of prompt + candidate, one sequence a candidate.
-    pub full: Vec<Vec<i64>>,
-    /// Tokens of the prompt alone. A candidate is what follows so many tokens of its sequence, even where the
-    /// tokenizer merges over the border.
-    pub prompt_tokens: usize,
+pub struct Sequence {
+    /// Tokens of context + continuation.
+    pub ids: Vec<i64>,
+    /// Tokens of the context alone, at least one. The continuation is what follows so many tokens, even where the tokenizer
+    /// merges over the border.
+    pub context: usize,
 }
 
+/// A document as tokens, one sequence a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sequences(pub Vec<Sequence>);
+
 impl Sequences {
-    /// Tokens of prompt + candidate over all candidates.
+    /// Tokens of context + continuation over all requests.
     pub fn tokens(&self) -> u64 {
-        self.full.iter().map(|ids| ids.len() as u64).sum()
+        self.0.iter().map(|sequence| sequence.ids.len() as u64).sum()
     }
 }
 
@@ -27,18 +37,28 @@ impl Sequences {
 #[derive(Debug)]
 pub struct Encoder<'a> {
     tokenizer: &'a Tokenizer,
-    bos: Option<i64>,
-    context: i64,
+    /// The token, and how it is written.
+    bos: Option<(i64, String)>,
+    /// What stands for an empty context: the token that begins a sequence, else the one that ends it.
+    prefix: Option<i64>,
+    overlong: Overlong,
+    /// The most tokens that the model has positions for.
+    positions: usize,
 }
 
 impl<'a> Encoder<'a> {
-    /// `context` is the most tokens that the model has positions for.
+    /// `rule` is the pipeline's, if it has one; `positions` is the most tokens that the model has positions for.
     ///
     /// # Errors
     /// When a beginning-of-sequence token is due and the tokenizer has none.
-    pub fn new(tokenizer: &'a Tokenizer, rule: Bos, context: i64) -> Result<Self, EvalError> {
+    pub fn new(
+        tokenizer: &'a Tokenizer,
+        rules: Rules,
+        rule: Option<Bos>,
+        positions: i64,
+    ) -> Result<Self, EvalError> {
         let token = tokenizer.bos_id();
-        let bos = match rule {
+        let bos = match rule.unwrap_or(rules.bos) {
             Bos::Never => None,
             Bos::Always => Some(token.ok_or(EvalError::NoBos)?),
             Bos::Tokenizer => match token {
@@ -46,65 +66,133 @@ impl<'a> Encoder<'a> {
                 _ => None,
             },
         };
-        Ok(Self { tokenizer, bos: bos.map(i64::from), context })
+        let bos = match bos {
+            Some(token) => Some((i64::from(token), tokenizer.decode(&[token], false)?)),
+            None => None,
+        };
+        let prefix = token.or_else(|| tokenizer.eos_id()).map(i64::from);
+        Ok(Self {
+            tokenizer,
+            bos,
+            prefix,
+            overlong: rules.overlong,
+            positions: usize::try_from(positions).unwrap_or(0),
+        })
     }
 
     /// The tokens of one document.
     ///
     /// # Errors
-    /// When a candidate adds no token, or the model's context is too short.
+    /// When a continuation adds no token, or the model's context is too short.
     pub fn encode(&self, document: &Document) -> Result<Sequences, EvalError> {
-        let prompt = self.tokenizer.encode(&document.prompt, false)?;
-        let full = texts(document).map(|text| Ok(self.tokenizer.encode(&text, false)?));
-        self.sequences(&document.place, prompt, full.collect::<Result<_, EvalError>>()?)
+        let mut encoded = self.encode_all(std::slice::from_ref(document))?;
+        Ok(encoded.pop().expect("one document, one answer"))
     }
 
-    /// The tokens of many documents, on all cores.
+    /// The tokens of many documents, on all cores. A text that several requests share is encoded once.
     ///
     /// # Errors
     /// Those of [`Encoder::encode`], for the first document that has one.
     pub fn encode_all(&self, documents: &[Document]) -> Result<Vec<Sequences>, EvalError> {
-        let all = documents
-            .iter()
-            .flat_map(|document| [document.prompt.clone()].into_iter().chain(texts(document)));
-        let mut encoded = self.tokenizer.encode_batch(all.collect(), false)?.into_iter();
         let mut sequences = Vec::with_capacity(documents.len());
-        for document in documents {
-            let prompt = encoded.next().unwrap_or_default();
-            let full = encoded.by_ref().take(document.candidates.len()).collect();
-            sequences.push(self.sequences(&document.place, prompt, full)?);
+        for some in documents.chunks(ENCODED_AT_ONCE) {
+            let mut texts = Texts::default();
+            for request in some.iter().flat_map(|document| &document.requests) {
+                let (context, continuation) = parts(request);
+                if context.is_empty() {
+                    texts.add(continuation);
+                } else {
+                    texts.add(context.to_owned());
+                    texts.add(format!("{context}{continuation}"));
+                }
+            }
+            let encoded = texts.encode(self.tokenizer)?;
+            for document in some {
+                let sequence = |(index, request)| self.sequence(&document.place, index, request, &encoded);
+                let requests = document.requests.iter().enumerate().map(sequence);
+                sequences.push(Sequences(requests.collect::<Result<_, EvalError>>()?));
+            }
         }
         Ok(sequences)
     }
 
-    fn sequences(
+    fn sequence(
         &self,
         place: &Place,
-        prompt: Vec<u32>,
-        full: Vec<Vec<u32>>,
-    ) -> Result<Sequences, EvalError> {
-        let with_bos = |ids: Vec<u32>| -> Vec<i64> {
-            self.bos.into_iter().chain(ids.into_iter().map(i64::from)).collect()
+        index: usize,
+        request: &Request,
+        encoded: &HashMap<String, Vec<i64>>,
+    ) -> Result<Sequence, EvalError> {
+        let (context, continuation) = parts(request);
+        let tokens = |text: &str| encoded.get(text).map(Vec::as_slice).unwrap_or_default();
+        let (mut ids, mut context) = if context.is_empty() {
+            // Nothing is before the continuation but the token that begins a sequence.
+            let prefix = self.prefix.ok_or_else(|| EvalError::EmptyPrompt { place: place.clone() })?;
+            let continuation = tokens(&continuation);
+            let given = usize::from(continuation.first() == Some(&prefix));
+            (std::iter::once(prefix).chain(continuation[given..].iter().copied()).collect::<Vec<_>>(), 1)
+        } else {
+            let bos = match &self.bos {
+                // A context that begins with it, as a chat template's does, gets no second one.
+                Some((token, text)) if text.is_empty() || !context.starts_with(text) => Some(*token),
+                _ => None,
+            };
+            let with_bos = |ids: &[i64]| bos.into_iter().chain(ids.iter().copied()).collect::<Vec<_>>();
+            (with_bos(tokens(&format!("{context}{continuation}"))), with_bos(tokens(context)).len())
         };
-        let prompt_tokens = with_bos(prompt).len();
-        let full: Vec<Vec<i64>> = full.into_iter().map(with_bos).collect();
-        if prompt_tokens == 0 {
+        if context == 0 {
             return Err(EvalError::EmptyPrompt { place: place.clone() });
         }
-        if let Some(index) = full.iter().position(|ids| ids.len() <= prompt_tokens) {
+        if ids.len() <= context {
             return Err(EvalError::EmptyCandidate { place: place.clone(), index });
         }
-        let tokens = full.iter().map(Vec::len).max().unwrap_or(0);
-        if i64::try_from(tokens).is_ok_and(|tokens| tokens <= self.context) {
-            Ok(Sequences { full, prompt_tokens })
-        } else {
-            Err(EvalError::TooLong { place: place.clone(), tokens, context: self.context })
+        match self.overlong {
+            Overlong::Refuse if ids.len() > self.positions => {
+                let (tokens, context) = (ids.len(), self.positions as i64);
+                return Err(EvalError::TooLong { place: place.clone(), tokens, context });
+            }
+            Overlong::Refuse => {}
+            // The last token is scored, never read: one more fits.
+            Overlong::CutContext => {
+                let tokens = ids.len() - context;
+                if tokens > self.positions {
+                    let context = self.positions as i64;
+                    return Err(EvalError::LongContinuation { place: place.clone(), index, tokens, context });
+                }
+                let beyond = ids.len().saturating_sub(self.positions + 1);
+                ids.drain(..beyond);
+                context -= beyond;
+            }
         }
+        Ok(Sequence { ids, context })
     }
 }
 
-fn texts(document: &Document) -> impl Iterator<Item = String> {
-    document.candidates.iter().map(|candidate| format!("{}{candidate}", document.prompt))
+/// The request with the whitespace at the end of its context moved to the front of its continuation.
+fn parts(request: &Request) -> (&str, String) {
+    let context = python::strip_end(&request.context);
+    (context, format!("{}{}", &request.context[context.len()..], request.continuation))
+}
+
+/// Texts to be encoded, each once.
+#[derive(Default)]
+struct Texts {
+    texts: Vec<String>,
+    known: HashMap<String, ()>,
+}
+
+impl Texts {
+    fn add(&mut self, text: String) {
+        if self.known.insert(text.clone(), ()).is_none() {
+            self.texts.push(text);
+        }
+    }
+
+    fn encode(self, tokenizer: &Tokenizer) -> Result<HashMap<String, Vec<i64>>, ModelError> {
+        let encoded = tokenizer.encode_batch(self.texts.clone(), false)?;
+        let wide = |ids: Vec<u32>| ids.into_iter().map(i64::from).collect();
+        Ok(self.texts.into_iter().zip(encoded.into_iter().map(wide)).collect())
+    }
 }
 
 /// Whether the tokenizer puts the token before a text by itself: tokenizer_config.json's word, else what its

@@ -10,6 +10,7 @@ use std::io::{BufWriter, Write};
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
+use super::task::Score;
 use crate::context::Context;
 use crate::error::ActionError;
 
@@ -18,11 +19,27 @@ use crate::error::ActionError;
 struct Scored {
     doc_id: usize,
     scores: Vec<f64>,
+    greedy: Vec<bool>,
+}
+
+impl Scored {
+    fn new(doc_id: usize, scores: &[Score]) -> Self {
+        Self {
+            doc_id,
+            scores: scores.iter().map(|score| score.log_probability).collect(),
+            greedy: scores.iter().map(|score| score.is_greedy).collect(),
+        }
+    }
+
+    fn answer(self) -> (usize, Vec<Score>) {
+        let score = |(log_probability, is_greedy)| Score { log_probability, is_greedy };
+        (self.doc_id, self.scores.into_iter().zip(self.greedy).map(score).collect())
+    }
 }
 
 /// The scores of finished units of `task`, by document; `documents` is how many there are. A unit that is not
 /// what this task writes is passed over.
-pub(super) fn read(context: &Context<'_>, task: &str, documents: usize) -> BTreeMap<usize, Vec<f64>> {
+pub(super) fn read(context: &Context<'_>, task: &str, documents: usize) -> BTreeMap<usize, Vec<Score>> {
     let prefix = format!("{task}-");
     let mut finished = BTreeMap::new();
     for name in context.units().iter().filter(|name| name.starts_with(&prefix)) {
@@ -31,7 +48,7 @@ pub(super) fn read(context: &Context<'_>, task: &str, documents: usize) -> BTree
         if let Ok(rows) = rows
             && rows.iter().all(|row| row.doc_id < documents)
         {
-            finished.extend(rows.into_iter().map(|row| (row.doc_id, row.scores)));
+            finished.extend(rows.into_iter().map(Scored::answer));
         }
     }
     finished
@@ -42,12 +59,12 @@ pub(super) fn publish(
     context: &Context<'_>,
     task: &str,
     first_batch: usize,
-    answers: Vec<(usize, Vec<f64>)>,
+    answers: Vec<(usize, Vec<Score>)>,
 ) -> Result<(), ActionError> {
     context.publish_unit(&format!("{task}-{first_batch:06}.jsonl"), |path| {
         let mut file = BufWriter::new(fs::File::create(path)?);
         for (doc_id, scores) in answers {
-            serde_json::to_writer(&mut file, &Scored { doc_id, scores }).map_err(std::io::Error::from)?;
+            serde_json::to_writer(&mut file, &Scored::new(doc_id, &scores)).map_err(std::io::Error::from)?;
             file.write_all(b"\n")?;
         }
         file.flush()?;

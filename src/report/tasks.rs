@@ -1,0 +1,204 @@
+//! lm-eval's tasks in a report: each row's figures, and how they compare with the baseline's.
+
+use qpipe_nodes::results::HarnessResult;
+use qpipe_nodes::tasks::{MMLU, MMLU_VERSION, MmluGroup};
+use serde::{Deserialize, Serialize};
+use serde_json::Number;
+
+use super::comparison::{Difference, Row};
+use super::format;
+use super::lm_eval::{GroupResults, Metric, Results, TaskResults, Version};
+use super::names::Named;
+use super::statistics::wilson;
+
+/// What lm-eval calls the figure of a task that has no filters.
+const NO_FILTER: &str = "none";
+/// The name of MMLU's groups' figure.
+const GROUP_METRIC: &str = "acc";
+
+/// A task of lm-eval's in a row.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskFigures {
+    /// As a pipeline names it.
+    pub name: String,
+    /// Questions asked.
+    pub n: u64,
+    /// Of these, answered rightly (`acc`).
+    pub correct: u64,
+    /// lm-eval's figures.
+    pub figures: HarnessResult,
+}
+
+/// A task, or MMLU as a whole, against the baseline's, question by question.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Recovered {
+    /// What it is called.
+    pub name: String,
+    /// The baseline's accuracy, from 0 to 1.
+    pub before: f64,
+    /// This row's.
+    pub after: f64,
+    /// The difference of the two.
+    pub difference: Difference,
+}
+
+impl Recovered {
+    /// The share of the baseline's accuracy that is left; `None` where it has none.
+    pub fn recovery(&self) -> Option<f64> {
+        (self.before > 0.0).then(|| self.after / self.before)
+    }
+}
+
+/// Under which name each task of a row is compared: MMLU's subjects as one where all were asked.
+pub(super) fn compared_as<'a>(tasks: &[&'a str]) -> Vec<(&'a str, Vec<&'a str>)> {
+    let is_whole =
+        MMLU.iter().flat_map(|group| group.subjects).all(|subject| tasks.contains(&leaf(subject).as_str()));
+    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+    for &task in tasks {
+        let name = if is_whole && task.starts_with("mmlu_") { "mmlu" } else { task };
+        match groups.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, members)) => members.push(task),
+            None => groups.push((name, vec![task])),
+        }
+    }
+    groups
+}
+
+/// A row's figures as lm-eval's tables and files have them: MMLU's groups where all their subjects were asked.
+pub(super) fn results(row: &Row) -> Results {
+    let mut results = Results::default();
+    for task in &row.tasks {
+        results.tasks.insert(task.name.clone(), task_results(task));
+    }
+    let has_all =
+        |group: &MmluGroup| group.subjects.iter().all(|subject| results.tasks.contains_key(&leaf(subject)));
+    let groups: Vec<&MmluGroup> = MMLU.iter().filter(|group| has_all(group)).collect();
+    let whole = groups.len() == MMLU.len();
+    for group in &groups {
+        let children = group.subjects.iter().map(|subject| leaf(subject)).collect();
+        results.groups.insert(leaf(group.name), group_results(group.alias, children));
+    }
+    if whole {
+        let children = groups.iter().map(|group| leaf(group.name)).collect();
+        results.groups.insert("mmlu".to_owned(), group_results("mmlu", children));
+    }
+    let names: Vec<String> = results.groups.keys().cloned().collect();
+    for name in names {
+        let metrics = results.aggregate(&name, GROUP_METRIC);
+        if let Some(group) = results.groups.get_mut(&name) {
+            group.metrics = metrics;
+        }
+    }
+    results
+}
+
+fn leaf(part: &str) -> String {
+    format!("mmlu_{part}")
+}
+
+fn group_results(alias: &str, children: Vec<String>) -> GroupResults {
+    let version = Some(Version::Number(MMLU_VERSION.into()));
+    GroupResults { alias: alias.to_owned(), version, children, metrics: Vec::new() }
+}
+
+fn task_results(task: &TaskFigures) -> TaskResults {
+    let figures = &task.figures;
+    let metric = |metric: &qpipe_nodes::results::MetricResult| Metric {
+        name: metric.name.clone(),
+        filter: NO_FILTER.to_owned(),
+        value: metric.value,
+        stderr: metric.stderr,
+        higher_is_better: Some(metric.higher_is_better),
+    };
+    TaskResults {
+        alias: figures.alias.clone().unwrap_or_else(|| task.name.clone()),
+        version: Number::from_f64(figures.version).map(Version::Number),
+        n_shot: Some(figures.num_fewshot),
+        n_original: figures.of,
+        n_effective: task.n,
+        metrics: figures.metrics.iter().map(metric).collect(),
+    }
+}
+
+/// The table of a row's tasks against its baseline, in Markdown. Empty where nothing is compared.
+pub(super) fn recovery_table(row: &Row) -> String {
+    if row.recovered.is_empty() {
+        return String::new();
+    }
+    let mut text = String::from(
+        "| task | base acc % | acc % | recovery % | points | 95 % of points | p | p (Holm) | flips % |\n\
+         |:--|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+    );
+    for line in &row.recovered {
+        let difference = &line.difference;
+        text.push_str(&format!(
+            "| {} | {} | {} | {} | {} | {} to {} | {} | {} | {} |\n",
+            line.name,
+            format::percent(line.before),
+            format::percent(line.after),
+            line.recovery().map_or_else(String::new, format::percent),
+            format::points(difference.diff),
+            format::points(difference.ci95.low),
+            format::points(difference.ci95.high),
+            format::probability(difference.mcnemar_p),
+            format::probability(difference.holm_p),
+            format::percent(difference.flips),
+        ));
+    }
+    text.trim_end().to_owned()
+}
+
+/// What the tasks of a row say against its baseline, in a sentence or two. `None` where nothing is compared.
+pub(super) fn observation(named: &Named<'_>, name: &str, row: &Row) -> Option<String> {
+    let (baseline, whole) = row.difference()?;
+    let real: Vec<String> = row
+        .recovered
+        .iter()
+        .filter(|line| line.difference.is_real())
+        .map(|line| format!("{} ({} points)", line.name, format::points(line.difference.diff)))
+        .collect();
+    let tasks = format::plural(row.recovered.len() as u64, "task");
+    let baseline = named.name(baseline);
+    let verdict = if real.is_empty() {
+        format!("no difference from **{baseline}** is real on any of {tasks}, corrected for their number")
+    } else {
+        format!(
+            "of {tasks}, corrected for their number, the difference from **{baseline}** is real on {}",
+            real.join(", ")
+        )
+    };
+    let before = wilson(named.row(row.difference()?.0).correct, row.n);
+    Some(format!(
+        "**{name}**: {verdict}. Over all {} it gives {} fewer and {} more right answers than **{baseline}** \
+         ({} points, 95 % interval {} to {}; the baseline's accuracy itself is known to within {} to {} %); {} % of the \
+         answers changed.",
+        format::plural(row.n, "question"),
+        format::count(whole.lost),
+        format::count(whole.won),
+        format::points(whole.diff),
+        format::points(whole.ci95.low),
+        format::points(whole.ci95.high),
+        format::percent(before.low),
+        format::percent(before.high),
+        format::percent(whole.flips),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mmlu_is_one_task_where_all_subjects_were_asked() {
+        let subjects: Vec<String> =
+            MMLU.iter().flat_map(|group| group.subjects).map(|name| leaf(name)).collect();
+        let mut tasks: Vec<&str> = subjects.iter().map(String::as_str).collect();
+        tasks.insert(0, "arc_easy");
+        let names = |groups: Vec<(&str, Vec<&str>)>| -> Vec<(String, usize)> {
+            groups.into_iter().map(|(name, members)| (name.to_owned(), members.len())).collect()
+        };
+        assert_eq!(names(compared_as(&tasks)), [("arc_easy".to_owned(), 1), ("mmlu".to_owned(), 57)]);
+        tasks.pop();
+        assert_eq!(compared_as(&tasks).len(), 57);
+    }
+}

@@ -1,0 +1,144 @@
+//! Python's way with texts and values, where it differs from Rust's.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+/// `str.isspace` of a character.
+pub(super) fn is_space(character: char) -> bool {
+    // Python counts the four separators of ASCII as whitespace; Unicode's property does not.
+    character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
+}
+
+/// `str.strip()`.
+pub(super) fn strip(text: &str) -> &str {
+    text.trim_matches(is_space)
+}
+
+/// `str.rstrip()`.
+pub(super) fn strip_end(text: &str) -> &str {
+    text.trim_end_matches(is_space)
+}
+
+/// `str.isdigit()` of what `int` and `ast.literal_eval` read too: ASCII digits.
+pub(super) fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// `str.capitalize()`: the first character as in a title, the others in lower case.
+pub(super) fn capitalize(text: &str) -> String {
+    let mut characters = text.chars();
+    let Some(first) = characters.next() else { return String::new() };
+    // Digraphs (DZ, LJ, NJ, DŽ) have a form for titles of their own.
+    let title = match first {
+        '\u{1c4}'..='\u{1c6}' => "\u{1c5}".to_owned(),
+        '\u{1c7}'..='\u{1c9}' => "\u{1c8}".to_owned(),
+        '\u{1ca}'..='\u{1cc}' => "\u{1cb}".to_owned(),
+        '\u{1f1}'..='\u{1f3}' => "\u{1f2}".to_owned(),
+        first => {
+            let upper: String = first.to_uppercase().collect();
+            let mut letters = upper.chars();
+            // ß becomes Ss, ﬁ becomes Fi.
+            letters.next().into_iter().chain(letters.flat_map(char::to_lowercase)).collect()
+        }
+    };
+    let lower = text.to_lowercase();
+    let first_lower: String = first.to_lowercase().collect();
+    format!("{title}{}", lower.strip_prefix(&first_lower).unwrap_or(characters.as_str()))
+}
+
+/// `str(value)`: what Jinja prints.
+pub(super) fn text_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        value => repr(value),
+    }
+}
+
+/// `repr(value)`.
+pub(super) fn repr(value: &Value) -> String {
+    let mut out = String::new();
+    write_repr(&mut out, value);
+    out
+}
+
+fn write_repr(out: &mut String, value: &Value) {
+    match value {
+        Value::Null => out.push_str("None"),
+        Value::Bool(true) => out.push_str("True"),
+        Value::Bool(false) => out.push_str("False"),
+        Value::Number(number) => out.push_str(&number.to_string()),
+        Value::String(text) => write_quoted(out, text),
+        Value::Array(values) => {
+            out.push('[');
+            for (index, value) in values.iter().enumerate() {
+                out.push_str(if index == 0 { "" } else { ", " });
+                write_repr(out, value);
+            }
+            out.push(']');
+        }
+        Value::Object(entries) => {
+            out.push('{');
+            for (index, (key, value)) in entries.iter().enumerate() {
+                out.push_str(if index == 0 { "" } else { ", " });
+                write_quoted(out, key);
+                out.push_str(": ");
+                write_repr(out, value);
+            }
+            out.push('}');
+        }
+    }
+}
+
+/// In single quotes, unless the text has such and no double ones.
+fn write_quoted(out: &mut String, text: &str) {
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    out.push(quote);
+    for character in text.chars() {
+        match character {
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            character if character == quote => {
+                out.push('\\');
+                out.push(quote);
+            }
+            character if (character as u32) < 0x20 || character == '\u{7f}' => {
+                let _ = write!(out, "\\x{:02x}", character as u32);
+            }
+            character => out.push(character),
+        }
+    }
+    out.push(quote);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn texts_are_capitalized_as_in_python() {
+        for (text, expected) in
+            [("heLLO World", "Hello world"), ("", ""), ("ßA", "Ssa"), ("ǆX", "ǅx"), ("İ", "İ"), ("1A", "1a")]
+        {
+            assert_eq!(capitalize(text), expected);
+        }
+    }
+
+    #[test]
+    fn values_are_written_as_in_python() {
+        let value = json!({"a": [1, 2.5, true, null], "b": "it's \"so\"\n", "c": "it's"});
+        assert_eq!(repr(&value), "{'a': [1, 2.5, True, None], 'b': 'it\\'s \"so\"\\n', 'c': \"it's\"}");
+        assert_eq!(text_of(&json!("it's")), "it's");
+    }
+
+    #[test]
+    fn whitespace_is_pythons() {
+        assert_eq!(strip("\u{1c} a\u{a0}"), "a");
+        assert_eq!(strip_end(" a\n\u{3000}"), " a");
+        assert!(is_number("012") && !is_number("-1") && !is_number(""));
+    }
+}
