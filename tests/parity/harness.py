@@ -1,7 +1,7 @@
 """Questions of lm-eval's tasks: every prompt, continuation, log-likelihood, greedy flag, metric and standard error of
 `evaluate` against lm-evaluation-harness 0.4.13, on random checkpoints and on rows made here.
 
-    python tests/parity/harness.py target/release/qpipe-worker DATA     # DATA: the folder of QPIPE_TEST_DATA
+    python tests/parity/harness.py target/release/qpipe-worker DATA [LIMIT [MODEL …]]     # DATA: the folder of QPIPE_TEST_DATA
 
 in an environment with lm_eval==0.4.13, torch==2.11.0 and transformers==5.17.0. lm-eval's own task files are used, but for the
 place of their data. Prints a line a run; ends with an error where a text, a flag or a metric differs, or a
@@ -22,7 +22,7 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks._yaml_loader import load_yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
 
 from worker import run_action
 
@@ -82,7 +82,7 @@ def data(folder, shared):
             folders[task].mkdir()
             made = list(rows(task, rng, 60))
             made += made[:2]  # duplicates
-            for split, some in (("train", made[:25]), ("validation", made[20:])):
+            for split, some in (("train", made[:25]), ("validation", made[20:]), ("test", made[20:])):
                 text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in some)
                 (folders[task] / f"{split}.jsonl").write_text(text)
     return folders
@@ -133,6 +133,8 @@ def checkpoints(folder, shared):
         target = folder / name
         AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(target)
         tokenizer(target, shared, bos, template)
+        # transformers gives models of the type qwen2 that family's splitting of words, whatever tokenizer.json says: here it does.
+        AutoTokenizer.from_pretrained(target).save_pretrained(target)
         yield name, target
 
 
@@ -173,19 +175,21 @@ def run(program, name, model, lm, task, config, folders, scratch, shots, limit, 
     print(f"{label}: {len(ours)} questions, log-likelihoods within {worst:.1e}", flush=True)
 
 
-def main(program, shared):
+def main(program, shared, limit=23, *wanted):
     shared = pathlib.Path(shared)
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
         folders = data(scratch, shared)
         for name, model in checkpoints(scratch, shared):
+            if wanted and name not in wanted:
+                continue
             lm = HFLM(pretrained=str(model), dtype="float32", device="cpu", batch_size=16)
             for task in FILES:
                 config = task_config(task, folders, scratch)
                 for shots, chat in ((0, False), (3, False), (2, True)):
-                    run(program, name, model, lm, task, config, folders, scratch, shots, 23, chat)
+                    run(program, name, model, lm, task, config, folders, scratch, shots, int(limit), chat)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    main(*sys.argv[1:3])
+    main(*sys.argv[1:])
