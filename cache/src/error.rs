@@ -77,8 +77,8 @@ pub enum StoreError {
         target: PathBuf,
     },
 
-    /// A symbolic link in an input leads to a folder above itself.
-    #[error("{} is a symbolic link to a folder that contains it", path.display())]
+    /// A symbolic link in an input leads to itself, or to a folder above it.
+    #[error("{} is a symbolic link to itself, or to a folder that contains it", path.display())]
     LinkLoop {
         /// The link.
         path: PathBuf,

@@ -96,6 +96,9 @@ fn resolve(path: &Path) -> Result<Metadata, StoreError> {
             Ok(target) if error.kind() == std::io::ErrorKind::NotFound => {
                 Err(StoreError::BrokenLink { path: path.to_owned(), target })
             }
+            Ok(_) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+                Err(StoreError::LinkLoop { path: path.to_owned() })
+            }
             _ => Err(error.into()),
         },
     }

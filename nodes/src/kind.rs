@@ -57,6 +57,18 @@ pub enum Sensitivity {
     Hardware,
 }
 
+/// How many of the cores a node's worker takes, where `resources` does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cores {
+    /// Half of them, so that two nodes run side by side.
+    Half,
+    /// All where the model is large: what it computes takes long, and the others wait for it. Else half: small
+    /// matrices are not worth dividing.
+    AllIfLarge,
+    /// All.
+    All,
+}
+
 /// How much of a calibration a node reads. Each is contained in the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -120,6 +132,11 @@ pub trait Kind: Serialize + DeserializeOwned + JsonSchema {
         Sensitivity::Device
     }
 
+    /// How many of the cores its worker takes.
+    fn cores(&self) -> Cores {
+        Cores::Half
+    }
+
     /// What it reads of a calibration.
     fn reads(&self) -> Reading {
         Reading::Nothing
@@ -137,6 +154,8 @@ pub struct Parsed {
     pub host: Host,
     /// What besides inputs and parameters decides its bytes.
     pub sensitivity: Sensitivity,
+    /// How many of the cores its worker takes.
+    pub cores: Cores,
     /// What it reads of a calibration.
     pub reads: Reading,
 }
@@ -225,6 +244,7 @@ fn parse<K: Kind>(value: Value, ports: &[&str]) -> Result<Parsed, Vec<ParamError
             output: kind.output(),
             host: kind.host(),
             sensitivity: kind.sensitivity(),
+            cores: kind.cores(),
             reads: kind.reads(),
             params: serde_json::to_value(kind.completed())
                 .map_err(|error| vec![ParamError::missing(error.to_string())])?,

@@ -20,6 +20,6 @@ pub mod scheme;
 pub mod tasks;
 
 pub use artifact::Artifact;
-pub use kind::{Arity, Host, Kind, KindSpec, ParamError, Parsed, Port, Reading, Sensitivity, Target};
+pub use kind::{Arity, Cores, Host, Kind, KindSpec, ParamError, Parsed, Port, Reading, Sensitivity, Target};
 pub use kinds::{KINDS, find};
 pub use resources::Resources;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Resources {
-    /// CPU threads of the worker. Default: half of the cores; a benchmark takes all.
+    /// CPU threads of the worker. Default: half of the cores; `benchmark` takes all, and so does `sft` of a model of 64 MiB or more.
     #[serde(default)]
     pub threads: Option<u32>,
     /// `cpu` or `cuda`. Default: `cuda` where there is one.

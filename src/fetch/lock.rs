@@ -16,13 +16,14 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as MapEntry;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use qpipe_cache::{Entry, Tree};
 
 use super::FetchError;
+use crate::replace::{Replacement, sweep};
 
 const VERSION: u32 = 1;
 const COMMENT: &str =
@@ -108,17 +109,10 @@ impl Lock {
     /// # Errors
     /// I/O errors with the path.
     pub fn save(&self, path: &Path) -> Result<(), FetchError> {
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let mut temporary = tempfile::Builder::new()
-            .prefix(".qpipe-lock-")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
-            .tempfile_in(folder)?;
-        temporary.write_all(self.to_text().as_bytes())?;
-        temporary.as_file().sync_all()?;
-        temporary.persist(path).map_err(|error| error.error)?;
+        if let Some(folder) = path.parent() {
+            sweep(folder);
+        }
+        Replacement::new(path.to_owned(), &mut self.to_text().as_bytes())?.sync()?.put()?;
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::process::Command;
 use fs_err as fs;
 use qpipe_nodes::protocol::Device;
 use qpipe_nodes::resources::DeviceKind;
-use qpipe_nodes::{Resources, Sensitivity};
+use qpipe_nodes::{Cores, Resources, Sensitivity};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -16,6 +16,9 @@ pub const TORCH_VERSION: &str = "2.11.0";
 
 /// Where `nvidia-smi`'s answer is kept, so that a cached run does not wait for the driver.
 const GPU_FILE: &str = "gpu.json";
+
+/// A model of so many bytes is large: see [`Cores::AllIfLarge`].
+const LARGE_MODEL: u64 = 64 << 20;
 
 /// A GPU as far as keys need it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,17 +66,23 @@ impl Machine {
         }
     }
 
-    /// CPU threads of a node with these resources: half of the cores, so that two nodes run side by side;
-    /// a measured node has the machine to itself. Never a function of `--jobs`: that would change keys.
-    pub fn threads(&self, resources: &Resources, sensitivity: Sensitivity) -> u32 {
-        resources.threads.unwrap_or(match sensitivity {
-            Sensitivity::Hardware => self.cores,
-            _ => (self.cores / 2).max(1),
+    /// CPU threads of a node with these resources, that otherwise takes so many `cores`, on a model of `model` bytes.
+    /// Never a function of `--jobs`: that would change keys.
+    pub fn threads(&self, resources: &Resources, cores: Cores, model: u64) -> u32 {
+        resources.threads.unwrap_or(match cores {
+            Cores::All => self.cores,
+            Cores::AllIfLarge if model >= LARGE_MODEL => self.cores,
+            Cores::AllIfLarge | Cores::Half => (self.cores / 2).max(1),
         })
     }
 
-    /// The runtime part of a key.
-    pub fn runtime(&self, resources: &Resources, sensitivity: Sensitivity) -> BTreeMap<String, Value> {
+    /// The runtime part of a key of a node that computes with so many `threads`.
+    pub fn runtime(
+        &self,
+        resources: &Resources,
+        threads: u32,
+        sensitivity: Sensitivity,
+    ) -> BTreeMap<String, Value> {
         let mut runtime = BTreeMap::new();
         if sensitivity == Sensitivity::Portable {
             return runtime;
@@ -88,7 +97,7 @@ impl Machine {
         };
         runtime.insert("device".to_owned(), class.into());
         runtime.insert("torch".to_owned(), TORCH_VERSION.into());
-        runtime.insert("threads".to_owned(), self.threads(resources, sensitivity).into());
+        runtime.insert("threads".to_owned(), threads.into());
         if sensitivity == Sensitivity::Hardware {
             let name = gpu.map_or(&self.cpu_name, |gpu| &gpu.name);
             runtime.insert("hardware".to_owned(), name.as_str().into());
@@ -172,14 +181,24 @@ mod tests {
 
     #[test]
     fn portable_nodes_have_the_same_key_everywhere() {
-        assert!(machine().runtime(&Resources::default(), Sensitivity::Portable).is_empty());
+        assert!(machine().runtime(&Resources::default(), 1, Sensitivity::Portable).is_empty());
     }
 
     #[test]
     fn measured_nodes_name_the_hardware() {
-        let runtime = machine().runtime(&Resources::default(), Sensitivity::Hardware);
+        let runtime = machine().runtime(&Resources::default(), 2, Sensitivity::Hardware);
         assert_eq!(runtime["hardware"], "A CPU");
         assert_eq!(runtime["threads"], 2);
+    }
+
+    #[test]
+    fn training_takes_all_cores_where_the_model_is_large() {
+        let threads = |cores, model| machine().threads(&Resources::default(), cores, model);
+        assert_eq!(threads(Cores::AllIfLarge, LARGE_MODEL), 2);
+        assert_eq!(threads(Cores::AllIfLarge, LARGE_MODEL - 1), 1);
+        assert_eq!((threads(Cores::All, 0), threads(Cores::Half, LARGE_MODEL)), (2, 1));
+        let one = Resources { threads: Some(1), ..Resources::default() };
+        assert_eq!(machine().threads(&one, Cores::All, 0), 1);
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod table;
 
 pub use error::PlanError;
 pub use machine::{Machine, TORCH_VERSION};
-pub use planner::{Due, Examined, Known, Place, Planner, State, content_manifest, inputs_of};
+pub use planner::{Due, Examined, Known, Place, Planner, State, content_manifest, inputs_of, model_bytes};
 pub use previous::{Previous, chains, previous};
 pub use reason::{Difference, Reason};
 pub use rows::Row;

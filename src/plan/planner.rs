@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use qpipe_cache::{Digest, Location, Manifest, Output, Record, Store, Tree};
+use qpipe_nodes::Artifact;
 use qpipe_nodes::kinds::{Download, Report};
-use qpipe_nodes::{Artifact, Resources, Sensitivity};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -201,7 +201,17 @@ impl<'a> Planner<'a> {
                 ((*port).to_owned(), value)
             })
             .collect();
-        self.manifest(instance, instance.parsed.params.clone(), inputs, instance.parsed.sensitivity)
+        let runtime = self.machine.runtime(
+            &instance.resources,
+            self.threads(instance, known),
+            instance.parsed.sensitivity,
+        );
+        Manifest { runtime, ..manifest(instance, instance.parsed.params.clone(), inputs) }
+    }
+
+    /// CPU threads of the worker that computes an instance.
+    pub fn threads(&self, instance: &Instance, known: &[Option<Arc<Known>>]) -> u32 {
+        self.machine.threads(&instance.resources, instance.parsed.cores, model_bytes(instance, known))
     }
 
     /// A download's key is its content: the same bytes at any path have the same key.
@@ -227,7 +237,7 @@ impl<'a> Planner<'a> {
                 if let Some((_, tree)) = tokenizer {
                     inputs.insert("tokenizer".to_owned(), tree.digest().to_string().into());
                 }
-                Some(self.manifest(instance, params, inputs, Sensitivity::Portable))
+                Some(manifest(instance, params, inputs))
             }
         };
         Ok((manifest, Some(resolved)))
@@ -254,7 +264,7 @@ impl<'a> Planner<'a> {
                 ordered.map(|row| row.benchmark.map_or(Value::Null, content)).collect(),
             ),
         ]);
-        Ok(self.manifest(instance, params, inputs, Sensitivity::Portable))
+        Ok(manifest(instance, params, inputs))
     }
 
     /// The rows of a report in the file's order, and the canonical order of the artifact.
@@ -268,36 +278,32 @@ impl<'a> Planner<'a> {
         let order = rows::canonical_order(&rows, &content);
         Ok((rows, order))
     }
+}
 
-    fn manifest(
-        &self,
-        instance: &Instance,
-        params: Value,
-        inputs: BTreeMap<String, Value>,
-        sensitivity: Sensitivity,
-    ) -> Manifest {
-        let resources: &Resources = &instance.resources;
-        Manifest {
-            schema: SCHEMA,
-            kind: instance.kind.name.to_owned(),
-            version: instance.kind.version,
-            params,
-            inputs,
-            runtime: self.machine.runtime(resources, sensitivity),
-        }
+/// The manifest of a node whose bytes are the same everywhere.
+fn manifest(instance: &Instance, params: Value, inputs: BTreeMap<String, Value>) -> Manifest {
+    Manifest {
+        schema: SCHEMA,
+        kind: instance.kind.name.to_owned(),
+        version: instance.kind.version,
+        params,
+        inputs,
+        runtime: BTreeMap::new(),
+    }
+}
+
+/// Bytes of the model that an instance is given; 0 where there is none, or it is not known yet.
+pub fn model_bytes(instance: &Instance, known: &[Option<Arc<Known>>]) -> u64 {
+    match instance.inputs.get("model") {
+        Some(Binding::One(model)) => known[*model].as_ref().map_or(0, |known| known.output.total_size()),
+        _ => 0,
     }
 }
 
 /// The manifest of something whose content is known.
 pub fn content_manifest(instance: &Instance, artifact: Artifact, tree: &Tree) -> Manifest {
-    Manifest {
-        schema: SCHEMA,
-        kind: instance.kind.name.to_owned(),
-        version: instance.kind.version,
-        params: json!({"artifact": artifact.to_string(), "content": tree.digest().to_string()}),
-        inputs: BTreeMap::new(),
-        runtime: BTreeMap::new(),
-    }
+    let params = json!({"artifact": artifact.to_string(), "content": tree.digest().to_string()});
+    manifest(instance, params, BTreeMap::new())
 }
 
 /// All instances that `instance` reads.

@@ -1,6 +1,6 @@
 //! Writes `results/NAME/`.
 
-use std::io::{self, Read, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -13,6 +13,7 @@ use super::markdown::{self, MARKDOWN_FILE};
 use super::names::{Named, RowName};
 use super::recovery;
 use super::results_json::{RESULTS_FILE, Results};
+use crate::replace::{Replacement, sweep};
 
 /// Name of the folder of answers in `results/NAME/`.
 pub const SAMPLES_FOLDER: &str = "samples";
@@ -65,11 +66,13 @@ pub fn write(
     let mut prepared = Vec::new();
     let folder = out.join(SAMPLES_FOLDER);
     fs::create_dir_all(&folder)?;
+    sweep(out);
+    sweep(&folder);
     for (name, answers) in names.iter().zip(answers) {
         let Some(source) = &answers.samples else { continue };
         let path = folder.join(sample_file(&name.instance));
         if !same_content(source, &path)? {
-            prepared.push(Prepared::new(path, &mut fs::File::open(source)?)?);
+            prepared.push(Replacement::new(path, &mut fs::File::open(source)?)?);
         }
     }
     for ((name, answers), row) in names.iter().zip(answers).zip(&comparison.rows) {
@@ -78,10 +81,11 @@ pub fn write(
         }
         let folder = out.join(HARNESS_FOLDER).join(name.instance.replace('/', "%2F"));
         fs::create_dir_all(&folder)?;
+        sweep(&folder);
         for (file, text) in harness_files::files(row, &name.row, &answers.harness)? {
             let path = folder.join(file);
             if !holds(&path, text.as_bytes())? {
-                prepared.push(Prepared::new(path, &mut text.as_bytes())?);
+                prepared.push(Replacement::new(path, &mut text.as_bytes())?);
             }
         }
     }
@@ -94,10 +98,10 @@ pub fn write(
     for (file, text) in [(MARKDOWN_FILE, document), (RESULTS_FILE, Results::new(&named).to_json()?)] {
         let path = out.join(file);
         if !holds(&path, text.as_bytes())? {
-            prepared.push(Prepared::new(path, &mut text.as_bytes())?);
+            prepared.push(Replacement::new(path, &mut text.as_bytes())?);
         }
     }
-    let files = prepared.into_iter().map(Prepared::put).collect::<Result<_, _>>()?;
+    let files = prepared.into_iter().map(Replacement::put).collect::<Result<_, _>>()?;
     remove_others(&folder, names)?;
     Ok(Written { files })
 }
@@ -128,41 +132,6 @@ fn same_content(source: &Path, copy: &Path) -> io::Result<bool> {
     Ok(fs::read(source)? == fs::read(copy)?)
 }
 
-/// A file that is written, and not yet in its place.
-struct Prepared {
-    path: PathBuf,
-    file: tempfile::NamedTempFile,
-}
-
-impl Prepared {
-    /// Writes `content` beside `path`.
-    fn new(path: PathBuf, content: &mut impl Read) -> io::Result<Self> {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let mut write = || -> io::Result<tempfile::NamedTempFile> {
-            let mut file =
-                tempfile::Builder::new().prefix(".qpipe-").permissions(shared()).tempfile_in(folder)?;
-            io::copy(content, file.as_file_mut())?;
-            file.as_file_mut().flush()?;
-            Ok(file)
-        };
-        let file = write().map_err(|error| failed(&path, &error))?;
-        Ok(Self { path, file })
-    }
-
-    /// Puts it there.
-    fn put(self) -> io::Result<PathBuf> {
-        let Self { path, file } = self;
-        match file.persist(&path) {
-            Ok(_) => Ok(path),
-            Err(error) => Err(failed(&path, &error.error)),
-        }
-    }
-}
-
-fn failed(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("failed to write `{}`: {error}", path.display()))
-}
-
 /// Removes answers of rows that the report no longer has: their names would mislead.
 fn remove_others(folder: &Path, names: &[RowName]) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
@@ -176,10 +145,4 @@ fn remove_others(folder: &Path, names: &[RowName]) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Readable for others, as far as the umask allows: temporary files are private by default.
-fn shared() -> std::fs::Permissions {
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::Permissions::from_mode(0o666)
 }

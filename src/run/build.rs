@@ -6,8 +6,7 @@ use std::sync::Arc;
 use qpipe_cache::Manifest;
 use qpipe_nodes::Host;
 use qpipe_nodes::kinds::{Calibrate, Download, Report};
-use qpipe_nodes::protocol::Failure;
-use serde_json::Value;
+use qpipe_nodes::protocol::{Device, Failure};
 
 use super::job::{Binding, Job, NodeFailure, Source, Work};
 use super::local::{LocalWork, Remote, ReportRow};
@@ -43,7 +42,7 @@ pub(super) fn build_job(
                 let source = Source::of(&earlier.result);
                 inputs.insert(Calibrate::PREVIOUS.to_owned(), Binding::One(source));
             }
-            worker(planner, index, inputs, instance.parsed.params.clone())
+            worker(planner, instance, known, inputs)
         }
     };
     Ok(Job {
@@ -80,10 +79,7 @@ pub(super) fn memory(
     if instance.parsed.host == Host::Qpipe {
         return 0;
     }
-    let model = match instance.inputs.get("model") {
-        Some(pipeline::Binding::One(model)) => known[*model].as_ref().map_or(0, |k| k.output.total_size()),
-        _ => 0,
-    };
+    let model = plan::model_bytes(instance, known);
     let full_training = instance.kind.name == "sft" && instance.parsed.params["lora"].is_null();
     let factor = if full_training { 10 } else { 3 };
     let expected = BASE_MEMORY + factor * model;
@@ -93,13 +89,26 @@ pub(super) fn memory(
     }
 }
 
-fn worker(planner: &Planner<'_>, index: usize, inputs: BTreeMap<String, Binding>, params: Value) -> Work {
+/// Cores that an instance keeps busy. None where qpipe itself or a GPU computes it.
+pub(super) fn cores(planner: &Planner<'_>, index: usize, known: &[Option<Arc<Known>>]) -> u32 {
     let instance = &planner.pipeline.instances[index];
+    match (instance.parsed.host, planner.machine.device(&instance.resources)) {
+        (Host::Worker, Device::Cpu) => planner.threads(instance, known),
+        _ => 0,
+    }
+}
+
+fn worker(
+    planner: &Planner<'_>,
+    instance: &pipeline::Instance,
+    known: &[Option<Arc<Known>>],
+    inputs: BTreeMap<String, Binding>,
+) -> Work {
     Work::Worker {
-        params,
+        params: instance.parsed.params.clone(),
         inputs,
         device: planner.machine.device(&instance.resources),
-        threads: planner.machine.threads(&instance.resources, instance.parsed.sensitivity),
+        threads: planner.threads(instance, known),
     }
 }
 
@@ -156,7 +165,7 @@ fn download(planner: &Planner<'_>, index: usize, source: Resolved) -> Result<Wor
             if let Some((path, tree)) = tokenizer {
                 inputs.insert("tokenizer".to_owned(), Binding::One(Source::at(path, tree)));
             }
-            Ok(worker(planner, index, inputs, instance.parsed.params.clone()))
+            Ok(worker(planner, instance, &[], inputs))
         }
     }
 }

@@ -7,9 +7,9 @@ use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use qpipe_nodes::protocol::{Failure, Level};
-use qpipe_nodes::{Host, Sensitivity};
+use qpipe_nodes::{Cores, Host, Resources, Sensitivity};
 
-use super::build::{build_job, memory};
+use super::build::{build_job, cores, memory};
 use super::event::{Event, Observer, Status};
 use super::job::{Job, NodeFailure, Outcome};
 use super::ready::ReadyQueue;
@@ -85,6 +85,8 @@ struct Running {
     key: String,
     reason: String,
     memory: u64,
+    /// That it keeps busy.
+    cores: u32,
     measured: bool,
 }
 
@@ -205,18 +207,28 @@ impl<'a> Scheduler<'a> {
         }
     }
 
+    /// The cores that running nodes may keep busy: those that there are, or what `--jobs` asks for.
+    fn all_cores(&self) -> u32 {
+        let machine = &self.planner.machine;
+        let one = machine.threads(&Resources::default(), Cores::Half, 0);
+        machine.cores.max(one.saturating_mul(u32::try_from(self.limits.jobs).unwrap_or(u32::MAX)))
+    }
+
     fn start_what_fits(&mut self, slots: &[Sender<Job>]) {
         loop {
             let measuring = self.running.iter().any(|(_, job)| job.measured);
             let used: u64 = self.running.iter().map(|(_, job)| job.memory).sum();
             let idle = self.running.is_empty();
+            let busy: u32 = self.running.iter().map(|(_, job)| job.cores).sum();
+            let all_cores = self.all_cores();
             let (planner, limits, free, known) = (self.planner, self.limits, &self.free, &self.results.known);
             let next = self.ready.pop(|index, measured| {
                 let host = planner.pipeline.instances[index].parsed.host;
                 let fits = limits
                     .max_memory
                     .is_none_or(|max| idle || used + memory(planner, index, known, Some(max)) <= max);
-                !measuring && fits && (!measured || idle) && !free[lane(host)].is_empty()
+                let crowded = busy > 0 && busy + cores(planner, index, known) > all_cores;
+                !measuring && fits && !crowded && (!measured || idle) && !free[lane(host)].is_empty()
             });
             let Some((index, measured)) = next else { return };
             let Some(due) = self.due[index].take() else { continue };
@@ -245,6 +257,7 @@ impl<'a> Scheduler<'a> {
                 key: job.keyed.as_ref().map_or_else(String::new, |(_, key)| key.to_string()),
                 reason: job.reason.clone(),
                 memory: job.memory,
+                cores: cores(self.planner, index, &self.results.known),
                 measured,
             };
             self.running.push((index, memo));

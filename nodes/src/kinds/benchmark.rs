@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Candidates, Dtype};
-use crate::{Arity, Artifact, Kind, ParamError, Port, Sensitivity};
+use crate::{Arity, Artifact, Cores, Kind, ParamError, Port, Sensitivity};
 
 /// How the questions are run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -64,5 +64,9 @@ impl Kind for Benchmark {
 
     fn sensitivity(&self) -> Sensitivity {
         Sensitivity::Hardware
+    }
+
+    fn cores(&self) -> Cores {
+        Cores::All
     }
 }

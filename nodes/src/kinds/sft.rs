@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Arity, Artifact, Kind, ParamError, Port};
+use crate::{Arity, Artifact, Cores, Kind, ParamError, Port};
 
 /// Low-rank adaptation (Hu et al., 2021, arXiv 2106.09685): W + (alpha / rank) B A, with A and B trained.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -138,6 +138,10 @@ impl Kind for Sft {
 
     fn output(&self) -> Artifact {
         if self.lora.is_some() { Artifact::Adapter } else { Artifact::Model }
+    }
+
+    fn cores(&self) -> Cores {
+        Cores::AllIfLarge
     }
 }
 

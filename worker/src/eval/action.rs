@@ -56,6 +56,14 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
     let (cost, batch_tokens) = (engine::cost(&checkpoint.config), parameters.batch_tokens as usize);
     let mut prepared = Vec::new();
     for (task, questions) in tasks {
+        let unanswerable = questions.documents.iter().filter(|document| document.gold.is_empty()).count();
+        if unanswerable > 0 {
+            let (name, of) = (task.name(), questions.documents.len());
+            let message = format!(
+                "{name}: {unanswerable} of {of} questions have no right answer among their choices and count as wrong"
+            );
+            context.log(Level::Warn, message);
+        }
         let positions = checkpoint.config.max_positions;
         let encoder = Encoder::new(&tokenizer, task.rules(), parameters.bos, positions)?;
         let sequences = encoder.encode_all(&questions.documents)?;

@@ -209,6 +209,10 @@ impl EvalError {
             | Self::NoFiles(_) => Some(
                 "Write one JSON object a line: `question` (text), `choices` (four texts), `answer` (a letter, or an index from 0).",
             ),
+            Self::Rule { .. } | Self::Chat { .. } => Some(
+                "Look at that row; docs/evaluation.md says what each task needs of a row, and what of a chat template.",
+            ),
+            Self::Table { .. } => Some("Write the file again: CSV with a header line, or Parquet."),
             Self::NotUtf8 { .. } => Some("Save the file as UTF-8."),
             Self::EmptyCandidate { .. } | Self::EmptyPrompt { .. } => {
                 Some("Remove the question, or complete it.")

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
 use super::config::Config;
-use super::decoder::{EMBEDDING, FINAL_NORM};
+use super::decoder::{EMBEDDING, FINAL_NORM, HEAD};
 use super::error::ModelError;
 
 /// The single file of weights.
@@ -56,7 +56,22 @@ impl Checkpoint {
                 file: format!("{WEIGHTS_FILE}` or `{INDEX_FILE}"),
             });
         };
-        Ok(Self { folder: folder.to_owned(), config, tensors })
+        let mut this = Self { folder: folder.to_owned(), config, tensors };
+        if this.config.tie_word_embeddings && this.has_own_head()? {
+            this.config.tie_word_embeddings = false;
+        }
+        Ok(this)
+    }
+
+    /// Whether there is an output projection with other values than the embedding's: transformers 5 then ties
+    /// the two no longer, whatever config.json says.
+    fn has_own_head(&self) -> Result<bool, ModelError> {
+        let head = format!("{HEAD}.weight");
+        if !(self.has(&head) && self.has(EMBEDDING)) {
+            return Ok(false);
+        }
+        let (head, embedding) = (self.tensor(&head)?, self.tensor(EMBEDDING)?);
+        Ok(head.kind() != embedding.kind() || head.size() != embedding.size() || !head.equal(&embedding))
     }
 
     /// The same model with other tensors, of which `config` is the `quantization_config`.

@@ -179,3 +179,17 @@ fn an_unknown_quantization_is_refused_by_name() {
     patch_config(folder.path(), json!({ "quantization_config": { "quant_method": "hqq" } }));
     assert!(message(folder.path()).contains("hqq"));
 }
+
+#[test]
+fn an_output_projection_of_its_own_is_not_tied() {
+    let golden = Checkpoint::open(&golden("llama-tied")).unwrap();
+    let embedding = golden.tensor(EMBEDDING).unwrap();
+    for (head, is_tied) in [(embedding.copy(), true), (embedding.neg(), false)] {
+        let folder = copy_of("llama-tied");
+        let mut tensors: Vec<(String, Tensor)> =
+            golden.names().map(|name| (name.to_owned(), golden.tensor(name).unwrap())).collect();
+        tensors.push((format!("{HEAD}.weight"), head));
+        Tensor::write_safetensors(&tensors, folder.path().join(WEIGHTS_FILE)).unwrap();
+        assert_eq!(Checkpoint::open(folder.path()).unwrap().config.tie_word_embeddings, is_tied);
+    }
+}

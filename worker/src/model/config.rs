@@ -8,6 +8,7 @@ use tch::Kind;
 
 use super::error::ModelError;
 use super::family::{self, AttentionBias, Family, Window};
+use super::formats::{awq, gptq};
 use super::rope::RopeParameters;
 
 /// The file's name in a checkpoint folder.
@@ -66,6 +67,8 @@ pub struct Config {
     pub initializer_range: f64,
     /// How the linear layers are stored, if not as floating-point matrices.
     pub quantization: Option<Value>,
+    /// The file that says it.
+    pub quantization_file: PathBuf,
 }
 
 impl Config {
@@ -75,7 +78,13 @@ impl Config {
         if !file.is_file() {
             return Err(ModelError::MissingFile { folder: folder.to_owned(), file: CONFIG_FILE.to_owned() });
         }
-        Self::read_file(&file)
+        let mut config = Self::read_file(&file)?;
+        if config.quantization.is_none()
+            && let Some((file, settings)) = beside(folder)?
+        {
+            (config.quantization_file, config.quantization) = (file, Some(settings));
+        }
+        Ok(config)
     }
 
     /// Reads the config.json at `file`, whatever its name.
@@ -168,6 +177,7 @@ impl Config {
             dtype: dtype(fields)?,
             initializer_range: fields.positive("initializer_range")?.unwrap_or(0.02),
             quantization: quantization(fields)?,
+            quantization_file: fields.file.to_owned(),
         })
     }
 
@@ -177,10 +187,31 @@ impl Config {
     }
 }
 
+/// How the linear layers are stored, where AutoGPTQ and AutoAWQ said it before config.json did.
+fn beside(folder: &Path) -> Result<Option<(PathBuf, Value)>, ModelError> {
+    for (name, method) in [("quantize_config.json", gptq::METHOD), ("quant_config.json", awq::METHOD)] {
+        let file = folder.join(name);
+        if !file.is_file() {
+            continue;
+        }
+        let text = fs::read_to_string(&file)?;
+        let mut value: Value =
+            serde_json::from_str(&text).map_err(|source| ModelError::Json { file: file.clone(), source })?;
+        let Some(settings) = value.as_object_mut() else {
+            let (field, problem) = ("(the file)".to_owned(), "is not a JSON object".to_owned());
+            return Err(ModelError::Field { file, field, problem });
+        };
+        settings.entry("quant_method").or_insert_with(|| method.into());
+        return Ok(Some((file, value)));
+    }
+    Ok(None)
+}
+
 /// How the linear layers are stored, under the name of today or the one that compressed-tensors had first.
 fn quantization(fields: &Fields<'_>) -> Result<Option<Value>, ModelError> {
     let given = ["quantization_config", "compression_config"].into_iter().find_map(|field| {
-        let value = fields.map.get(field).filter(|value| !value.is_null())?;
+        let is_empty = |value: &&Value| value.is_null() || value.as_object().is_some_and(Map::is_empty);
+        let value = fields.map.get(field).filter(|value| !is_empty(value))?;
         Some((field, value))
     });
     match given {

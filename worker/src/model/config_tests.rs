@@ -187,3 +187,27 @@ fn absurd_fields_are_named() {
         assert!(text.contains(expected), "{text}");
     }
 }
+
+#[test]
+fn settings_that_stand_beside_config_json_are_read() {
+    for (name, settings, method) in [
+        ("quantize_config.json", r#"{"bits": 4, "group_size": 128, "desc_act": false}"#, "gptq"),
+        ("quant_config.json", r#"{"w_bit": 4, "q_group_size": 128, "zero_point": true}"#, "awq"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(CONFIG_FILE), llama().to_string()).unwrap();
+        assert_eq!(Config::read(folder.path()).unwrap().quantization, None);
+        let file = folder.path().join(name);
+        fs::write(&file, settings).unwrap();
+        let config = Config::read(folder.path()).unwrap();
+        assert_eq!(config.quantization.unwrap()["quant_method"], method);
+        assert_eq!(config.quantization_file, file);
+
+        fs::write(&file, "[4]").unwrap();
+        let error = Config::read(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("is not a JSON object"), "{error}");
+        let config = with(llama(), json!({ "quantization_config": { "quant_method": "x" } }));
+        fs::write(folder.path().join(CONFIG_FILE), config.to_string()).unwrap();
+        assert_eq!(Config::read(folder.path()).unwrap().quantization.unwrap()["quant_method"], "x");
+    }
+}

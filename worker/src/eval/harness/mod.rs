@@ -112,7 +112,11 @@ impl Writer<'_> {
         let before = self.before(&place, &row)?;
         let text = self.value(&place, "doc_to_text", &self.spec.text, &row)?;
         let choices = self.choices(&place, &row)?;
-        let target = self.value(&place, "doc_to_target", &self.spec.target, &row)?;
+        // A question without an answer is asked, and counted as wrong.
+        let target = match self.spec.target.lacks_field(&row) {
+            true => Value::Null,
+            false => self.value(&place, "doc_to_target", &self.spec.target, &row)?,
+        };
         let context = |question: &str| -> Result<Arc<str>, EvalError> {
             let mut pieces = before.clone();
             pieces.push(Piece::question(question.to_owned()));

@@ -3,6 +3,8 @@
 //! Templates are rendered as lm-eval's are: undefined names are errors, the last newline is kept, strings have Python's
 //! methods, and values are printed as Python prints them.
 
+use std::collections::HashSet;
+
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, escape_formatter};
@@ -33,6 +35,11 @@ impl Rule {
         matches!(self, Self::Function(_))
     }
 
+    /// Whether it is the name of a field that `row` lacks.
+    pub fn lacks_field(&self, row: &Value) -> bool {
+        matches!(self, Self::Template(source) if is_name(source) && row.get(source).is_none())
+    }
+
     /// The value for `row`. What a template prints is a text, unless all of it is one expression: then its value stays
     /// what it is.
     ///
@@ -44,6 +51,7 @@ impl Rule {
             Self::Function(function) => function(row),
             Self::Template(source) => match row.get(source) {
                 Some(field) => Ok(field.clone()),
+                None if is_name(source) => Err(format!("`{source}` is missing")),
                 None => templates.evaluate(source, row),
             },
         }
@@ -86,13 +94,19 @@ impl Templates {
         if let Some(expression) = sole_expression(source)
             && let Ok(compiled) = self.environment.compile_expression(expression)
         {
-            let value = compiled.eval(variables).map_err(words)?;
-            if value.is_undefined() {
-                return Err(format!("`{expression}` is undefined"));
+            let names = || compiled.undeclared_variables(false);
+            let value = compiled.eval(variables).map_err(|error| words(&error, expression, &names(), row))?;
+            if has_undefined(&value) {
+                return Err(missing(&names(), row).unwrap_or_else(|| format!("`{expression}` is undefined")));
             }
             return serde_json::to_value(&value).map_err(|error| error.to_string());
         }
-        self.environment.render_str(source, variables).map(Value::String).map_err(words)
+        let nothing = HashSet::new();
+        let template = self.environment.template_from_str(source);
+        let template = template.map_err(|error| words(&error, source, &nothing, row))?;
+        let names = || template.undeclared_variables(false);
+        let text = template.render(variables);
+        text.map(Value::String).map_err(|error| words(&error, source, &names(), row))
     }
 }
 
@@ -103,8 +117,44 @@ fn sole_expression(source: &str) -> Option<&str> {
     is_plain.then(|| inner.trim())
 }
 
-fn words(error: Error) -> String {
-    error.detail().map_or_else(|| error.to_string(), |detail| format!("{}: {detail}", error.kind()))
+/// A field's name, and no text of its own.
+fn is_name(source: &str) -> bool {
+    let mut characters = source.chars();
+    characters.next().is_some_and(|first| first.is_alphabetic() || first == '_')
+        && characters.all(|character| character.is_alphanumeric() || character == '_')
+}
+
+/// Whether it is undefined, or a list with an entry that is.
+fn has_undefined(value: &minijinja::Value) -> bool {
+    let entries = || value.try_iter().is_ok_and(|mut entries| entries.any(|entry| has_undefined(&entry)));
+    value.is_undefined() || (value.kind() == ValueKind::Seq && entries())
+}
+
+/// What is wrong with a template or `row`, in words: the field that is missing, else what the engine says of which line.
+fn words(error: &Error, source: &str, names: &HashSet<String>, row: &Value) -> String {
+    // What is undefined has no methods either.
+    if matches!(error.kind(), ErrorKind::UndefinedError | ErrorKind::UnknownMethod)
+        && let Some(missing) = missing(names, row)
+    {
+        return missing;
+    }
+    let problem = error
+        .detail()
+        .map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
+    match error.line().and_then(|line| source.lines().nth(line - 1)) {
+        Some(line) => format!("{problem} in `{line}`"),
+        None => problem,
+    }
+}
+
+/// Which of the `names` that a template uses `row` lacks.
+fn missing(names: &HashSet<String>, row: &Value) -> Option<String> {
+    let mut missing: Vec<&str> =
+        names.iter().map(String::as_str).filter(|name| row.get(name).is_none()).collect();
+    missing.sort_unstable();
+    let quoted: Vec<String> = missing.iter().map(|name| format!("`{name}`")).collect();
+    let verb = if quoted.len() == 1 { "is" } else { "are" };
+    (!quoted.is_empty()).then(|| format!("{} {verb} missing", quoted.join(", ")))
 }
 
 /// Python's `list.index`.
@@ -156,8 +206,12 @@ mod tests {
     #[test]
     fn what_a_row_lacks_is_an_error() {
         let row = json!({"c": {"label": ["A"]}});
-        assert!(value("{{missing}}", &row).is_err());
-        assert!(value("Say {{missing}}", &row).unwrap_err().contains("undefined"));
+        for source in ["label", "{{label}}", "Say {{label}}", "{{[c, label]}}", "{{label.strip()}}"] {
+            assert_eq!(value(source, &row).unwrap_err(), "`label` is missing", "{source}");
+        }
+        assert_eq!(value("{{a}} {{b}}", &row).unwrap_err(), "`a`, `b` are missing");
+        let third = value("One\n{{c.label[2]}}\n", &row).unwrap_err();
+        assert_eq!(third, "undefined value in `{{c.label[2]}}`");
         assert!(value("{{c.label.index('Z')}}", &row).unwrap_err().contains("is not in the list"));
     }
 }

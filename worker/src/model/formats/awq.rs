@@ -15,7 +15,7 @@ use qpipe_kernels::{Codes, QuantizedWeight, packing};
 use serde_json::{Value, json};
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::expect_tensor;
+use super::{expect_known, expect_tensor};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::decoder::HEAD;
 use crate::model::error::ModelError;
@@ -29,6 +29,23 @@ const GEMM: &str = "gemm";
 pub const PER_WORD: i64 = 8;
 /// Which of eight output channels a nibble holds, the lowest nibble first.
 const ORDER: [i64; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
+
+/// Settings that decide what a folder's numbers mean, under AutoAWQ's names and transformers'.
+const SETTINGS: [&str; 10] = [
+    "quant_method",
+    "version",
+    "format",
+    "w_bit",
+    "bits",
+    "zero_point",
+    "q_group_size",
+    "group_size",
+    "modules_to_not_convert",
+    "checkpoint_format",
+];
+/// Settings that only say how others are to load it.
+const HISTORY: [&str; 6] =
+    ["backend", "do_fuse", "fuse_max_seq_len", "modules_to_fuse", "exllama_config", "meta"];
 
 const QWEIGHT: &str = "qweight";
 const QZEROS: &str = "qzeros";
@@ -88,10 +105,17 @@ impl Config {
             let found = names.iter().find_map(|name| Some((*name, value.get(name)?)));
             found.filter(|(_, value)| !value.is_null())
         };
-        match first(&["version"]) {
+        expect_known(file, value, &[&SETTINGS, &HISTORY])?;
+        match first(&["version", "format", "checkpoint_format"]) {
             Some((_, version)) if version.as_str().is_some_and(|name| name.eq_ignore_ascii_case(GEMM)) => {}
             None => {}
             Some((name, version)) => return Err(refuse(name, version, GEMM)),
+        }
+        // The one of transformers' backends that stands for a layout.
+        if let Some((name, backend)) = first(&["backend"])
+            && backend == "llm-awq"
+        {
+            return Err(refuse(name, backend, "auto"));
         }
         match first(&["w_bit", "bits"]) {
             Some((_, bits)) if bits == 4 => {}
@@ -132,7 +156,7 @@ pub fn read_linear(
     spec: &LinearSpec<'_>,
     config: &Value,
 ) -> Result<Option<QuantizedWeight>, ModelError> {
-    let file = &checkpoint.config.file;
+    let file = &checkpoint.config.quantization_file;
     let config = Config::parse(file, config)?;
     if config.dense.iter().any(|part| spec.name.contains(part)) {
         return Ok(None);
@@ -222,6 +246,8 @@ mod tests {
             ("version", json!("gemv")),
             ("version", json!("gemv_fast")),
             ("version", json!("marlin")),
+            ("backend", json!("llm-awq")),
+            ("rotation", json!("hadamard")),
             ("bits", json!(3)),
             ("zero_point", json!(false)),
             ("group_size", json!(0)),

@@ -19,7 +19,7 @@ use qpipe_kernels::{Codes, QuantizedWeight, bitstream};
 use serde_json::{Value, json};
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::expect_tensor;
+use super::{expect_known, expect_tensor};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::decoder::HEAD;
 use crate::model::error::ModelError;
@@ -31,6 +31,52 @@ pub const METHOD: &str = "gptq";
 pub const MULTIPLE: i64 = 32;
 /// Widths of codes.
 const WIDTHS: [u32; 4] = [2, 3, 4, 8];
+
+/// Settings that decide what a folder's numbers mean, under the names of GPTQModel, AutoGPTQ and their predecessors.
+const SETTINGS: [&str; 15] = [
+    "quant_method",
+    "method",
+    "bits",
+    "wbits",
+    "w_bit",
+    "group_size",
+    "groupsize",
+    "q_group_size",
+    "desc_act",
+    "sym",
+    "lm_head",
+    "checkpoint_format",
+    "format",
+    "version",
+    "pack_dtype",
+];
+/// Settings that only say how the codes were found, or how others are to load them.
+const HISTORY: [&str; 24] = [
+    "meta",
+    "damp_percent",
+    "damp_auto_increment",
+    "true_sequential",
+    "static_groups",
+    "act_group_aware",
+    "mse",
+    "tokenizer",
+    "dataset",
+    "batch_size",
+    "pad_token_id",
+    "max_input_length",
+    "model_seqlen",
+    "cache_block_outputs",
+    "block_name_to_quantize",
+    "module_name_preceding_first_block",
+    "modules_in_block_to_quantize",
+    "model_name_or_path",
+    "model_file_base_name",
+    "backend",
+    "use_exllama",
+    "disable_exllama",
+    "exllama_config",
+    "use_cuda_fp16",
+];
 
 const QWEIGHT: &str = "qweight";
 const QZEROS: &str = "qzeros";
@@ -192,11 +238,7 @@ impl Config {
         {
             return Err(refuse(name, words, "int32"));
         }
-        if let Some((name, dynamic)) = first(&["dynamic"])
-            && dynamic.as_object().is_none_or(|map| !map.is_empty())
-        {
-            return Err(refuse(name, dynamic, "null"));
-        }
+        expect_known(file, value, &[&SETTINGS, &HISTORY])?;
         let is_true = |names: &[&'static str]| first(names).is_some_and(|(_, value)| value == true);
         if is_true(&["lm_head"]) {
             return Err(refuse("lm_head", &json!(true), "false"));
@@ -224,7 +266,7 @@ pub fn read_linear(
     spec: &LinearSpec<'_>,
     config: &Value,
 ) -> Result<Option<QuantizedWeight>, ModelError> {
-    let file = &checkpoint.config.file;
+    let file = &checkpoint.config.quantization_file;
     let config = Config::parse(file, config)?;
     if spec.name == HEAD {
         return Ok(None);
@@ -352,6 +394,8 @@ mod tests {
             ("pack_dtype", json!("int16")),
             ("dynamic", json!({"-:.*down.*": {}})),
             ("lm_head", json!(true)),
+            ("rotation", json!("hadamard")),
+            ("is_marlin_format", json!(true)),
         ] {
             let mut config = describe(&CONFIG);
             config[key] = value;

@@ -7,7 +7,10 @@ pub mod gptq;
 pub mod qpipe_w4a8;
 mod quantized;
 
+use std::path::Path;
+
 use qpipe_kernels::QuantizedWeight;
+use serde_json::Value;
 use tch::Kind;
 
 use super::checkpoint::Checkpoint;
@@ -76,9 +79,31 @@ pub fn read_embedding(
 /// The name of the format that `checkpoint`'s linear layers are in, if config.json says that they are quantized.
 pub fn quantization_method(checkpoint: &Checkpoint) -> Option<&str> {
     let config = checkpoint.quantization_config()?;
-    match config.get("quant_method").and_then(serde_json::Value::as_str) {
+    match config.get("quant_method").and_then(Value::as_str) {
         None if bitsandbytes::is_bitsandbytes(config) => Some(bitsandbytes::METHOD),
         method => Some(method.unwrap_or_default()),
+    }
+}
+
+/// An error if `config`, the `quantization_config` of the config.json at `file`, sets what is in none of the lists of
+/// `known` settings: passed over, it could mean other numbers. Null, false and empty settings set nothing.
+fn expect_known(file: &Path, config: &Value, known: &[&[&str]]) -> Result<(), ModelError> {
+    let sets = |value: &Value| match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Array(list) => !list.is_empty(),
+        Value::Object(map) => !map.is_empty(),
+        _ => true,
+    };
+    let is_known = |key: &String| known.iter().any(|list| list.contains(&key.as_str()));
+    let unknown = config.as_object().into_iter().flatten().find(|(key, value)| sets(value) && !is_known(key));
+    match unknown {
+        None => Ok(()),
+        Some((key, value)) => Err(ModelError::Unsupported {
+            file: file.to_owned(),
+            field: format!("quantization_config.{key}"),
+            value: value.as_str().map_or_else(|| value.to_string(), str::to_owned),
+            known: "null".to_owned(),
+        }),
     }
 }
 

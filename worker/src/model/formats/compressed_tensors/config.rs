@@ -20,6 +20,34 @@ const PACK_QUANTIZED: &str = "pack-quantized";
 const QPIPE: &str = "qpipe";
 const TORCHAO: &str = "torchao";
 
+/// Keys of `quantization_config`.
+const KEYS: [&str; 9] = [
+    "quant_method",
+    "format",
+    "config_groups",
+    "ignore",
+    "quantization_status",
+    "global_compression_ratio",
+    "version",
+    "sparsity_config",
+    QPIPE,
+];
+/// Keys of a group in `config_groups`.
+const GROUP_KEYS: [&str; 4] = ["targets", "weights", "input_activations", "format"];
+/// Keys of `weights` and of `input_activations`; an observer only says how the range was found.
+const ARGUMENT_KEYS: [&str; 10] = [
+    "num_bits",
+    "type",
+    "symmetric",
+    "group_size",
+    "strategy",
+    "dynamic",
+    "actorder",
+    "zp_dtype",
+    "observer",
+    "observer_kwargs",
+];
+
 /// How a layer is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoredScheme {
@@ -136,8 +164,10 @@ impl QuantizationConfig {
         let root = Field { file, path: "quantization_config".to_owned(), value };
         root.get("quant_method").one_of(&[METHOD])?;
         root.get("quantization_status").absent_or(&["compressed"])?;
-        root.get("kv_cache_scheme").absent_or(&[])?;
-        root.get("transform_config").absent_or(&[])?;
+        for key in ["kv_cache_scheme", "transform_config"] {
+            root.get(key).absent_or(&[])?;
+        }
+        root.only(&KEYS)?;
         let sparsity = root.get("sparsity_config");
         if !sparsity.is_absent() {
             sparsity.get("format").absent_or(&["dense"])?;
@@ -207,6 +237,7 @@ impl Group {
         }
         let targets = group.get("targets").patterns()?;
         group.get("output_activations").absent_or(&[])?;
+        group.only(&GROUP_KEYS)?;
         let own = group.get("format");
         let format = if own.is_absent() { root.get("format") } else { own };
         let weights = group.get("weights");
@@ -280,13 +311,14 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// An error unless it is absent or an object with no keys but `known`.
+    /// An error unless it is absent or an object in which no keys but the `known` have values.
     fn only(&self, known: &[&str]) -> Result<(), ModelError> {
         if self.is_absent() {
             return Ok(());
         }
         let object = self.value.as_object().ok_or_else(|| self.unsupported("an object"))?;
-        match object.keys().find(|key| !known.contains(&key.as_str())) {
+        let mut unknown = object.keys().filter(|key| !known.contains(&key.as_str()));
+        match unknown.find(|key| !self.get(key).is_absent()) {
             Some(key) => Err(self.get(key).unsupported(&known.join(", "))),
             None => Ok(()),
         }
@@ -347,6 +379,7 @@ impl<'a> Field<'a> {
         for key in ["block_structure", "scale_dtype"] {
             self.get(key).absent_or(&[])?;
         }
+        self.only(&ARGUMENT_KEYS)?;
         // `weight` and its other name only say in which order GPTQ went through the columns.
         let order = self.get("actorder");
         if order.value != &Value::Bool(false) {

@@ -109,6 +109,9 @@ fn whatever_is_not_implemented_is_refused_with_its_place_and_value() {
         (W4A16, "/config_groups/group_0/weights/actorder", json!("group")),
         (W4A16, "/config_groups/group_0/weights/group_size", json!(0)),
         (W4A16, "/config_groups/group_0/targets", json!(["re:(?=lookahead)"])),
+        (W4A16, "/rotation", json!("hadamard")),
+        (W4A16, "/config_groups/group_0/weights/codebook", json!([-1, 1])),
+        (W4A16, "/config_groups/group_0/weight_transform", json!("hadamard")),
     ];
     for (scheme, pointer, value) in cases {
         let mut config = with(scheme, pointer, value);
