@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use qpipe_nodes::protocol::Failure as Class;
@@ -53,6 +53,7 @@ pub(super) struct RunArgs {
 
 pub(super) fn exec(args: &RunArgs, verbose: u8, format: LogFormat) -> Result<Exit, Failure> {
     let pipeline = args.file.load()?;
+    check_results_folder(&args.results)?;
     let store = store()?;
     let options = Options {
         only: args.only.clone(),
@@ -91,6 +92,17 @@ pub(super) fn exec(args: &RunArgs, verbose: u8, format: LogFormat) -> Result<Exi
     // The process ends here: nobody needs thousands of nodes taken apart one by one.
     std::mem::forget((pipeline, outcome));
     Ok(exit)
+}
+
+/// An error where the folder of results could not be made.
+fn check_results_folder(results: &Path) -> Result<(), Failure> {
+    match results.ancestors().find(|path| path.exists()) {
+        Some(path) if !path.is_dir() => Err(Failure::environment(
+            format!("--results {}: `{}` is not a folder", results.display(), path.display()),
+            Some("Name a folder, or a path that does not exist yet."),
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn open_events(path: &PathBuf) -> Result<EventsFile, Failure> {

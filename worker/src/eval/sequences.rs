@@ -62,7 +62,7 @@ impl<'a> Encoder<'a> {
             Bos::Never => None,
             Bos::Always => Some(token.ok_or(EvalError::NoBos)?),
             Bos::Tokenizer => match token {
-                Some(token) if adds_bos(tokenizer, token)? => Some(token),
+                Some(token) if tokenizer.adds_bos()? => Some(token),
                 _ => None,
             },
         };
@@ -192,14 +192,5 @@ impl Texts {
         let encoded = tokenizer.encode_batch(self.texts.clone(), false)?;
         let wide = |ids: Vec<u32>| ids.into_iter().map(i64::from).collect();
         Ok(self.texts.into_iter().zip(encoded.into_iter().map(wide)).collect())
-    }
-}
-
-/// Whether the tokenizer puts the token before a text by itself: tokenizer_config.json's word, else what its
-/// post-processor does.
-fn adds_bos(tokenizer: &Tokenizer, token: u32) -> Result<bool, EvalError> {
-    match tokenizer.adds_bos() {
-        Some(adds) => Ok(adds),
-        None => Ok(tokenizer.encode("a", true)?.first() == Some(&token)),
     }
 }

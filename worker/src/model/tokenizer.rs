@@ -72,16 +72,15 @@ impl Tokenizer {
         Ok(this)
     }
 
-    /// An error if there are tokens without an embedding.
+    /// An error if there are tokens without an embedding, in the vocabulary or among those that the post-processor adds.
     pub fn check_fits(&self, config: &Config) -> Result<(), ModelError> {
-        if i64::from(self.highest) < config.vocab_size {
+        let added = self.encode("a", true)?.into_iter().max().unwrap_or(0);
+        let highest = self.highest.max(added);
+        if i64::from(highest) < config.vocab_size {
             return Ok(());
         }
-        Err(ModelError::TokenizerDoesNotFit {
-            file: self.file.clone(),
-            highest: self.highest,
-            vocab_size: config.vocab_size,
-        })
+        let (file, vocab_size) = (self.file.clone(), config.vocab_size);
+        Err(ModelError::TokenizerDoesNotFit { file, highest, vocab_size })
     }
 
     /// The tokens of `text`; with `add_special`, those too that the tokenizer's post-processor puts around it.
@@ -118,9 +117,10 @@ impl Tokenizer {
         self.eos
     }
 
-    /// Whether tokenizer_config.json asks for the beginning-of-sequence token.
-    pub fn adds_bos(&self) -> Option<bool> {
-        self.settings.get("add_bos_token").and_then(Value::as_bool)
+    /// Whether the post-processor puts the beginning-of-sequence token before a text. `add_bos_token` in
+    /// tokenizer_config.json says nothing where there is a tokenizer.json, as in transformers 5.
+    pub fn adds_bos(&self) -> Result<bool, ModelError> {
+        Ok(self.bos.is_some() && self.encode("a", true)?.first().copied() == self.bos)
     }
 
     /// The Jinja template that turns a conversation into text: chat_template.jinja, else

@@ -73,7 +73,10 @@ fn special_tokens_come_from_the_first_file_that_names_them() {
     write(&folder, "tokenizer_config.json", &json!({ "bos_token": "d", "add_bos_token": true }));
     let tokenizer = Tokenizer::open(folder.path()).unwrap();
     assert_eq!((tokenizer.bos_id(), tokenizer.eos_id()), (Some(4), Some(2)));
-    assert_eq!(tokenizer.adds_bos(), Some(true));
+    // The post-processor adds another token, whatever `add_bos_token` says.
+    assert!(!tokenizer.adds_bos().unwrap());
+    write(&folder, "tokenizer_config.json", &json!({ "bos_token": "<s>", "add_bos_token": false }));
+    assert!(Tokenizer::open(folder.path()).unwrap().adds_bos().unwrap());
 }
 
 #[test]
@@ -99,6 +102,13 @@ fn a_tokenizer_that_does_not_fit_is_refused() {
         "{text}"
     );
     assert!(text.contains("vocabulary has 4 entries"), "{text}");
+
+    write(&folder, "config.json", &config(5));
+    Tokenizer::open(folder.path()).unwrap();
+    let file = folder.path().join(TOKENIZER_FILE);
+    fs::write(&file, fs::read_to_string(&file).unwrap().replace("\"ids\":[0]", "\"ids\":[5000]")).unwrap();
+    let text = Tokenizer::open(folder.path()).unwrap_err().to_string();
+    assert!(text.contains("its highest token is 5000"), "{text}");
 }
 
 #[test]
