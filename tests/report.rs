@@ -35,11 +35,12 @@ fn evaluation(folder: &Path, answers: &[Answer], scheme: &str, candidates: Candi
     let n = answers.len() as u64;
     let task = TaskResult {
         n,
-        correct,
-        accuracy: correct as f64 / n as f64,
+        correct: Some(correct),
+        accuracy: Some(correct as f64 / n as f64),
         candidates,
         bos: Bos::Never,
         tokens: 4000,
+        divergence: None,
         harness: None,
     };
     let summary = Evaluation {

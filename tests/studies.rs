@@ -102,11 +102,18 @@ fn study_bs_document_has_all_its_parts_and_lm_evals_files() {
         return;
     };
     let env = TestEnv::new();
-    let sources =
-        [("model", "hf/stories260K"), ("arc", "arc_easy"), ("hellaswag", "hellaswag"), ("mmlu", "mmlu")];
+    let sources = [
+        ("model", "hf/stories260K"),
+        ("arc", "arc_easy"),
+        ("hellaswag", "hellaswag"),
+        ("ifeval", "ifeval"),
+        ("mmlu", "mmlu"),
+    ];
     let mut settings: Vec<String> =
         sources.iter().map(|(name, path)| format!("{name}={}", data.join(path).display())).collect();
     settings.push("limit=2".to_owned());
+    // IFEval's replies are longer than this model's context.
+    settings.push("tasks=[arc_easy,hellaswag,mmlu]".to_owned());
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
     run(&env, "recovery.yaml", &settings);
 

@@ -4,6 +4,7 @@
 //!   ports, its version. [`KINDS`] is the table of all of them.
 //! * [`protocol`]: the JSON lines between `qpipe` and `qpipe-worker`.
 //! * [`tasks`]: the tasks that an evaluation can name.
+//! * [`task_file`]: what lm-eval's own task files say.
 //! * [`results`]: the files inside an evaluation or a benchmark artifact, which the worker writes and
 //!   the report reads.
 //!
@@ -17,6 +18,7 @@ pub mod protocol;
 pub mod resources;
 pub mod results;
 pub mod scheme;
+pub mod task_file;
 pub mod tasks;
 
 pub use artifact::Artifact;

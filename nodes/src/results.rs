@@ -62,21 +62,59 @@ pub struct Evaluation {
 /// Figures of one task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskResult {
-    /// Questions scored.
+    /// Questions, or texts.
     pub n: u64,
-    /// Questions answered rightly.
-    pub correct: u64,
+    /// Questions answered rightly; `None` where nothing is right or wrong, as in texts that are only scored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correct: Option<u64>,
     /// `correct / n`.
-    pub accuracy: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
     /// What was scored as the answer.
     pub candidates: Candidates,
     /// The rule for the beginning-of-sequence token.
     pub bos: Bos,
     /// Tokens that went through the model, padding excluded.
     pub tokens: u64,
+    /// How its predictions differ from those of the reference, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub divergence: Option<Divergence>,
     /// What lm-eval's tables and files say, of its tasks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub harness: Option<HarnessResult>,
+}
+
+/// How a model's predictions of the next token differ from a reference's, summed over the places that were scored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Divergence {
+    /// Places.
+    pub tokens: u64,
+    /// D(reference || model) over the whole vocabulary, in nats, summed.
+    pub kl: f64,
+    /// Places where both have the same likeliest token.
+    pub agreed: u64,
+}
+
+impl Divergence {
+    /// Of both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            tokens: self.tokens + other.tokens,
+            kl: self.kl + other.kl,
+            agreed: self.agreed + other.agreed,
+        }
+    }
+
+    /// D(reference || model) a token, in nats.
+    pub fn mean(&self) -> f64 {
+        self.kl / self.tokens as f64
+    }
+
+    /// The share of places where both have the same likeliest token.
+    pub fn agreement(&self) -> f64 {
+        self.agreed as f64 / self.tokens as f64
+    }
 }
 
 /// A task's figures as lm-eval has them.
@@ -90,18 +128,25 @@ pub struct HarnessResult {
     pub num_fewshot: u32,
     /// Questions that the data has, of which [`TaskResult::n`] were asked.
     pub of: u64,
-    /// By metric, sorted by name.
+    /// `multiple_choice`, `loglikelihood_rolling` or `generate_until`.
+    pub output_type: String,
+    /// By metric, sorted by name and filter.
     pub metrics: Vec<MetricResult>,
 }
 
-/// One metric of a task.
+/// What lm-eval calls the filter of a task that has none.
+pub const NO_FILTER: &str = "none";
+
+/// One metric of a task, under one filter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MetricResult {
     /// `acc`, `acc_norm`.
     pub name: String,
+    /// The filter that replies went through before they were judged; `none` for none.
+    pub filter: String,
     /// Its value over all questions.
     pub value: f64,
-    /// Its standard error; `None`: there is none, as of a single question.
+    /// Its standard error; `None`: there is none, as of a single question or of `inst_level_strict_acc`.
     pub stderr: Option<f64>,
     /// Whether more is better.
     pub higher_is_better: bool,
@@ -116,20 +161,69 @@ pub struct Sample {
     pub doc: Value,
     /// What the task's target template makes of the row.
     pub target: String,
-    /// What stands before the continuations: one for all, or one each.
+    /// What the model was given: one text for all continuations, or one each.
     pub contexts: Vec<String>,
-    /// What was scored.
+    /// What the model wrote, where it was to write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply: Option<Reply>,
+    /// What was scored: the continuations, or a text by itself, which then has no context and a score a window.
     pub continuations: Vec<String>,
     /// Log-probabilities (natural logarithm) of the continuations.
     pub scores: Vec<f64>,
     /// Whether each continuation is the likeliest, token by token.
     pub greedy: Vec<bool>,
-    /// Index of the choice that counts as the answer.
-    pub pred: u32,
+    /// Index of the choice that counts as the answer; of a reply there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pred: Option<u32>,
     /// Indices of the right choices.
     pub gold: Vec<u32>,
-    /// The question's figures, by metric.
-    pub metrics: BTreeMap<String, f64>,
+    /// Whether it counts as answered rightly; of a text `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correct: Option<bool>,
+    /// The question's figures, filter by filter.
+    pub filtered: Vec<Filtered>,
+}
+
+/// What a model wrote.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The text.
+    pub text: String,
+    /// How it was to write, in lm-eval's words: `until`, `do_sample`, `max_gen_toks`.
+    pub arguments: Value,
+}
+
+/// A question's figures under one filter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Filtered {
+    /// The filter's name; `none` for none.
+    pub filter: String,
+    /// What the filter left of the reply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply: Option<String>,
+    /// By metric.
+    pub metrics: BTreeMap<String, Figure>,
+}
+
+/// What a question adds to a metric.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Figure {
+    /// Right or not: 1 or 0.
+    Flag(bool),
+    /// A number; the metric is the mean over the questions.
+    Number(f64),
+    /// Several verdicts; the metric is the mean over those of all questions.
+    Each(Vec<bool>),
+    /// A log-likelihood, and how many words or bytes it is divided among; the metric is made of the sums.
+    Share([f64; 2]),
+}
+
+impl Filtered {
+    /// Of a task without filters.
+    pub fn unfiltered(metrics: BTreeMap<String, Figure>) -> Self {
+        Self { filter: NO_FILTER.to_owned(), reply: None, metrics }
+    }
 }
 
 /// `benchmark.json`: the published study's metrics and what they were measured on.

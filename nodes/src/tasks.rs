@@ -104,7 +104,12 @@ pub const TASKS: &[(&str, &str)] = &[
     ("arc_challenge", "ARC-Challenge: `question`, `choices.text`, `choices.label`, `answerKey`"),
     ("arc_easy", "ARC-Easy: `question`, `choices.text`, `choices.label`, `answerKey`"),
     ("boolq", "BoolQ: `passage`, `question`, `label`"),
+    (
+        "gsm8k",
+        "GSM8K: `question`, `answer` (steps, then `#### ` and a number); a split `train` for the examples",
+    ),
     ("hellaswag", "HellaSwag: `activity_label`, `ctx_a`, `ctx_b`, `endings`, `label`"),
+    ("ifeval", "IFEval: `prompt`, `instruction_id_list`, `kwargs`"),
     (
         "mcqa",
         "four-choice questions: `question`, `choices` (four texts), `answer` (a letter, or an index from 0)",
@@ -112,8 +117,14 @@ pub const TASKS: &[(&str, &str)] = &[
     ("mmlu", "MMLU, 57 subjects: `subject`, `question`, `choices` (four texts), `answer` (an index from 0)"),
     ("openbookqa", "OpenBookQA: `question_stem`, `choices.text`, `choices.label`, `answerKey`"),
     ("piqa", "PIQA: `goal`, `sol1`, `sol2`, `label`"),
+    ("wikitext", "WikiText, page by page: `page`"),
     ("winogrande", "WinoGrande: `sentence`, `option1`, `option2`, `answer`"),
 ];
+
+/// Whether an entry of `tasks` is the path of a task file.
+pub fn is_file(task: &str) -> bool {
+    task.ends_with(".yaml") || task.ends_with(".yml")
+}
 
 /// The tasks that `name` stands for: itself, or those of a group. `None`: there is nothing of that name.
 pub fn leaves(name: &str) -> Option<Vec<String>> {

@@ -220,9 +220,10 @@ impl FetchError {
             Self::WrongDigest { .. } => "If the new content is what you want, change `digest`.".to_owned(),
             Self::LockVersion { .. } => "Use the qpipe that wrote it, or remove the file.".to_owned(),
             Self::BadLock { .. } => "Restore the file from version control, or remove it.".to_owned(),
+            Self::Status { .. } | Self::Answer { .. } => {
+                "Check the address, and HF_ENDPOINT: the server does not answer as it should.".to_owned()
+            }
             Self::Io(_)
-            | Self::Status { .. }
-            | Self::Answer { .. }
             | Self::TooLong { .. }
             | Self::BadDigest { .. }
             | Self::BadPath { .. }

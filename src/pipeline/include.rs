@@ -93,16 +93,9 @@ impl Loader<'_> {
 
     /// The file's real path and its text.
     fn read(&mut self, path: &Path, included_at: Option<Span>) -> Option<(PathBuf, String)> {
-        let shown = path.display();
         let problem = match read_text(path) {
             Ok(read) => return Some(read),
-            Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
-                format!("`{shown}` does not exist")
-            }
-            Err(ReadError::Io(error)) => format!("`{shown}` cannot be read: {error}"),
-            Err(ReadError::NotAFile) => format!("`{shown}` is not a file"),
-            Err(ReadError::TooLarge) => format!("`{shown}` is too large to be a pipeline"),
-            Err(ReadError::NotText { line }) => format!("`{shown}` is not UTF-8 text (line {line})"),
+            Err(error) => error.words(path),
         };
         self.mistakes.push(match included_at {
             Some(at) => Mistake::new(Code::Unreadable, at, problem)
@@ -165,14 +158,30 @@ fn conflict(what: &str, key: &Key, earlier: Span, sources: &Sources) -> Mistake 
     Mistake::new(Code::Conflict, key.span, message).help(format!("Give one of the two {what}s another name."))
 }
 
-enum ReadError {
+/// Why a file is not read.
+pub(super) enum ReadError {
     Io(io::Error),
     NotAFile,
     TooLarge,
     NotText { line: usize },
 }
 
-fn read_text(path: &Path) -> Result<(PathBuf, String), ReadError> {
+impl ReadError {
+    /// Of the file at `path`.
+    pub(super) fn words(&self, path: &Path) -> String {
+        let shown = path.display();
+        match self {
+            Self::Io(error) if error.kind() == io::ErrorKind::NotFound => format!("`{shown}` does not exist"),
+            Self::Io(error) => format!("`{shown}` cannot be read: {error}"),
+            Self::NotAFile => format!("`{shown}` is not a file"),
+            Self::TooLarge => format!("`{shown}` is too large to be a pipeline"),
+            Self::NotText { line } => format!("`{shown}` is not UTF-8 text (line {line})"),
+        }
+    }
+}
+
+/// The real path and the text of the file at `path`.
+pub(super) fn read_text(path: &Path) -> Result<(PathBuf, String), ReadError> {
     let metadata = std::fs::metadata(path).map_err(ReadError::Io)?;
     if !metadata.is_file() {
         return Err(ReadError::NotAFile);

@@ -18,6 +18,7 @@ use super::resolve::{Inputs, Resolver};
 use super::source::{Sources, Span};
 use super::sources_there;
 use super::substitute::Scope;
+use super::task_files;
 use super::value::find;
 
 /// A pipeline without mistakes.
@@ -53,7 +54,7 @@ impl Pipeline {
         if let Err(mistake) = &name {
             mistakes.push(mistake.clone());
         }
-        let Graph { instances, order, declared_by } = build(file, &bundle, &sources, &mut mistakes);
+        let Graph { instances, order, declared_by } = build(file, &bundle, &mut sources, &mut mistakes);
         match name {
             Ok(name) if mistakes.is_empty() => {
                 let (file, declarations) = (file.to_path_buf(), bundle.nodes);
@@ -109,7 +110,7 @@ struct Graph {
 }
 
 /// From declared nodes to instances and their order; incomplete if there are mistakes.
-fn build(file: &Path, bundle: &Bundle, sources: &Sources, mistakes: &mut Mistakes) -> Graph {
+fn build(file: &Path, bundle: &Bundle, sources: &mut Sources, mistakes: &mut Mistakes) -> Graph {
     let declarations = &bundle.nodes;
     if declarations.is_empty() && mistakes.is_empty() {
         mistakes.push(Mistake::nowhere(Code::MissingKey, format!("`{}` declares no nodes", file.display())));
@@ -188,5 +189,10 @@ fn build(file: &Path, bundle: &Bundle, sources: &Sources, mistakes: &mut Mistake
         });
     let mut instances: Vec<Instance> = instances.collect();
     readers::fill_in(&mut instances, declarations, &declared_by, mistakes);
+    let tasks = |index: usize| {
+        let declaration = &declarations[declared_by[index]];
+        find(&declaration.entries, "tasks").map_or(declaration.name.span, |entry| entry.value.span)
+    };
+    task_files::fill_in(&mut instances, &tasks, sources, mistakes);
     Graph { instances, order, declared_by }
 }

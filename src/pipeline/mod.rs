@@ -34,6 +34,7 @@ pub mod schema;
 mod source;
 mod sources_there;
 mod substitute;
+mod task_files;
 mod value;
 mod yaml;
 

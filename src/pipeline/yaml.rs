@@ -129,6 +129,13 @@ impl<'t> Composer<'t> {
 
     fn unknown_tag(&mut self, tag: Option<&Tag>, at: Span) {
         let name = tag.map(Tag::original).unwrap_or_default();
+        if name == "!function" {
+            let mistake =
+                Mistake::new(Code::Syntax, at, "`!function` names Python code, which is not run here");
+            self.mistakes
+                .push(mistake.help("Write the rule as a Jinja template, or use a task without Python."));
+            return;
+        }
         let mistake = Mistake::new(Code::Syntax, at, format!("the tag `{name}` does not fit here"));
         self.mistakes.push(mistake.help("Leave the tag out, or quote the value to make it text."));
     }

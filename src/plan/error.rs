@@ -75,7 +75,7 @@ impl PlanError {
     pub fn help(&self) -> Option<String> {
         match self {
             Self::Missing { .. } => Some("Paths are relative to the file that names them.".to_owned()),
-            Self::Unsuitable { .. } => Some(
+            Self::Unsuitable { .. } | Self::Empty { .. } => Some(
                 "A model is a Hugging Face checkpoint folder (config.json, safetensors, tokenizer.json); an adapter a folder of peft's; data a file of rows (.jsonl, .json, .csv, .tsv, .parquet) or a folder of them.".to_owned(),
             ),
             Self::Store(error) => error.help().map(str::to_owned),

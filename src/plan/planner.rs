@@ -292,12 +292,13 @@ fn manifest(instance: &Instance, params: Value, inputs: BTreeMap<String, Value>)
     }
 }
 
-/// Bytes of the model that an instance is given; 0 where there is none, or it is not known yet.
+/// Bytes of the models that an instance is given; 0 where there is none, or it is not known yet.
 pub fn model_bytes(instance: &Instance, known: &[Option<Arc<Known>>]) -> u64 {
-    match instance.inputs.get("model") {
+    let bytes_of = |port: &str| match instance.inputs.get(port) {
         Some(Binding::One(model)) => known[*model].as_ref().map_or(0, |known| known.output.total_size()),
         _ => 0,
-    }
+    };
+    bytes_of("model") + bytes_of("reference")
 }
 
 /// The manifest of something whose content is known.

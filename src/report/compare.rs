@@ -40,7 +40,7 @@ pub fn compare(rows: &[RowInput], title: &str) -> Result<Comparison, ReportError
             Some(baseline) if baseline != index => Some(pair(baseline, &evaluated[baseline], own)),
             _ => None,
         };
-        let n = own.task.n;
+        let (n, correct) = (own.task.n, own.task.correct.unwrap_or_default());
         let theirs = match &against {
             Some(Against::Paired { baseline, .. }) => Some(&evaluated[*baseline]),
             Some(Against::Unpaired { .. }) | None => None,
@@ -48,15 +48,16 @@ pub fn compare(rows: &[RowInput], title: &str) -> Result<Comparison, ReportError
         compared.push(Row {
             label: input.label.clone(),
             n,
-            correct: own.task.correct,
-            accuracy: if n == 0 { 0.0 } else { own.task.correct as f64 / n as f64 },
-            ci95: wilson(own.task.correct, n),
+            correct,
+            accuracy: if n == 0 { 0.0 } else { correct as f64 / n as f64 },
+            ci95: wilson(correct, n),
             candidates: own.task.candidates,
             bos: own.task.bos,
             dtype: own.evaluation.dtype.clone(),
             device: own.evaluation.device.clone(),
             scheme: own.evaluation.scheme.clone(),
             quantization: own.evaluation.quantization.clone(),
+            divergence: own.task.divergence,
             tasks: own.tasks.iter().map(figures).collect(),
             recovered: theirs.map(|theirs| recovered(own, theirs)).unwrap_or_default(),
             benchmark: input.benchmark.as_deref().map(read_benchmark).transpose()?,
@@ -78,7 +79,8 @@ fn figures(task: &EvaluatedTask) -> TaskFigures {
 
 /// The tasks of `own` against those of `theirs`, as far as both answered the same questions.
 fn recovered(own: &Evaluated, theirs: &Evaluated) -> Vec<Recovered> {
-    let names: Vec<&str> = own.tasks.iter().map(|task| task.name.as_str()).collect();
+    let judged = own.tasks.iter().filter(|task| task.is_judged());
+    let names: Vec<&str> = judged.map(|task| task.name.as_str()).collect();
     let answers = |evaluated: &Evaluated, members: &[&str]| -> Vec<Answer> {
         let tasks = evaluated.tasks.iter().filter(|task| members.contains(&task.name.as_str()));
         tasks.flat_map(|task| task.answers.clone()).collect()

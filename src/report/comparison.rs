@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use qpipe_nodes::kinds::{Bos, Candidates, Document};
-use qpipe_nodes::results::{BenchmarkResult, Quantization};
+use qpipe_nodes::results::{BenchmarkResult, Divergence, Quantization};
 use serde::{Deserialize, Serialize};
 
 use super::ReportError;
@@ -58,6 +58,9 @@ pub struct Row {
     /// How the model was quantized, if qpipe did it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantization: Option<Quantization>,
+    /// How its predictions differ from those of the evaluation's reference, token by token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub divergence: Option<Divergence>,
     /// lm-eval's tasks, sorted by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tasks: Vec<TaskFigures>,

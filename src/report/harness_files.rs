@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use qpipe_nodes::results::Sample;
+use qpipe_nodes::results::{Filtered, Reply, Sample};
 use serde_json::json;
 
 use super::comparison::Row;
@@ -65,7 +65,7 @@ fn run(row: &Row, model: &str, answers: &HarnessAnswers, task_hashes: BTreeMap<S
             "task": task.name,
             "task_alias": task.figures.alias,
             "num_fewshot": task.figures.num_fewshot,
-            "output_type": "multiple_choice",
+            "output_type": task.figures.output_type,
             "metadata": { "version": task.figures.version },
         });
         (task.name.clone(), Json::from(config))
@@ -121,19 +121,62 @@ fn read(path: &Path) -> Result<Vec<lm_eval::Sample>, ReportError> {
     for (index, line) in BufReader::new(fs_err::File::open(path)?).lines().enumerate() {
         let sample: Sample =
             serde_json::from_str(&line?).map_err(|error| ReportError::malformed(path, index + 1, &error))?;
-        samples.push(converted(sample));
+        samples.extend(converted(&sample));
     }
     Ok(samples)
 }
 
-fn converted(sample: Sample) -> lm_eval::Sample {
+/// A question as lm-eval has it: once for each filter.
+fn converted(sample: &Sample) -> Vec<lm_eval::Sample> {
+    let under = |filtered: &Filtered| lm_eval::Sample {
+        doc_id: sample.doc_id,
+        requests: match &sample.reply {
+            Some(reply) => vec![written(sample, reply, filtered)],
+            None if sample.contexts.is_empty() => whole(sample),
+            None => scored(sample),
+        },
+        filter: filtered.filter.clone(),
+        metrics: filtered
+            .metrics
+            .iter()
+            .map(|(name, value)| (name.clone(), Json::from(json!(value))))
+            .collect(),
+        doc: Json::from(sample.doc.clone()),
+        target: sample.target.clone(),
+    };
+    sample.filtered.iter().map(under).collect()
+}
+
+fn written(sample: &Sample, reply: &Reply, filtered: &Filtered) -> Request {
+    let left = filtered.reply.as_ref().unwrap_or(&reply.text);
+    Request {
+        prompt: sample.contexts.first().cloned().unwrap_or_default(),
+        arguments: vec![Json::from(reply.arguments.clone())],
+        responses: vec![Response::Text(reply.text.clone())],
+        filtered: Response::Text(left.clone()),
+    }
+}
+
+/// A text by itself: one score, over all its windows.
+fn whole(sample: &Sample) -> Vec<Request> {
+    let response = Response::Rolling(sample.scores.iter().sum());
+    let request = |text: &String| Request {
+        prompt: text.clone(),
+        arguments: Vec::new(),
+        responses: vec![response.clone()],
+        filtered: response.clone(),
+    };
+    sample.continuations.iter().map(request).collect()
+}
+
+fn scored(sample: &Sample) -> Vec<Request> {
     let context = |index: usize| {
         let own = if sample.contexts.len() == 1 { 0 } else { index };
         sample.contexts.get(own).cloned().unwrap_or_default()
     };
     let answers = sample.scores.iter().zip(&sample.greedy);
     let requests = sample.continuations.iter().zip(answers).enumerate();
-    let requests = requests.map(|(index, (continuation, (&log_probability, &is_greedy)))| {
+    let request = |(index, (continuation, (&log_probability, &is_greedy)))| {
         let response = Response::Continuation { log_probability, is_greedy };
         Request {
             prompt: context(index),
@@ -141,17 +184,6 @@ fn converted(sample: Sample) -> lm_eval::Sample {
             responses: vec![response.clone()],
             filtered: response,
         }
-    });
-    lm_eval::Sample {
-        doc_id: sample.doc_id,
-        requests: requests.collect(),
-        filter: "none".to_owned(),
-        metrics: sample
-            .metrics
-            .iter()
-            .map(|(name, value)| (name.clone(), Json::from(json!(value))))
-            .collect(),
-        doc: Json::from(sample.doc.clone()),
-        target: sample.target.clone(),
-    }
+    };
+    requests.map(request).collect()
 }

@@ -4,7 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use qpipe_nodes::results::{
-    Answer, BENCHMARK_FILE, BenchmarkResult, EVALUATION_FILE, Evaluation, HarnessResult, Sample, TaskResult,
+    Answer, BENCHMARK_FILE, BenchmarkResult, Divergence, EVALUATION_FILE, Evaluation, HarnessResult, Sample,
+    TaskResult,
 };
 use serde::de::DeserializeOwned;
 
@@ -65,38 +66,54 @@ impl Evaluated {
     }
 }
 
-/// All tasks as one. `None`: there is none.
+/// All tasks with right and wrong answers as one; without such a task, nothing was asked. `None`: there is no task at all.
 fn together(tasks: &[EvaluatedTask]) -> Option<(TaskResult, Vec<Answer>)> {
     let first = tasks.first()?;
-    let sum = |count: fn(&TaskResult) -> u64| tasks.iter().map(|task| count(&task.result)).sum::<u64>();
-    let (n, correct) = (sum(|task| task.n), sum(|task| task.correct));
+    let judged = || tasks.iter().filter(|task| task.is_judged());
+    let sum = |count: fn(&TaskResult) -> u64| judged().map(|task| count(&task.result)).sum::<u64>();
+    let (n, correct) = (sum(|task| task.n), sum(|task| task.correct.unwrap_or_default()));
     let result = TaskResult {
         n,
-        correct,
-        accuracy: correct as f64 / n as f64,
+        correct: Some(correct),
+        accuracy: (n > 0).then(|| correct as f64 / n as f64),
         tokens: sum(|task| task.tokens),
+        divergence: tasks.iter().filter_map(|task| task.result.divergence).reduce(Divergence::and),
         harness: None,
         ..first.result.clone()
     };
-    Some((result, tasks.iter().flat_map(|task| task.answers.clone()).collect()))
+    Some((result, judged().flat_map(|task| task.answers.clone()).collect()))
 }
 
-/// A question of lm-eval's as one with a single right choice, which is all that comparing needs.
+impl EvaluatedTask {
+    /// Whether its answers are right or wrong.
+    pub(super) fn is_judged(&self) -> bool {
+        self.result.correct.is_some()
+    }
+}
+
+/// A question of lm-eval's as one with a single right choice, which is all that comparing needs. A reply is choice 1 where it
+/// is right, else choice 0.
 fn answer(sample: Sample) -> Answer {
-    let correct = sample.gold.contains(&sample.pred);
-    let gold = if correct { sample.pred } else { sample.gold.first().copied().unwrap_or(u32::MAX) };
-    Answer { doc_id: sample.doc_id, scores: sample.scores, pred: sample.pred, gold, correct }
+    let Sample { doc_id, scores, .. } = sample;
+    let correct = sample.correct.unwrap_or_default();
+    let (pred, gold) = match sample.pred {
+        None => (u32::from(correct), 1),
+        Some(pred) if correct => (pred, pred),
+        Some(pred) => (pred, sample.gold.first().copied().unwrap_or(u32::MAX)),
+    };
+    Answer { doc_id, scores, pred, gold, correct }
 }
 
 fn check_counts(path: &Path, task: &TaskResult, answers: &[Answer]) -> Result<(), ReportError> {
     let correct = answers.iter().filter(|answer| answer.correct).count() as u64;
-    if (answers.len() as u64, correct) == (task.n, task.correct) {
+    let claimed = task.correct.unwrap_or_default();
+    if (answers.len() as u64, correct) == (task.n, claimed) {
         return Ok(());
     }
     let message = format!(
         "{correct} of {} answers are right, but {EVALUATION_FILE} says {} of {}",
         answers.len(),
-        task.correct,
+        claimed,
         task.n
     );
     Err(ReportError::Inconsistent { path: path.to_owned(), message })

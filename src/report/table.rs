@@ -1,6 +1,6 @@
 //! The table of a comparison, for the document and for the terminal.
 
-use qpipe_nodes::results::BenchmarkResult;
+use qpipe_nodes::results::{BenchmarkResult, Divergence};
 
 use super::comparison::{Against, Comparison, Difference, Row};
 use super::format;
@@ -32,12 +32,14 @@ impl Column {
 }
 
 const COLUMNS: &[Column] = &[
-    Column::figure("accuracy %", |_, row| format::percent(row.accuracy)),
+    Column::figure("accuracy %", |_, row| asked(row, format::percent(row.accuracy))),
     Column::figure("95 %", |_, row| {
-        format!("{} to {}", format::percent(row.ci95.low), format::percent(row.ci95.high))
+        asked(row, format!("{} to {}", format::percent(row.ci95.low), format::percent(row.ci95.high)))
     })
     .in_document_only(),
-    Column::figure("right", |_, row| format!("{}/{}", format::count(row.correct), format::count(row.n))),
+    Column::figure("right", |_, row| {
+        asked(row, format!("{}/{}", format::count(row.correct), format::count(row.n)))
+    }),
     Column::name("linear layers", |_, row| row.scheme.clone()).in_document_only(),
     Column::name("against", |named, row| match &row.against {
         Some(Against::Paired { baseline, .. }) => named.name(*baseline).to_owned(),
@@ -52,6 +54,8 @@ const COLUMNS: &[Column] = &[
         .in_document_only(),
     Column::figure("flips %", |_, row| of_difference(row, |d| format::percent(d.flips))),
     Column::figure("KL", |_, row| of_difference(row, |d| format::divergence(d.kl))),
+    Column::figure("KL/token", |_, row| of_divergence(row, |d| format::divergence(d.mean()))),
+    Column::figure("top-1 %", |_, row| of_divergence(row, |d| format::percent(d.agreement()))),
     Column::figure("time/question", |_, row| of_benchmark(row, |b| format::duration(b.avg_time_s))),
     Column::figure("tokens/s", |_, row| of_benchmark(row, |b| format::quantity(b.tokens_per_s))),
     Column::figure("peak MiB", |_, row| of_benchmark(row, |b| format::quantity(b.avg_peak_vram_mb))),
@@ -61,8 +65,17 @@ const COLUMNS: &[Column] = &[
     .in_document_only(),
 ];
 
+/// Nothing where no question was asked that can be answered rightly.
+fn asked(row: &Row, text: String) -> String {
+    if row.n == 0 { String::new() } else { text }
+}
+
 fn of_difference(row: &Row, text: impl Fn(&Difference) -> String) -> String {
     row.difference().map_or(String::new(), |(_, difference)| text(difference))
+}
+
+fn of_divergence(row: &Row, text: impl Fn(&Divergence) -> String) -> String {
+    row.divergence.as_ref().filter(|divergence| divergence.tokens > 0).map_or(String::new(), text)
 }
 
 fn of_benchmark(row: &Row, text: impl Fn(&BenchmarkResult) -> String) -> String {

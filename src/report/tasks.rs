@@ -11,8 +11,6 @@ use super::lm_eval::{GroupResults, Metric, Results, TaskResults, Version};
 use super::names::Named;
 use super::statistics::wilson;
 
-/// What lm-eval calls the figure of a task that has no filters.
-const NO_FILTER: &str = "none";
 /// The name of MMLU's groups' figure.
 const GROUP_METRIC: &str = "acc";
 
@@ -23,8 +21,9 @@ pub struct TaskFigures {
     pub name: String,
     /// Questions asked.
     pub n: u64,
-    /// Of these, answered rightly (`acc`).
-    pub correct: u64,
+    /// Of these, answered rightly (`acc`, `prompt_level_strict_acc`, the first filter's `exact_match`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correct: Option<u64>,
     /// lm-eval's figures.
     pub figures: HarnessResult,
 }
@@ -105,7 +104,7 @@ fn task_results(task: &TaskFigures) -> TaskResults {
     let figures = &task.figures;
     let metric = |metric: &qpipe_nodes::results::MetricResult| Metric {
         name: metric.name.clone(),
-        filter: NO_FILTER.to_owned(),
+        filter: metric.filter.clone(),
         value: metric.value,
         stderr: metric.stderr,
         higher_is_better: Some(metric.higher_is_better),

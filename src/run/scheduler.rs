@@ -278,7 +278,7 @@ impl<'a> Scheduler<'a> {
             }
             Outcome::Hit(known) => {
                 let key = known.key.to_string();
-                let reason = "computed by another run meanwhile".to_owned();
+                let reason = "computed meanwhile by another node or run".to_owned();
                 self.finish(index, job.kind, key, Status::Cached, seconds, reason, None);
                 self.learn(index, known);
             }

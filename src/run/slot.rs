@@ -165,6 +165,8 @@ impl Attempt<'_, '_> {
 
     fn waits_for(&self, holder: &str) {
         let node = self.job.node.clone();
+        let is_this_process = holder.starts_with(&format!("process {} on ", std::process::id()));
+        let holder = if is_this_process { "another node of this run that computes the same" } else { holder };
         tell(self.messages, Event::NodeWaiting { node, holder: holder.to_owned() });
     }
 

@@ -160,11 +160,12 @@ fn write_artifact(action: &Action, seed: &str) {
             write("mcqa.jsonl", lines.join("\n") + "\n");
             let result = TaskResult {
                 n: 30,
-                correct,
-                accuracy: correct as f64 / 30.0,
+                correct: Some(correct),
+                accuracy: Some(correct as f64 / 30.0),
                 candidates: Candidates::Letters,
                 bos: Bos::Never,
                 tokens: 1000,
+                divergence: None,
                 harness: None,
             };
             let evaluation = Evaluation {

@@ -151,7 +151,7 @@ def compare(label, ours, samples):
             worst = max(worst, abs(mine["scores"][index] - score))
             assert abs(mine["scores"][index] - score) <= 1e-3, (where, index, mine["scores"][index], score)
             assert mine["greedy"][index] == greedy, (where, index)
-        for name, value in mine["metrics"].items():
+        for name, value in mine["filtered"][0]["metrics"].items():
             assert sample[name] == value, (where, name, value, sample[name])
         assert mine["target"] == str(sample["target"]), where
     return worst

@@ -267,6 +267,33 @@ fn named_parameters_are_the_checkpoints_tensors() {
     }
 }
 
+/// Padding, rows that leave the batch and sliding windows change nothing.
+#[test]
+fn prompts_that_are_continued_together_go_on_as_each_by_itself() {
+    for golden in Golden::all() {
+        let decoder = golden.decoder(Kind::Float);
+        let vocabulary = decoder.config().vocab_size;
+        let prompts: Vec<Vec<i64>> = [5, 1, 9, 3]
+            .map(|length| (0..length).map(|i| (7 * i + 3 * length) % vocabulary).collect())
+            .to_vec();
+        let counts = [12, 3, 7, 12];
+        let alone = prompts.iter().zip(counts);
+        let alone = alone.map(|(prompt, count)| generate::greedy(&decoder, prompt, count, &[]).unwrap());
+        let mut together = vec![Vec::new(); prompts.len()];
+        let ids: Vec<&[i64]> = prompts.iter().map(Vec::as_slice).collect();
+        generate::generate::<tch::TchError>(&decoder, &ids, &mut |rows, logits| {
+            let likeliest = Vec::<i64>::try_from(logits.f_argmax(-1, false)?)?;
+            let chosen = rows.iter().zip(likeliest).map(|(&row, token)| {
+                together[row].push(token);
+                (together[row].len() < counts[row]).then_some(token)
+            });
+            Ok(chosen.collect())
+        })
+        .unwrap();
+        assert_eq!(together, alone.collect::<Vec<_>>(), "{}", golden.name);
+    }
+}
+
 /// The trained checkpoint among the shared data.
 #[test]
 fn stories_continue_as_in_transformers() {
@@ -281,7 +308,7 @@ fn stories_continue_as_in_transformers() {
     let decoder = Decoder::load(&checkpoint, &LoadOptions::inference(Device::Cpu, None)).unwrap();
     let expected = tokens("greedy");
     assert_eq!(expected.len(), 64);
-    assert_eq!(generate::greedy(&decoder, &tokens("prompt"), expected.len(), &[]), expected);
-    let stopped = generate::greedy(&decoder, &tokens("prompt"), expected.len(), &[expected[5]]);
+    assert_eq!(generate::greedy(&decoder, &tokens("prompt"), expected.len(), &[]).unwrap(), expected);
+    let stopped = generate::greedy(&decoder, &tokens("prompt"), expected.len(), &[expected[5]]).unwrap();
     assert_eq!(stopped, expected[..=5]);
 }

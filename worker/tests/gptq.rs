@@ -212,6 +212,26 @@ fn what_is_stopped_and_resumed_has_the_same_bytes() {
 }
 
 #[test]
+fn propagation_needs_no_more_than_the_samples() {
+    let source = calibration::source("llama-f32");
+    let measured = tempfile::tempdir().unwrap();
+    calibration::write(&source, measured.path());
+    let quantized = || {
+        let scratch = tempfile::tempdir().unwrap();
+        let options = params(json!({"propagate": "quantized"}));
+        calibration::quantize(&source, measured.path(), options, &scratch).unwrap();
+        fs_err::read(scratch.path().join("out/model.safetensors")).unwrap()
+    };
+    let expected = quantized();
+    let file = measured.path().join("statistics.json");
+    let mut summary: Value = serde_json::from_slice(&fs_err::read(&file).unwrap()).unwrap();
+    summary["statistics"] = json!("samples");
+    summary["inputs"] = json!([]);
+    fs_err::write(&file, summary.to_string()).unwrap();
+    assert!(quantized() == expected, "the same bytes");
+}
+
+#[test]
 fn what_does_not_fit_is_refused_by_name() {
     let source = calibration::source("qwen3-bf16");
     let measured = tempfile::tempdir().unwrap();

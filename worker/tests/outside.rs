@@ -206,7 +206,7 @@ fn decoding_through_a_cache_gives_what_one_pass_gives() {
             &LoadOptions { dtype: Some(Kind::Float), ..INFERENCE },
         )
         .unwrap();
-        let tokens = greedy(&decoder, &[1, 2, 3], 5, &[]);
+        let tokens = greedy(&decoder, &[1, 2, 3], 5, &[]).unwrap();
         let mut ids = vec![1, 2, 3];
         for token in tokens {
             let input = Tensor::from_slice(&ids).unsqueeze(0);

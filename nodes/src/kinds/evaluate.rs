@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Dtype;
+use crate::task_file::TaskFiles;
 use crate::tasks::{self, TASKS};
 use crate::{Arity, Artifact, Kind, ParamError, Port};
 
@@ -45,9 +46,13 @@ fn default_batch_tokens() -> u32 {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Evaluate {
-    /// Names of tasks and groups of tasks.
+    /// Names of tasks and groups of tasks, and paths of task files of lm-eval's (`.yaml`), relative to this file.
     #[serde(default = "default_tasks")]
     pub tasks: Vec<String>,
+    /// What the files among `tasks` say, by the names that stand there in their place; filled in when they are read.
+    #[serde(default, skip_serializing_if = "TaskFiles::is_empty")]
+    #[schemars(skip)]
+    pub task_files: TaskFiles,
     /// What is scored as the answer.
     #[serde(default)]
     pub candidates: Candidates,
@@ -57,10 +62,10 @@ pub struct Evaluate {
     /// Only the first so many questions.
     #[serde(default)]
     pub limit: Option<u64>,
-    /// Examples before each question of lm-eval's tasks. Default: none.
+    /// Examples before each question of lm-eval's tasks. Default: none, 5 of `gsm8k`; `ifeval` has none, as in lm-eval.
     #[serde(default)]
     pub num_fewshot: Option<u32>,
-    /// Of the choice of examples. Default: lm-eval's 1234.
+    /// Of the choice of examples, and of tokens that are drawn. Default: lm-eval's 1234.
     #[serde(default = "default_seed")]
     pub seed: u64,
     /// Prompts of lm-eval's tasks are written as conversations in the model's own format, examples as turns.
@@ -81,7 +86,7 @@ pub struct Evaluate {
 
 impl Kind for Evaluate {
     const NAME: &'static str = "evaluate";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Scores a model on tasks and keeps every question's scores.";
     const PORTS: &'static [Port] = &[
         Port { name: "model", accepts: Artifact::Model, arity: Arity::One, summary: "The model to score." },
@@ -91,6 +96,12 @@ impl Kind for Evaluate {
             arity: Arity::OneOrMap,
             summary: "The questions: a node, or a map from task to node.",
         },
+        Port {
+            name: "reference",
+            accepts: Artifact::Model,
+            arity: Arity::Optional,
+            summary: "A model to compare with, token by token, wherever a prediction is scored.",
+        },
     ];
 
     fn check(&self) -> Vec<ParamError> {
@@ -98,11 +109,17 @@ impl Kind for Evaluate {
         if self.tasks.is_empty() {
             errors.push(ParamError::value("tasks", "names no task"));
         }
+        if !self.task_files.is_empty() {
+            errors.push(ParamError::value("task_files", "task files are named in `tasks`"));
+        }
         for (index, task) in self.tasks.iter().enumerate() {
+            if tasks::is_file(task) {
+                continue;
+            }
             if tasks::leaves(task).is_none() {
                 let names: Vec<&str> = TASKS.iter().map(|(name, _)| *name).collect();
                 let mut error = ParamError::value("tasks", format!("unknown task `{task}`"))
-                    .help(format!("Known tasks: {}.", names.join(", ")));
+                    .help(format!("Known tasks: {}; or the path of a task file (.yaml).", names.join(", ")));
                 error.path.push(index.to_string());
                 error.alternatives = names.into_iter().map(str::to_owned).collect();
                 errors.push(error);

@@ -6,7 +6,7 @@ use super::measure::Measurement;
 use crate::error::ActionError;
 use crate::eval::row::{self, Row};
 use crate::eval::sequences::{Encoder, Sequences};
-use crate::eval::task::Score;
+use crate::eval::task::Response;
 use crate::eval::{Document, engine};
 use crate::memory::PeakMemory;
 use crate::model::Decoder;
@@ -59,11 +59,11 @@ impl Batches {
         let rows: Vec<&Row> = batch.iter().map(|&index| &self.rows[index]).collect();
         peak.reset()?;
         let began = Instant::now();
-        let answers = engine::score(decoder, &rows)?;
+        let answers = engine::score(decoder, None, &rows)?;
         let seconds = began.elapsed().as_secs_f64() / answers.len() as f64 + self.seconds_a_question;
         let peak_bytes = peak.peak_bytes()?;
-        let measurement = |(index, scores): (usize, Vec<Score>)| {
-            documents[index].check_finite(&scores)?;
+        let measurement = |(index, response): (usize, Response)| {
+            documents[index].check_finite(response.scores())?;
             Ok(Measurement { seconds, tokens: self.sequences[index].tokens(), peak_bytes })
         };
         answers.into_iter().map(measurement).collect()

@@ -139,7 +139,8 @@ impl Statistics {
     pub fn check_fits(&self, config: &Config) -> Result<(), CalibrateError> {
         let other = |problem: String| CalibrateError::OtherModel { problem };
         let blocks = self.summary.inputs.len() / INPUTS.len();
-        if blocks != config.layers {
+        // Samples alone are of any model that has their tokens.
+        if self.summary.statistics != Extent::Samples && blocks != config.layers {
             return Err(other(format!("it has {blocks} layers, the model {}", config.layers)));
         }
         let highest = self.sequences()?.into_iter().flatten().max().unwrap_or(0);

@@ -153,8 +153,8 @@ impl RowsError {
                 "Questions are for `evaluate`; to train on one, write it as {prompt, completion} or {text}."
                     .to_owned(),
             ),
-            Self::Shape { .. } => Some(format!("Use one of the shapes {SHAPES}.")),
-            Self::Type { .. } | Self::Io(_) => None,
+            Self::Shape { .. } | Self::Type { .. } => Some(format!("Use one of the shapes {SHAPES}.")),
+            Self::Io(_) => None,
         }
     }
 }

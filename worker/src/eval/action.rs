@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fs_err as fs;
-use qpipe_nodes::kinds::Evaluate;
+use qpipe_nodes::kinds::{Dtype, Evaluate};
 use qpipe_nodes::protocol::Level;
 use qpipe_nodes::results::{EVALUATION_FILE, Evaluation, QUANTIZATION_FILE, Quantization, TaskResult};
 use serde_json::Value;
@@ -12,20 +13,25 @@ use serde_json::Value;
 use super::answers;
 use super::engine;
 use super::error::EvalError;
+use super::harness::{HarnessTask, file};
+use super::replies::{Prompt, Writer};
 use super::row;
 use super::rows::Data;
-use super::scorer::{Prepared, Scorer};
+use super::scorer::{Prepared, Scorer, Work};
 use super::sequences::Encoder;
-use super::task::{Questions, Task, TaskOptions};
+use super::task::{Asked, Document, Questions, Task, TaskOptions};
 use super::tasks_named;
 use crate::context::{Context, Facts};
 use crate::data::chat::ChatTemplate;
 use crate::error::ActionError;
-use crate::model::Tokenizer;
+use crate::model::{Checkpoint, Decoder, Tokenizer};
 use crate::torch;
 
+/// What ends a reply, beside the tokenizer's own token.
+const GENERATION_FILE: &str = "generation_config.json";
+
 /// A task and what it asks.
-type Asked = (Box<dyn Task>, Questions);
+type Read = (Box<dyn Task>, Questions);
 
 /// Scores a model on tasks: `TASK.jsonl` with a line a question, and `evaluation.json`.
 ///
@@ -56,7 +62,8 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
     let (cost, batch_tokens) = (engine::cost(&checkpoint.config), parameters.batch_tokens as usize);
     let mut prepared = Vec::new();
     for (task, questions) in tasks {
-        let unanswerable = questions.documents.iter().filter(|document| document.gold.is_empty()).count();
+        let has_none = |document: &&Document| document.gold.is_empty() && !document.requests().is_empty();
+        let unanswerable = questions.documents.iter().filter(has_none).count();
         if unanswerable > 0 {
             let (name, of) = (task.name(), questions.documents.len());
             let message = format!(
@@ -66,15 +73,30 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
         }
         let positions = checkpoint.config.max_positions;
         let encoder = Encoder::new(&tokenizer, task.rules(), parameters.bos, positions)?;
-        let sequences = encoder.encode_all(&questions.documents)?;
-        prepared.push(Prepared { task, rows: row::rows(&sequences, cost, batch_tokens), questions });
+        let documents = &questions.documents;
+        let work = match documents.first().map(|document| &document.asked) {
+            Some(Asked::Reply(_)) => Work::Prompts(prompts(&encoder, documents)?),
+            _ => Work::Rows(row::rows(&encoder.encode_all(documents)?, cost, batch_tokens)),
+        };
+        if encoder.cut() > 0 {
+            let message = format!(
+                "{}: {} contexts are longer than the model's {positions} positions and lose their first tokens",
+                task.name(),
+                encoder.cut()
+            );
+            context.log(Level::Warn, message);
+        }
+        prepared.push(Prepared { task, work, questions });
     }
     let decoder = engine::load(&checkpoint, context.device(), parameters.dtype)?;
-    let mut scorer = Scorer::new(context, &decoder, batch_tokens, &prepared);
+    let reference = reference(context, &checkpoint, parameters.dtype)?;
+    let ends = tokens_that_end(context.input("model")?, &checkpoint, &tokenizer)?;
+    let writer = Writer::new(&decoder, &tokenizer, ends, parameters.seed);
+    let mut scorer = Scorer::new(context, (&decoder, reference.as_ref()), writer, batch_tokens, &prepared);
     let mut results = BTreeMap::new();
     for prepared in &prepared {
-        let scores = scorer.answer(prepared)?;
-        let result = answers::write(context, prepared, &scores, &parameters, &options)?;
+        let responses = scorer.answer(prepared)?;
+        let result = answers::write(context, prepared, &responses, &parameters, &options)?;
         results.insert(prepared.task.name().to_owned(), result);
     }
     let facts = facts(&results);
@@ -87,6 +109,58 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
     };
     context.write_json(EVALUATION_FILE, &evaluation)?;
     Ok(facts)
+}
+
+/// The model that predictions are compared with, if there is one.
+fn reference(
+    context: &Context<'_>,
+    checkpoint: &Checkpoint,
+    dtype: Option<Dtype>,
+) -> Result<Option<Decoder>, ActionError> {
+    let inputs = context.inputs("reference");
+    let Some((_, folder)) = inputs.first() else { return Ok(None) };
+    let reference = Checkpoint::open(folder)?;
+    let (own, theirs) = (checkpoint.config.vocab_size, reference.config.vocab_size);
+    if own != theirs {
+        let message = format!("the model's vocabulary has {own} entries, the reference's {theirs}");
+        return Err(ActionError::user(message).help("Compare with the model that this one was made from."));
+    }
+    Ok(Some(engine::load(&reference, context.device(), dtype)?))
+}
+
+/// The prompts of `documents`, all of which are to be continued, as tokens.
+fn prompts(encoder: &Encoder<'_>, documents: &[Document]) -> Result<Vec<Prompt>, EvalError> {
+    let (mut texts, mut rules) = (Vec::new(), Vec::new());
+    for document in documents {
+        if let Asked::Reply(generation) = &document.asked {
+            texts.push((&document.place, &*generation.prompt));
+            rules.push(Arc::clone(&generation.rule));
+        }
+    }
+    let replies: Vec<usize> = rules.iter().map(|rule| rule.max_gen_toks).collect();
+    let ids = encoder.encode_prompts(&texts, &replies)?;
+    Ok(ids.into_iter().zip(rules).map(|(ids, rule)| Prompt { ids, rule }).collect())
+}
+
+/// The tokens that end a reply: generation_config.json's, else config.json's, and the tokenizer's.
+fn tokens_that_end(
+    model: &Path,
+    checkpoint: &Checkpoint,
+    tokenizer: &Tokenizer,
+) -> Result<Vec<i64>, ActionError> {
+    let file = model.join(GENERATION_FILE);
+    let configured = match file.is_file() {
+        false => Value::Null,
+        true => serde_json::from_slice::<Value>(&fs::read(&file)?)
+            .map_err(|error| ActionError::user(format!("{}: {error}", file.display())))?,
+    };
+    let mut ends = match &configured["eos_token_id"] {
+        Value::Array(tokens) => tokens.iter().filter_map(Value::as_i64).collect(),
+        Value::Number(token) => token.as_i64().into_iter().collect(),
+        _ => checkpoint.config.eos.clone(),
+    };
+    ends.extend(tokenizer.eos_id().map(i64::from));
+    Ok(ends)
 }
 
 /// The model's chat template, if the pipeline asks for it.
@@ -117,12 +191,18 @@ fn read_tasks(
     context: &Context<'_>,
     parameters: &Evaluate,
     options: &TaskOptions<'_>,
-) -> Result<Vec<Asked>, EvalError> {
+) -> Result<Vec<Read>, EvalError> {
     let inputs = context.inputs("data");
-    let mut tasks: Vec<Asked> = Vec::new();
+    let mut tasks: Vec<Read> = Vec::new();
     for name in &parameters.tasks {
-        let data = Data::open(data_of(&inputs, name)?)?;
-        for task in tasks_named(name).ok_or_else(|| EvalError::UnknownTask(name.clone()))? {
+        let file = parameters.task_files.get(name);
+        let group = file.and_then(|file| file.group.as_deref());
+        let data = Data::open(data_of(&inputs, name, group)?)?;
+        let named: Vec<Box<dyn Task>> = match file {
+            Some(file) => vec![Box::new(HarnessTask::new(file::spec(file)?))],
+            None => tasks_named(name).ok_or_else(|| EvalError::UnknownTask(name.clone()))?,
+        };
+        for task in named {
             // `mmlu` and `mmlu_anatomy` may both be named.
             if tasks.iter().all(|(other, _)| other.name() != task.name()) {
                 let questions = task.questions(&data, options)?;
@@ -133,11 +213,15 @@ fn read_tasks(
     Ok(tasks)
 }
 
-/// The data of a task: a single input serves all of them.
-fn data_of<'a>(inputs: &'a [(String, PathBuf)], task: &str) -> Result<&'a PathBuf, EvalError> {
-    inputs
-        .iter()
-        .find(|(name, _)| name.is_empty() || name == task)
+/// The data of a task, or of the group that it was named by: a single input serves all of them.
+fn data_of<'a>(
+    inputs: &'a [(String, PathBuf)],
+    task: &str,
+    group: Option<&str>,
+) -> Result<&'a PathBuf, EvalError> {
+    let named = |wanted: &str| inputs.iter().find(|(name, _)| name.is_empty() || name == wanted);
+    named(task)
+        .or_else(|| named(group?))
         .map(|(_, path)| path)
         .ok_or_else(|| EvalError::MissingData(task.to_owned()))
 }
@@ -147,7 +231,9 @@ fn facts(tasks: &BTreeMap<String, TaskResult>) -> Facts {
     facts.insert("questions".to_owned(), Value::from(tasks.values().map(|task| task.n).sum::<u64>()));
     facts.insert("tokens".to_owned(), Value::from(tasks.values().map(|task| task.tokens).sum::<u64>()));
     for (name, task) in tasks {
-        facts.insert(format!("{name}_accuracy"), Value::from(task.accuracy));
+        if let Some(accuracy) = task.accuracy {
+            facts.insert(format!("{name}_accuracy"), Value::from(accuracy));
+        }
     }
     facts
 }

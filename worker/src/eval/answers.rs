@@ -1,40 +1,41 @@
 //! The answers to a task's questions as files, and what they come to.
 
+use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::sync::Arc;
 
 use fs_err as fs;
 use qpipe_nodes::kinds::Evaluate;
-use qpipe_nodes::results::{Answer, HarnessResult, MetricResult, Sample, TaskResult};
+use qpipe_nodes::results::{
+    Answer, Divergence, Figure, HarnessResult, MetricResult, Reply, Sample, TaskResult,
+};
 use serde::Serialize;
 
-use super::harness::metric_is_better_when_higher;
+use super::harness::{metric_is_better_when_higher, perplexity};
 use super::scorer::Prepared;
-use super::task::{Document, Judgement, Score, Source, TaskOptions};
+use super::task::{Asked, Document, Judgement, Request, Response, Score, Source, TaskOptions};
 use crate::context::Context;
 use crate::error::ActionError;
 
-/// Writes `TASK.jsonl` and sums it up. `scores` are those of each document.
+/// Writes `TASK.jsonl` and sums it up. `responses` are those to each document.
 pub(super) fn write(
     context: &Context<'_>,
     prepared: &Prepared,
-    scores: &[Vec<Score>],
+    responses: &[Response],
     parameters: &Evaluate,
     options: &TaskOptions<'_>,
 ) -> Result<TaskResult, ActionError> {
     let task = &prepared.task;
     let file = context.out()?.join(format!("{}.jsonl", task.name()));
     let mut file = BufWriter::new(fs::File::create(file)?);
-    let mut judgements = Vec::with_capacity(scores.len());
-    let mut correct = 0;
-    for (index, (document, scores)) in prepared.questions.documents.iter().zip(scores).enumerate() {
-        let judgement = task.judge(document, scores);
-        correct += u64::from(document.gold.contains(&judgement.pred));
+    let mut judgements = Vec::with_capacity(responses.len());
+    for (index, (document, response)) in prepared.questions.documents.iter().zip(responses).enumerate() {
+        let judgement = task.judge(document, response)?;
         match &document.source {
             Some(source) => {
-                write_line(&mut file, &sample(index, document, source, scores, judgement.clone()))?;
+                write_line(&mut file, &sample(index, document, source, response, &judgement))?;
             }
-            None => write_line(&mut file, &answer(index, document, scores, &judgement))?,
+            None => write_line(&mut file, &answer(index, document, response, &judgement))?,
         }
         judgements.push(judgement);
     }
@@ -44,16 +45,20 @@ pub(super) fn write(
         version: definition.version,
         num_fewshot: definition.num_fewshot,
         of: prepared.questions.of,
-        metrics: metrics(definition.metrics, &judgements),
+        output_type: definition.output_type.to_owned(),
+        metrics: metrics(&judgements),
     });
     let n = judgements.len() as u64;
+    let verdicts: Option<Vec<bool>> = judgements.iter().map(|judgement| judgement.is_right).collect();
+    let correct = verdicts.map(|verdicts| verdicts.into_iter().filter(|&is_right| is_right).count() as u64);
     Ok(TaskResult {
         n,
         correct,
-        accuracy: correct as f64 / n as f64,
+        accuracy: correct.map(|correct| correct as f64 / n as f64),
         candidates: parameters.candidates,
         bos: parameters.bos.unwrap_or(task.rules().bos),
-        tokens: prepared.rows.iter().map(|row| row.len() as u64).sum(),
+        tokens: prepared.work.tokens(),
+        divergence: responses.iter().filter_map(Response::divergence).reduce(Divergence::and),
         harness,
     })
 }
@@ -67,14 +72,13 @@ fn log_probabilities(scores: &[Score]) -> Vec<f64> {
     scores.iter().map(|score| score.log_probability).collect()
 }
 
-fn answer(index: usize, document: &Document, scores: &[Score], judgement: &Judgement) -> Answer {
-    let (pred, gold) = (judgement.pred, document.gold.first().copied().unwrap_or_default());
+fn answer(index: usize, document: &Document, response: &Response, judgement: &Judgement) -> Answer {
     Answer {
         doc_id: index as u64,
-        scores: log_probabilities(scores),
-        pred,
-        gold,
-        correct: document.gold.contains(&pred),
+        scores: log_probabilities(response.scores()),
+        pred: judgement.pred.unwrap_or_default(),
+        gold: document.gold.first().copied().unwrap_or_default(),
+        correct: judgement.is_right.unwrap_or_default(),
     }
 }
 
@@ -82,39 +86,90 @@ fn sample(
     index: usize,
     document: &Document,
     source: &Source,
-    scores: &[Score],
-    judgement: Judgement,
+    response: &Response,
+    judgement: &Judgement,
 ) -> Sample {
-    let requests = &document.requests;
-    let mut contexts: Vec<&Arc<str>> = requests.iter().map(|request| &request.context).collect();
-    if contexts.iter().all(|context| *context == contexts[0]) {
-        contexts.truncate(1);
-    }
+    let continuations = |requests: &[Request]| {
+        requests.iter().map(|request| request.continuation.clone()).collect::<Vec<_>>()
+    };
+    let (contexts, continuations, reply) = match &document.asked {
+        Asked::Continuations(requests) => (contexts(requests), continuations(requests), None),
+        Asked::Text(text) => (Vec::new(), vec![text.text.clone()], None),
+        Asked::Reply(generation) => {
+            let arguments = generation.rule.arguments.clone();
+            let reply = Reply { text: response.reply().to_owned(), arguments };
+            (vec![generation.prompt.to_string()], Vec::new(), Some(reply))
+        }
+    };
+    let scores = response.scores();
     Sample {
         doc_id: index as u64,
         doc: source.row.clone(),
         target: source.target.clone(),
-        contexts: contexts.into_iter().map(ToString::to_string).collect(),
-        continuations: requests.iter().map(|request| request.continuation.clone()).collect(),
+        contexts,
+        reply,
+        continuations,
         scores: log_probabilities(scores),
         greedy: scores.iter().map(|score| score.is_greedy).collect(),
         pred: judgement.pred,
         gold: document.gold.clone(),
-        metrics: judgement.metrics,
+        correct: judgement.is_right,
+        filtered: judgement.filtered.clone(),
     }
 }
 
-/// The mean of each metric over all questions, sorted by name.
-fn metrics(mut names: Vec<&'static str>, judgements: &[Judgement]) -> Vec<MetricResult> {
-    names.sort_unstable();
-    let of = |name: &'static str| {
-        let values: Vec<f64> =
-            judgements.iter().filter_map(|judgement| judgement.metrics.get(name).copied()).collect();
-        let (value, stderr) = mean(&values);
+/// What stands before the continuations: once where it is the same.
+fn contexts(requests: &[Request]) -> Vec<String> {
+    let mut contexts: Vec<&Arc<str>> = requests.iter().map(|request| &request.context).collect();
+    if contexts.iter().all(|context| *context == contexts[0]) {
+        contexts.truncate(1);
+    }
+    contexts.into_iter().map(ToString::to_string).collect()
+}
+
+/// Each metric over all questions, sorted by name and filter.
+fn metrics(judgements: &[Judgement]) -> Vec<MetricResult> {
+    let mut figures: BTreeMap<(&str, &str), Vec<&Figure>> = BTreeMap::new();
+    for filtered in judgements.iter().flat_map(|judgement| &judgement.filtered) {
+        for (name, figure) in &filtered.metrics {
+            figures.entry((name, &filtered.filter)).or_default().push(figure);
+        }
+    }
+    let of = |((name, filter), figures): ((&str, &str), Vec<&Figure>)| {
+        let (value, stderr) = together(name, &figures);
         let higher_is_better = metric_is_better_when_higher(name);
-        MetricResult { name: name.to_owned(), value, stderr, higher_is_better }
+        MetricResult { name: name.to_owned(), filter: filter.to_owned(), value, stderr, higher_is_better }
     };
-    names.into_iter().map(of).collect()
+    figures.into_iter().map(of).collect()
+}
+
+/// The metric `name` of its figures. Several verdicts a question have no standard error: they depend on each other; nor
+/// have quotients of sums.
+fn together(name: &str, figures: &[&Figure]) -> (f64, Option<f64>) {
+    let as_number = |flag: bool| f64::from(u8::from(flag));
+    let mut values = Vec::with_capacity(figures.len());
+    let mut is_joined = false;
+    let mut sums = None;
+    for figure in figures {
+        match figure {
+            Figure::Flag(flag) => values.push(as_number(*flag)),
+            Figure::Number(number) => values.push(*number),
+            Figure::Each(verdicts) => {
+                is_joined = true;
+                values.extend(verdicts.iter().copied().map(as_number));
+            }
+            Figure::Share([log_likelihood, count]) => {
+                let (likelihoods, counts) = sums.get_or_insert((0.0, 0.0));
+                *likelihoods += log_likelihood;
+                *counts += count;
+            }
+        }
+    }
+    if let Some((log_likelihood, count)) = sums {
+        return (perplexity::together(name, log_likelihood, count), None);
+    }
+    let (value, stderr) = mean(&values);
+    (value, stderr.filter(|_| !is_joined))
 }
 
 /// The mean and its standard error, the sample's standard deviation (n - 1) over √n; none of fewer than two values.
@@ -136,5 +191,13 @@ mod tests {
         // √(p (1 - p) / (n - 1))
         assert!(stderr.is_some_and(|stderr| (stderr - (0.75_f64 * 0.25 / 3.0).sqrt()).abs() < 1e-15));
         assert_eq!(mean(&[1.0]), (1.0, None));
+    }
+
+    #[test]
+    fn verdicts_are_counted_over_all_questions() {
+        let figures = [Figure::Each(vec![true, false, true]), Figure::Each(vec![true])];
+        assert_eq!(together("x", &figures.each_ref()), (0.75, None));
+        let flags = [Figure::Flag(true), Figure::Flag(false)];
+        assert_eq!(together("x", &flags.each_ref()), (0.5, Some(0.5)));
     }
 }

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use qpipe_nodes::kinds::Dtype;
+use qpipe_nodes::results::Divergence;
 use tch::{Device, Kind, Tensor};
 
 use super::error::EvalError;
 use super::row::{Cost, Row};
-use super::task::Score;
+use super::task::{Response, Score};
 use crate::model::{Attention, Checkpoint, Config, Decoder, LoadOptions, Tokenizer};
 use crate::torch;
 
@@ -34,27 +35,48 @@ pub fn open(folder: &Path) -> Result<(Checkpoint, Tokenizer), EvalError> {
     Ok((checkpoint, tokenizer))
 }
 
-/// The answers to the requests of each row's documents, in one forward pass: for each document of each row its index and its
-/// scores. Log-probabilities are taken in float32; only the predictions that are scored become logits.
+/// The responses to each row's documents, in one forward pass: for each document of each row its index and its scores.
+/// Log-probabilities are taken in float32; only the predictions that are scored become logits. Where there is a `reference`, the
+/// same pass through it tells how these predictions differ.
 ///
 /// # Errors
 /// When libtorch's answer has another shape than expected.
-pub fn score(decoder: &Decoder, rows: &[&Row]) -> Result<Vec<(usize, Vec<Score>)>, EvalError> {
+pub fn score(
+    decoder: &Decoder,
+    reference: Option<&Decoder>,
+    rows: &[&Row],
+) -> Result<Vec<(usize, Response)>, EvalError> {
     tch::no_grad(|| {
         let width = rows.iter().map(|row| row.len()).max().unwrap_or(0);
-        let hidden = forward(decoder, rows, width)?;
+        if width == 0 {
+            // Texts without a token: nothing is predicted.
+            let documents = rows.iter().flat_map(|row| &row.documents);
+            let nothing = |&(index, _): &(usize, usize)| (index, Response::Scores(Vec::new(), None));
+            return Ok(documents.map(nothing).collect());
+        }
         let targets = Targets::new(rows, width);
-        let predicted = targets.predicted(decoder, &hidden)?;
+        let hidden = forward(decoder, rows, width)?;
+        let compared = match reference {
+            Some(reference) => Some((reference, forward(reference, rows, width)?)),
+            None => None,
+        };
         let certain = Score { log_probability: 0.0, is_greedy: true };
         let documents = rows.iter().flat_map(|row| &row.documents);
-        let mut answers: Vec<(usize, Vec<Score>)> =
-            documents.map(|&(index, requests)| (index, vec![certain; requests])).collect();
+        let nothing = compared.as_ref().map(|_| Divergence::default());
+        let mut answers: Vec<(usize, Vec<Score>, Option<Divergence>)> =
+            documents.map(|&(index, requests)| (index, vec![certain; requests], nothing)).collect();
+        let (predicted, divergences) = targets.predicted(decoder, &hidden, compared.as_ref())?;
         for (&(document, request), token) in targets.owners.iter().zip(&predicted) {
             let score = &mut answers[document].1[request];
             score.log_probability += token.log_probability;
             score.is_greedy &= token.is_greedy;
         }
-        Ok(answers)
+        for (&document, divergence) in targets.askers.iter().zip(divergences) {
+            let sum = &mut answers[document].2;
+            *sum = sum.map(|sum| sum.and(divergence));
+        }
+        let response = |(document, scores, divergence)| (document, Response::Scores(scores, divergence));
+        Ok(answers.into_iter().map(response).collect())
     })
 }
 
@@ -113,6 +135,8 @@ fn visible(rows: &[&Row], width: usize) -> Vec<bool> {
 struct Targets {
     /// Places in the flattened batch whose logits are needed, each once.
     places: Vec<i64>,
+    /// For each place: the first document that needs it, counted over all rows.
+    askers: Vec<usize>,
     /// For each target: index in `places`.
     predictions: Vec<i64>,
     /// For each target: the token.
@@ -123,8 +147,13 @@ struct Targets {
 
 impl Targets {
     fn new(rows: &[&Row], width: usize) -> Self {
-        let mut this =
-            Self { places: Vec::new(), predictions: Vec::new(), ids: Vec::new(), owners: Vec::new() };
+        let mut this = Self {
+            places: Vec::new(),
+            askers: Vec::new(),
+            predictions: Vec::new(),
+            ids: Vec::new(),
+            owners: Vec::new(),
+        };
         let mut documents = 0;
         for (index, row) in rows.iter().enumerate() {
             // Candidates share the prediction at the end of the prompt, and often no more.
@@ -132,6 +161,7 @@ impl Targets {
             for target in &row.targets {
                 let prediction = *seen[target.place].get_or_insert_with(|| {
                     this.places.push((index * width + target.place) as i64);
+                    this.askers.push(documents + target.document);
                     this.places.len() as i64 - 1
                 });
                 this.predictions.push(prediction);
@@ -143,12 +173,19 @@ impl Targets {
         this
     }
 
-    /// The score of each target by itself. `hidden` is [B * width, hidden].
-    fn predicted(&self, decoder: &Decoder, hidden: &Tensor) -> Result<Vec<Score>, EvalError> {
+    /// The score of each target by itself, and of each place how the reference predicts otherwise. The hidden states are
+    /// [B * width, hidden].
+    fn predicted(
+        &self,
+        decoder: &Decoder,
+        hidden: &Tensor,
+        reference: Option<&(&Decoder, Tensor)>,
+    ) -> Result<(Vec<Score>, Vec<Divergence>), EvalError> {
         let device = decoder.device();
         let row_bytes = decoder.config().vocab_size as usize * size_of::<f32>();
         let most = (LOGITS_BYTES / row_bytes).max(1);
         let mut scores = vec![Score { log_probability: 0.0, is_greedy: true }; self.ids.len()];
+        let mut divergences = Vec::new();
         // Targets are in the order of the rows, not of the predictions: those of each prediction, together.
         let mut order: Vec<usize> = (0..self.ids.len()).collect();
         order.sort_by_key(|&target| self.predictions[target]);
@@ -158,10 +195,15 @@ impl Targets {
             let end = first + places.len() as i64;
             let here;
             (here, rest) = rest.split_at(rest.partition_point(|&target| self.predictions[target] < end));
-            let hidden = hidden.f_index_select(0, &Tensor::from_slice(places).to_device(device))?;
-            let logits = decoder.logits(&hidden);
-            let likeliest = Vec::<i64>::try_from(logits.f_argmax(-1, false)?)?;
+            let places = Tensor::from_slice(places).to_device(device);
+            let logits = decoder.logits(&hidden.f_index_select(0, &places)?);
+            let likeliest = logits.f_argmax(-1, false)?;
             let all = logits.f_log_softmax(-1, Kind::Float)?;
+            if let Some((reference, hidden)) = reference {
+                let theirs = reference.logits(&hidden.f_index_select(0, &places)?);
+                divergences.extend(compared(&theirs, &all, &likeliest)?);
+            }
+            let likeliest = Vec::<i64>::try_from(likeliest)?;
             let predictions: Vec<i64> = here.iter().map(|&target| self.predictions[target] - first).collect();
             let ids: Vec<i64> = here.iter().map(|&target| self.ids[target]).collect();
             let picked = all.f_index(&[
@@ -175,13 +217,37 @@ impl Targets {
                 scores[target] = Score { log_probability: f64::from(value), is_greedy };
             }
         }
-        Ok(scores)
+        Ok((scores, divergences))
     }
 }
 
+/// Of each row of the reference's logits [places, vocabulary]: how the model's log-probabilities, of the same shape, and its
+/// likeliest token differ from it.
+fn compared(theirs: &Tensor, ours: &Tensor, likeliest: &Tensor) -> Result<Vec<Divergence>, EvalError> {
+    let agreed = Vec::<bool>::try_from(theirs.f_argmax(-1, false)?.f_eq_tensor(likeliest)?)?;
+    let theirs = theirs.f_log_softmax(-1, Kind::Float)?;
+    let terms = theirs.f_exp()?.f_mul(&theirs.f_sub(ours)?)?;
+    let kl = Vec::<f32>::try_from(terms.f_sum_dim_intlist(-1, false, Kind::Float)?)?;
+    let one = |(kl, agreed)| Divergence { tokens: 1, kl: f64::from(kl), agreed: u64::from(agreed) };
+    Ok(kl.into_iter().zip(agreed).map(one).collect())
+}
+
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn predictions_are_compared_over_the_whole_vocabulary() {
+        let theirs =
+            Tensor::from_slice(&[0.5_f32.ln(), 0.5_f32.ln(), 0.9_f32.ln(), 0.1_f32.ln()]).view([2, 2]);
+        let ours =
+            Tensor::from_slice(&[0.25_f32.ln(), 0.75_f32.ln(), 0.9_f32.ln(), 0.1_f32.ln()]).view([2, 2]);
+        let found = compared(&theirs, &ours, &ours.argmax(-1, false)).unwrap();
+        // 0.5 ln(0.5 / 0.25) + 0.5 ln(0.5 / 0.75)
+        assert!((found[0].kl - 0.143_841).abs() < 1e-6 && found[1].kl.abs() < 1e-7, "{found:?}");
+        assert_eq!(found.iter().map(|one| (one.tokens, one.agreed)).collect::<Vec<_>>(), [(1, 0), (1, 1)]);
+    }
 
     #[test]
     fn a_token_sees_its_ancestors_and_itself() {

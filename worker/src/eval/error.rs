@@ -56,6 +56,32 @@ pub enum EvalError {
         /// What is wrong, in words.
         problem: String,
     },
+    /// A task file with what does not work.
+    #[error("task `{task}`: {problem}")]
+    TaskFile {
+        /// The task.
+        task: String,
+        /// What is wrong, in words.
+        problem: String,
+    },
+    /// A reply that cannot be judged.
+    #[error("{place}: {problem}")]
+    Judge {
+        /// Where the question stands.
+        place: Place,
+        /// What is wrong, in words.
+        problem: String,
+    },
+    /// A task whose replies may be as long as the model's context.
+    #[error("{place}: the reply may have {reply} tokens, the model's context has {context}")]
+    LongReply {
+        /// Where.
+        place: Place,
+        /// Tokens of the reply at most.
+        reply: usize,
+        /// The model's `max_position_embeddings`.
+        context: usize,
+    },
     /// A task without a question in the data.
     #[error("{}: no rows for task `{task}`{wanted}", path.display())]
     NoRows {
@@ -209,7 +235,7 @@ impl EvalError {
             | Self::NoFiles(_) => Some(
                 "Write one JSON object a line: `question` (text), `choices` (four texts), `answer` (a letter, or an index from 0).",
             ),
-            Self::Rule { .. } | Self::Chat { .. } => Some(
+            Self::Rule { .. } | Self::Chat { .. } | Self::Judge { .. } => Some(
                 "Look at that row; docs/evaluation.md says what each task needs of a row, and what of a chat template.",
             ),
             Self::Table { .. } => Some("Write the file again: CSV with a header line, or Parquet."),

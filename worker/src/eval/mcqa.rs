@@ -1,6 +1,5 @@
 //! Four-choice questions, prompted as in the published eleven-variant study.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use qpipe_nodes::kinds::{Bos, Candidates};
@@ -9,7 +8,7 @@ use super::error::EvalError;
 use super::questions::{self, LETTERS, Question};
 use super::rows::Data;
 use super::task::{
-    Definition, Document, Judgement, Overlong, Questions, Request, Rules, Score, Task, TaskOptions,
+    Asked, Definition, Document, Judgement, Overlong, Questions, Request, Response, Rules, Task, TaskOptions,
     first_highest,
 };
 
@@ -34,9 +33,10 @@ impl Task for Mcqa {
         Ok(Questions { documents, of })
     }
 
-    fn judge(&self, _document: &Document, scores: &[Score]) -> Judgement {
-        let pred = first_highest(scores.iter().map(|score| score.log_probability));
-        Judgement { pred, metrics: BTreeMap::new() }
+    fn judge(&self, document: &Document, response: &Response) -> Result<Judgement, EvalError> {
+        let pred = first_highest(response.scores().iter().map(|score| score.log_probability));
+        let is_right = document.gold.contains(&pred);
+        Ok(Judgement { pred: Some(pred), is_right: Some(is_right), filtered: Vec::new() })
     }
 
     fn definition(&self, _options: &TaskOptions<'_>) -> Option<Definition> {
@@ -62,7 +62,7 @@ fn document(question: Question, options: &TaskOptions<'_>) -> Document {
     let request = |continuation| Request { context: Arc::clone(&context), continuation };
     Document {
         place: question.place,
-        requests: candidates.into_iter().map(request).collect(),
+        asked: Asked::Continuations(candidates.into_iter().map(request).collect()),
         choices: question.choices.to_vec(),
         gold: vec![question.answer],
         source: None,
@@ -87,14 +87,14 @@ mod tests {
     }
 
     fn continuations(document: &Document) -> Vec<&str> {
-        document.requests.iter().map(|request| request.continuation.as_str()).collect()
+        document.requests().iter().map(|request| request.continuation.as_str()).collect()
     }
 
     #[test]
     fn letters_follow_a_prompt_that_lists_the_choices() {
         let document = example(Candidates::Letters);
         assert_eq!(
-            &*document.requests[0].context,
+            &*document.requests()[0].context,
             "The following are multiple choice questions about sums.\n\nTwo and two?\n\
              A. one\nB. two\nC. three\nD. four\nAnswer:"
         );
@@ -106,7 +106,7 @@ mod tests {
     fn texts_follow_a_prompt_that_does_not_list_them() {
         let document = example(Candidates::Text);
         assert_eq!(
-            &*document.requests[0].context,
+            &*document.requests()[0].context,
             "The following are multiple choice questions about sums.\n\nTwo and two?\nAnswer:"
         );
         assert_eq!(continuations(&document), [" one", " two", " three", " four"]);

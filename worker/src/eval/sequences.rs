@@ -1,12 +1,13 @@
 //! Documents as tokens.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use qpipe_nodes::kinds::Bos;
 
 use super::error::EvalError;
 use super::python;
-use super::task::{Document, Overlong, Place, Request, Rules};
+use super::task::{Asked, Document, Overlong, Place, Request, Rules};
 use crate::model::{ModelError, Tokenizer};
 
 /// Documents whose texts are in memory twice at one time.
@@ -44,6 +45,8 @@ pub struct Encoder<'a> {
     overlong: Overlong,
     /// The most tokens that the model has positions for.
     positions: usize,
+    /// Contexts that lost tokens so far.
+    cut: Cell<u64>,
 }
 
 impl<'a> Encoder<'a> {
@@ -77,7 +80,13 @@ impl<'a> Encoder<'a> {
             prefix,
             overlong: rules.overlong,
             positions: usize::try_from(positions).unwrap_or(0),
+            cut: Cell::new(0),
         })
+    }
+
+    /// How many contexts and prompts were too long and lost their first tokens.
+    pub fn cut(&self) -> u64 {
+        self.cut.get()
     }
 
     /// The tokens of one document.
@@ -97,7 +106,7 @@ impl<'a> Encoder<'a> {
         let mut sequences = Vec::with_capacity(documents.len());
         for some in documents.chunks(ENCODED_AT_ONCE) {
             let mut texts = Texts::default();
-            for request in some.iter().flat_map(|document| &document.requests) {
+            for request in some.iter().flat_map(Document::requests) {
                 let (context, continuation) = parts(request);
                 if context.is_empty() {
                     texts.add(continuation);
@@ -106,14 +115,93 @@ impl<'a> Encoder<'a> {
                     texts.add(format!("{context}{continuation}"));
                 }
             }
+            for document in some {
+                if let Asked::Text(whole) = &document.asked {
+                    texts.add(whole.text.clone());
+                }
+            }
             let encoded = texts.encode(self.tokenizer)?;
             for document in some {
+                if let Asked::Text(whole) = &document.asked {
+                    sequences.push(Sequences(self.windows(&document.place, &whole.text, &encoded)?));
+                    continue;
+                }
                 let sequence = |(index, request)| self.sequence(&document.place, index, request, &encoded);
-                let requests = document.requests.iter().enumerate().map(sequence);
+                let requests = document.requests().iter().enumerate().map(sequence);
                 sequences.push(Sequences(requests.collect::<Result<_, EvalError>>()?));
             }
         }
         Ok(sequences)
+    }
+
+    /// The tokens of each prompt that the model is to continue, on all cores; `replies` says of each how long its reply may be.
+    /// A prompt that is too long for that loses its first tokens.
+    ///
+    /// # Errors
+    /// When a prompt has no tokens, or a reply has no room.
+    pub fn encode_prompts(
+        &self,
+        prompts: &[(&Place, &str)],
+        replies: &[usize],
+    ) -> Result<Vec<Vec<i64>>, EvalError> {
+        let mut texts = Texts::default();
+        for (_, prompt) in prompts {
+            texts.add((*prompt).to_owned());
+        }
+        let encoded = texts.encode(self.tokenizer)?;
+        let prompt = |(&(place, text), &reply): (&(&Place, &str), &usize)| {
+            let tokens = encoded.get(text).map(Vec::as_slice).unwrap_or_default();
+            let ids: Vec<i64> = self.bos_before(text).into_iter().chain(tokens.iter().copied()).collect();
+            if ids.is_empty() {
+                return Err(EvalError::EmptyPrompt { place: place.clone() });
+            }
+            let room = self.positions.saturating_sub(reply);
+            if room == 0 {
+                let context = self.positions;
+                return Err(EvalError::LongReply { place: place.clone(), reply, context });
+            }
+            self.cut.set(self.cut.get() + u64::from(ids.len() > room));
+            Ok(ids[ids.len().saturating_sub(room)..].to_vec())
+        };
+        prompts.iter().zip(replies).map(prompt).collect()
+    }
+
+    /// A text as windows of as many tokens as the model has positions for, each token predicted once: the first window after
+    /// the token that begins a sequence, the others after the last token of the window before; the last one begins further
+    /// back, so that it is full. A token that the tokenizer puts before the text is predicted like the others (lm-eval since
+    /// 0.4.9.2); `bos: never` leaves it out.
+    fn windows(
+        &self,
+        place: &Place,
+        text: &str,
+        encoded: &HashMap<String, Vec<i64>>,
+    ) -> Result<Vec<Sequence>, EvalError> {
+        let prefix = self.prefix.ok_or_else(|| EvalError::EmptyPrompt { place: place.clone() })?;
+        let tokens = encoded.get(text).map(Vec::as_slice).unwrap_or_default();
+        let tokens: Vec<i64> = self.bos_before(text).into_iter().chain(tokens.iter().copied()).collect();
+        let first = tokens.len().min(self.positions);
+        let mut windows = Vec::new();
+        if first > 0 {
+            let ids = std::iter::once(prefix).chain(tokens[..first].iter().copied()).collect();
+            windows.push(Sequence { ids, context: 1 });
+        }
+        let mut done = first;
+        while done < tokens.len() {
+            let end = tokens.len().min(done + self.positions);
+            let ids = tokens[end - self.positions - 1..end].to_vec();
+            windows.push(Sequence { context: ids.len() - (end - done), ids });
+            done = end;
+        }
+        Ok(windows)
+    }
+
+    /// The token that stands before `text`, if one does: a text that begins with it, as a chat template's does, gets no
+    /// second one.
+    fn bos_before(&self, text: &str) -> Option<i64> {
+        match &self.bos {
+            Some((token, written)) if written.is_empty() || !text.starts_with(written) => Some(*token),
+            _ => None,
+        }
     }
 
     fn sequence(
@@ -132,11 +220,7 @@ impl<'a> Encoder<'a> {
             let given = usize::from(continuation.first() == Some(&prefix));
             (std::iter::once(prefix).chain(continuation[given..].iter().copied()).collect::<Vec<_>>(), 1)
         } else {
-            let bos = match &self.bos {
-                // A context that begins with it, as a chat template's does, gets no second one.
-                Some((token, text)) if text.is_empty() || !context.starts_with(text) => Some(*token),
-                _ => None,
-            };
+            let bos = self.bos_before(context);
             let with_bos = |ids: &[i64]| bos.into_iter().chain(ids.iter().copied()).collect::<Vec<_>>();
             (with_bos(tokens(&format!("{context}{continuation}"))), with_bos(tokens(context)).len())
         };
@@ -160,6 +244,7 @@ impl<'a> Encoder<'a> {
                     return Err(EvalError::LongContinuation { place: place.clone(), index, tokens, context });
                 }
                 let beyond = ids.len().saturating_sub(self.positions + 1);
+                self.cut.set(self.cut.get() + u64::from(beyond > 0));
                 ids.drain(..beyond);
                 context -= beyond;
             }

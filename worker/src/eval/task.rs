@@ -1,11 +1,11 @@
 //! What a task is: data in, documents out, answers judged. It sees neither tokens nor tensors.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use qpipe_nodes::kinds::{Bos, Candidates};
+use qpipe_nodes::results::{Divergence, Filtered};
 use serde_json::Value;
 
 use super::error::EvalError;
@@ -36,13 +36,104 @@ pub struct Request {
     pub continuation: String,
 }
 
-/// A question as text: what is to be scored, and which answers are right.
+/// What does the model write after `prompt`?
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generation {
+    /// What stands before.
+    pub prompt: Arc<str>,
+    /// How it goes on and where it ends.
+    pub rule: Arc<GenerationRule>,
+}
+
+/// How a model writes, under lm-eval's names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GenerationRule {
+    /// The reply ends before the first of these texts.
+    pub until: Vec<String>,
+    /// Tokens at most.
+    pub max_gen_toks: usize,
+    /// Draws tokens instead of taking the likeliest.
+    pub sampling: Option<Sampling>,
+    /// The task's own words, for the record.
+    pub arguments: Value,
+}
+
+/// How tokens are drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// Logits are divided by it; above 0.
+    pub temperature: f64,
+    /// Only so many of the likeliest.
+    pub top_k: Option<usize>,
+    /// Only the likeliest that come to this probability.
+    pub top_p: f64,
+}
+
+/// How likely is `text`, all of it?
+#[derive(Clone, Debug, PartialEq)]
+pub struct WholeText {
+    /// What is scored.
+    pub text: String,
+    /// Words that its log-likelihood is divided among.
+    pub words: u64,
+    /// Bytes that its log-likelihood is divided among.
+    pub bytes: u64,
+}
+
+/// What is asked about a document.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Asked {
+    /// How likely each of several texts is, one a choice, in the order of the choices.
+    Continuations(Vec<Request>),
+    /// How likely a text is by itself, window by window where it is longer than the model's context.
+    Text(WholeText),
+    /// What the model writes.
+    Reply(Generation),
+}
+
+/// What the model answers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Response {
+    /// To [`Asked::Continuations`], one a choice; to [`Asked::Text`], one a window. With them, how the predictions differ
+    /// from the reference's, if there is one.
+    Scores(Vec<Score>, Option<Divergence>),
+    /// To [`Asked::Reply`]: the text.
+    Reply(String),
+}
+
+impl Response {
+    /// The scores; of a reply there are none.
+    pub fn scores(&self) -> &[Score] {
+        match self {
+            Self::Scores(scores, _) => scores,
+            Self::Reply(_) => &[],
+        }
+    }
+
+    /// The reply; of scores it is empty.
+    pub fn reply(&self) -> &str {
+        match self {
+            Self::Scores(..) => "",
+            Self::Reply(text) => text,
+        }
+    }
+
+    /// How the predictions differ from the reference's.
+    pub fn divergence(&self) -> Option<Divergence> {
+        match self {
+            Self::Scores(_, divergence) => *divergence,
+            Self::Reply(_) => None,
+        }
+    }
+}
+
+/// A question as text: what is to be answered, and which answers are right.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
     /// Where it comes from.
     pub place: Place,
-    /// One a choice, in the order of the choices.
-    pub requests: Vec<Request>,
+    /// What the model is asked.
+    pub asked: Asked,
     /// The choices as the data has them.
     pub choices: Vec<String>,
     /// Indices of the right choices; none where the data has no right one.
@@ -61,6 +152,14 @@ pub struct Source {
 }
 
 impl Document {
+    /// The continuations that are to be scored; none where something else is asked.
+    pub fn requests(&self) -> &[Request] {
+        match &self.asked {
+            Asked::Continuations(requests) => requests,
+            Asked::Text(_) | Asked::Reply(_) => &[],
+        }
+    }
+
     /// Rejects a NaN and an infinity among its scores, which no working model gives.
     ///
     /// # Errors
@@ -138,17 +237,19 @@ pub struct Definition {
     pub version: f64,
     /// Examples before each question.
     pub num_fewshot: u32,
-    /// What is counted.
-    pub metrics: Vec<&'static str>,
+    /// `multiple_choice`, `loglikelihood_rolling` or `generate_until`.
+    pub output_type: &'static str,
 }
 
-/// What an answer is worth.
+/// What a response is worth.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judgement {
-    /// Index of the choice that is counted as the answer.
-    pub pred: u32,
-    /// Figures of the question, by metric.
-    pub metrics: BTreeMap<String, f64>,
+    /// Index of the choice that is counted as the answer; of a reply none.
+    pub pred: Option<u32>,
+    /// Whether the question counts as answered rightly; a text is neither right nor wrong.
+    pub is_right: Option<bool>,
+    /// Figures of the question, filter by filter.
+    pub filtered: Vec<Filtered>,
 }
 
 /// Turns data into documents and scores into figures.
@@ -165,8 +266,11 @@ pub trait Task: Sync + Send {
     /// When the data cannot be read or a row is no question; the error names file and line.
     fn questions(&self, data: &Data, options: &TaskOptions<'_>) -> Result<Questions, EvalError>;
 
-    /// What the scores of a document, one a choice, are worth.
-    fn judge(&self, document: &Document, scores: &[Score]) -> Judgement;
+    /// What the response to a document is worth.
+    ///
+    /// # Errors
+    /// When the document's row does not say how it is to be judged.
+    fn judge(&self, document: &Document, response: &Response) -> Result<Judgement, EvalError>;
 
     /// What lm-eval's tables and files say of the task beside its figures. `None`: the task is not one of lm-eval's.
     fn definition(&self, options: &TaskOptions<'_>) -> Option<Definition>;

@@ -1,7 +1,7 @@
 //! Keys and values of tokens that went through the decoder already. For inference only: it is written in
 //! place.
 
-use tch::Tensor;
+use tch::{TchError, Tensor};
 
 use super::config::Config;
 use super::linear::tensor_bytes;
@@ -82,6 +82,22 @@ impl KvCache {
             positions: self.positions.as_ref().map(copies),
             capacity: self.capacity,
         }
+    }
+
+    /// Keeps only these rows of the batch, i64 `[rows]`, in this order.
+    ///
+    /// # Errors
+    ///
+    /// Only libtorch's.
+    pub fn select(&mut self, rows: &Tensor) -> Result<(), TchError> {
+        if let Some(positions) = &mut self.positions {
+            *positions = positions.f_index_select(0, rows)?;
+        }
+        for layer in self.layers.iter_mut().flatten() {
+            layer.keys = layer.keys.f_index_select(0, rows)?;
+            layer.values = layer.values.f_index_select(0, rows)?;
+        }
+        Ok(())
     }
 
     /// Bytes of the buffers.

@@ -92,26 +92,26 @@ impl<'a> Dataset<'a> {
     }
 
     fn read(&self, files: &[&Path]) -> Result<Vec<DataRow>, EvalError> {
+        let files: Vec<_> = files.iter().map(|file| self.data.rows(file)).collect::<Result<_, _>>()?;
+        let rows = || files.iter().flat_map(|rows| rows.iter());
+        let part = self.spec.part.as_deref();
+        let field = |row: &DataRow| row.fields.get(PART_FIELD).cloned();
+        let is_of_part = |row: &DataRow| field(row).is_none_or(|field| field.as_str() == part);
+        // What a task file calls a part may be a name that only the Hub knows.
+        let is_divided =
+            !self.spec.part_may_be_absent || rows().any(|row| field(row).is_some() && is_of_part(row));
         let mut all = Vec::new();
-        for file in files {
-            for row in self.data.rows(file)?.iter() {
-                let is_other = |part: &String| {
-                    row.fields.get(PART_FIELD).is_some_and(|field| field.as_str() != Some(part))
-                };
-                if self.spec.part.as_ref().is_some_and(is_other) {
-                    continue;
-                }
-                let mut row = row.clone();
-                if let Some(prepare) = self.spec.prepare {
-                    prepare(&mut row.fields).map_err(|problem| EvalError::Rule {
-                        place: row.place.clone(),
-                        task: self.spec.name.clone(),
-                        rule: "process_docs",
-                        problem,
-                    })?;
-                }
-                all.push(row);
+        for row in rows().filter(|row| part.is_none() || !is_divided || is_of_part(row)) {
+            let mut row = row.clone();
+            if let Some(prepare) = self.spec.prepare {
+                prepare(&mut row.fields).map_err(|problem| EvalError::Rule {
+                    place: row.place.clone(),
+                    task: self.spec.name.clone(),
+                    rule: "process_docs",
+                    problem,
+                })?;
             }
+            all.push(row);
         }
         Ok(all)
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::random::PythonRandom;
+use crate::eval::python::random::PythonRandom;
 
 /// How examples are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,12 +11,16 @@
 
 pub mod catalog;
 mod dataset;
+mod exact_match;
 pub mod fewshot;
+pub mod file;
+pub mod filter;
 mod judge;
+pub mod perplexity;
 mod prompt;
-mod random;
 pub mod spec;
 pub mod template;
+pub mod writing;
 
 use std::sync::Arc;
 
@@ -26,14 +30,14 @@ use serde_json::Value;
 use self::dataset::Dataset;
 use self::fewshot::Sampler;
 use self::prompt::Piece;
-use self::spec::Spec;
+use self::spec::{Answering, Spec};
 use self::template::{Rule, Templates};
 use super::error::EvalError;
-use super::python;
+use super::python::{self, literal};
 use super::rows::{Data, DataRow};
 use super::task::{
-    Definition, Document, Judgement, Overlong, Place, Questions, Request, Rules, Score, Source, Task,
-    TaskOptions,
+    Asked, Definition, Document, Generation, Judgement, Overlong, Place, Questions, Request, Response, Rules,
+    Source, Task, TaskOptions,
 };
 
 pub use judge::metric_is_better_when_higher;
@@ -63,7 +67,7 @@ impl Task for HarnessTask {
     fn questions(&self, data: &Data, options: &TaskOptions<'_>) -> Result<Questions, EvalError> {
         let dataset = Dataset::new(data, &self.spec);
         let rows = dataset.asked()?;
-        let shots = options.num_fewshot.unwrap_or(0);
+        let shots = self.spec.shots(options.num_fewshot);
         let pool = if shots > 0 { dataset.examples()? } else { Arc::default() };
         let mut writer = Writer {
             spec: &self.spec,
@@ -71,6 +75,7 @@ impl Task for HarnessTask {
             templates: Templates::default(),
             sampler: Sampler::new(Arc::clone(&pool), self.spec.sampling, options.seed),
             pool,
+            shots,
             options,
         };
         let of = rows.len() as u64;
@@ -79,16 +84,20 @@ impl Task for HarnessTask {
         Ok(Questions { documents: documents.collect::<Result<_, _>>()?, of })
     }
 
-    fn judge(&self, document: &Document, scores: &[Score]) -> Judgement {
-        judge::multiple_choice(document, scores, &self.spec.metrics)
+    fn judge(&self, document: &Document, response: &Response) -> Result<Judgement, EvalError> {
+        match (&self.spec.answering, &document.asked) {
+            (Answering::Writing(writing), _) => writing.verdict.judge(document, response.reply()),
+            (_, Asked::Text(text)) => Ok(perplexity::judge(text, response.scores(), &self.spec.metrics)),
+            _ => Ok(judge::multiple_choice(document, response.scores(), &self.spec.metrics)),
+        }
     }
 
     fn definition(&self, options: &TaskOptions<'_>) -> Option<Definition> {
         Some(Definition {
             alias: self.spec.alias.clone(),
             version: self.spec.version,
-            num_fewshot: options.num_fewshot.unwrap_or(0),
-            metrics: self.spec.metrics.clone(),
+            num_fewshot: self.spec.shots(options.num_fewshot),
+            output_type: self.spec.answering.output_type(),
         })
     }
 }
@@ -102,6 +111,7 @@ struct Writer<'a> {
     templates: Templates,
     sampler: Sampler,
     pool: Arc<Vec<Value>>,
+    shots: u32,
     options: &'a TaskOptions<'a>,
 }
 
@@ -109,60 +119,102 @@ impl Writer<'_> {
     fn document(&mut self, row: DataRow) -> Result<Document, EvalError> {
         let place = row.place;
         let row = Value::Object(row.fields);
-        let before = self.before(&place, &row)?;
         let text = self.value(&place, "doc_to_text", &self.spec.text, &row)?;
-        let choices = self.choices(&place, &row)?;
+        let is_index = self.spec.answering.is_choosing() && index_of(&text).is_some();
+        let chooses_contexts = *self.chooses_contexts.get_or_insert(is_index);
+        let before = self.before(&place, &row, chooses_contexts)?;
         // A question without an answer is asked, and counted as wrong.
         let target = match self.spec.target.lacks_field(&row) {
             true => Value::Null,
             false => self.value(&place, "doc_to_target", &self.spec.target, &row)?,
         };
-        let context = |question: &str| -> Result<Arc<str>, EvalError> {
-            let mut pieces = before.clone();
-            pieces.push(Piece::question(question.to_owned()));
-            let text = match self.options.chat {
-                None => prompt::plain(&pieces),
-                Some(template) => prompt::conversation(&pieces, template)
-                    .map_err(|error| EvalError::Chat { place: place.clone(), problem: error.to_string() })?,
-            };
-            Ok(text.into())
+        let spec = self.spec;
+        let (asked, choices, gold) = match &spec.answering {
+            Answering::Choosing => {
+                let choices = self.choices(&place, &row)?;
+                let (requests, gold) = self.requests(&place, &before, &text, &choices, &target)?;
+                let gold = gold.into_iter().filter(|&index| index < choices.len());
+                let gold = gold.map(|index| index as u32).collect();
+                (Asked::Continuations(requests), choices, gold)
+            }
+            Answering::Writing(writing) => {
+                writing
+                    .verdict
+                    .check(&row)
+                    .map_err(|problem| self.wrong(&place, "process_results", problem))?;
+                let prompt = self.context(&place, before, python::text_of(&text))?;
+                let rule = Arc::clone(&writing.rule);
+                (Asked::Reply(Generation { prompt, rule }), right_replies(&target), Vec::new())
+            }
+            Answering::Foreseeing { counted } => {
+                let text = python::text_of(&target);
+                let counted = match counted {
+                    Some(rule) => python::text_of(&self.value(&place, "process_results", rule, &row)?),
+                    None => text.clone(),
+                };
+                (Asked::Text(perplexity::whole(text, &counted)), Vec::new(), Vec::new())
+            }
         };
+        let source = Some(Source { target: python::text_of(&target), row });
+        Ok(Document { place, asked, choices, gold, source })
+    }
+
+    /// What is scored, one a choice, and which are right.
+    fn requests(
+        &self,
+        place: &Place,
+        before: &[Piece],
+        text: &Value,
+        choices: &[String],
+        target: &Value,
+    ) -> Result<(Vec<Request>, Vec<usize>), EvalError> {
         // A conversation ends where the answer begins.
         let delimiter = if self.options.chat.is_some() { "" } else { self.spec.target_delimiter.as_str() };
-        let chooses_contexts = *self
-            .chooses_contexts
-            .get_or_insert_with(|| self.spec.text.is_computed() && index_of(&text).is_some());
-        let (requests, gold) = if chooses_contexts {
-            let follows = python::text_of(&target);
+        if self.chooses_contexts == Some(true) {
+            let follows = python::text_of(target);
             let request = |choice: &String| {
                 let continuation = format!("{delimiter}{follows}");
-                Ok(Request { context: context(choice)?, continuation })
+                Ok(Request { context: self.context(place, before.to_vec(), choice.clone())?, continuation })
             };
-            (
-                choices.iter().map(request).collect::<Result<Vec<_>, EvalError>>()?,
-                index_of(&text).into_iter().collect(),
-            )
-        } else {
-            let context = context(&python::text_of(&text))?;
-            let request = |choice: &String| Request {
-                context: Arc::clone(&context),
-                continuation: format!("{delimiter}{choice}"),
-            };
-            (choices.iter().map(request).collect(), gold(&target, &choices))
+            let requests = choices.iter().map(request).collect::<Result<_, EvalError>>()?;
+            return Ok((requests, index_of(text).into_iter().collect()));
+        }
+        let context = self.context(place, before.to_vec(), python::text_of(text))?;
+        let request = |choice: &String| Request {
+            context: Arc::clone(&context),
+            continuation: format!("{delimiter}{choice}"),
         };
-        let gold =
-            gold.into_iter().filter(|&index| index < choices.len()).map(|index| index as u32).collect();
-        let source = Some(Source { target: python::text_of(&target), row });
-        Ok(Document { place, requests, choices, gold, source })
+        Ok((choices.iter().map(request).collect(), gold(target, choices)))
+    }
+
+    /// The text that ends with `question`.
+    fn context(
+        &self,
+        place: &Place,
+        mut pieces: Vec<Piece>,
+        question: String,
+    ) -> Result<Arc<str>, EvalError> {
+        pieces.push(Piece::question(question));
+        let text = match self.options.chat {
+            None => prompt::plain(&pieces),
+            Some(template) => prompt::conversation(&pieces, template)
+                .map_err(|error| EvalError::Chat { place: place.clone(), problem: error.to_string() })?,
+        };
+        Ok(text.into())
     }
 
     /// The description and the examples.
-    fn before(&mut self, place: &Place, row: &Value) -> Result<Vec<Piece>, EvalError> {
+    fn before(
+        &mut self,
+        place: &Place,
+        row: &Value,
+        chooses_contexts: bool,
+    ) -> Result<Vec<Piece>, EvalError> {
         let mut pieces = Vec::new();
         if !self.spec.description.is_empty() {
             pieces.push(Piece::system(&self.spec.description));
         }
-        let shots = self.options.num_fewshot.unwrap_or(0);
+        let shots = self.shots;
         if shots == 0 {
             return Ok(pieces);
         }
@@ -177,12 +229,15 @@ impl Writer<'_> {
             });
         };
         for example in &examples {
-            let choices = self.choices(place, example)?;
+            let choices = match self.spec.answering {
+                Answering::Choosing => self.choices(place, example)?,
+                _ => Vec::new(),
+            };
             let text = self.value(place, "doc_to_text", &self.spec.text, example)?;
             let target = self.value(place, "doc_to_target", &self.spec.target, example)?;
             let right = index_of(&text).and_then(|index| choices.get(index));
             let (question, answer) = match right {
-                Some(choice) if self.spec.text.is_computed() => (choice.clone(), python::text_of(&target)),
+                Some(choice) if chooses_contexts => (choice.clone(), python::text_of(&target)),
                 _ => (python::text_of(&text), answer(&target, &choices)),
             };
             let delimiters = (self.spec.target_delimiter.as_str(), self.spec.fewshot_delimiter.as_str());
@@ -194,6 +249,10 @@ impl Writer<'_> {
     fn choices(&self, place: &Place, row: &Value) -> Result<Vec<String>, EvalError> {
         match self.value(place, "doc_to_choice", &self.spec.choices, row)? {
             Value::Array(choices) if !choices.is_empty() => Ok(choices.iter().map(python::text_of).collect()),
+            // A template around several expressions prints a list.
+            Value::String(text) if literal::texts(&text).is_some_and(|choices| !choices.is_empty()) => {
+                Ok(literal::texts(&text).unwrap_or_default())
+            }
             other => {
                 let problem = format!("gives {}, expected a list of choices", super::rows::described(&other));
                 Err(self.wrong(place, "doc_to_choice", problem))
@@ -228,6 +287,14 @@ fn gold(target: &Value, choices: &[String]) -> Vec<usize> {
         (Some(index), _) => vec![index],
         (None, Value::String(text)) => choices.iter().position(|choice| choice == text).into_iter().collect(),
         (None, _) => Vec::new(),
+    }
+}
+
+/// The replies of which any is right.
+fn right_replies(target: &Value) -> Vec<String> {
+    match target {
+        Value::Array(targets) => targets.iter().map(python::text_of).collect(),
+        target => vec![python::text_of(target)],
     }
 }
 

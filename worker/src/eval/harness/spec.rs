@@ -1,9 +1,12 @@
 //! What lm-eval's task files say, as data: where questions come from, how they are written, what is counted.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use super::fewshot::Sampling;
 use super::template::Rule;
+use super::writing::Writing;
 
 /// Rewrites a row before anything is made of it.
 pub type Prepare = fn(&mut Map<String, Value>) -> Result<(), String>;
@@ -19,6 +22,8 @@ pub struct Spec {
     pub version: f64,
     /// Which part of the data it asks: a subject.
     pub part: Option<String>,
+    /// Whether data that nowhere names the part is all of that part.
+    pub part_may_be_absent: bool,
     /// The splits of its data.
     pub splits: Splits,
     /// Makes the question; of a task whose choices are contexts, the index of the right one.
@@ -37,21 +42,65 @@ pub struct Spec {
     pub sampling: Sampling,
     /// Rewrites rows.
     pub prepare: Option<Prepare>,
-    /// What is counted, in the order of the task file.
-    pub metrics: Vec<&'static str>,
+    /// Examples before each question, where the pipeline does not say. A task that has 0 takes no others.
+    pub num_fewshot: Option<u32>,
+    /// What is counted of scores, in the order of the task file.
+    pub metrics: Vec<String>,
+    /// What the model is to do.
+    pub answering: Answering,
 }
 
+/// What the model is to do with a question.
+#[derive(Clone, Debug)]
+pub enum Answering {
+    /// Choose (`multiple_choice`): the likeliest continuation.
+    Choosing,
+    /// Write (`generate_until`).
+    Writing(Writing),
+    /// Foresee the target, all of it (`loglikelihood_rolling`).
+    Foreseeing {
+        /// The text whose words and bytes are counted; `None`: the target's own.
+        counted: Option<Rule>,
+    },
+}
+
+impl Answering {
+    /// Whether the model chooses.
+    pub fn is_choosing(&self) -> bool {
+        matches!(self, Self::Choosing)
+    }
+
+    /// lm-eval's word.
+    pub fn output_type(&self) -> &'static str {
+        match self {
+            Self::Choosing => "multiple_choice",
+            Self::Writing(_) => "generate_until",
+            Self::Foreseeing { .. } => "loglikelihood_rolling",
+        }
+    }
+}
+
+/// Tokens that a model writes at most where a task does not say.
+pub(super) const DEFAULT_TOKENS: usize = 256;
+
 /// The names of a dataset's splits, as far as a task uses them.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Splits {
     /// To learn from: first choice for examples.
-    pub training: Option<&'static str>,
+    pub training: Option<Cow<'static, str>>,
     /// Asked where there is no test split.
-    pub validation: Option<&'static str>,
+    pub validation: Option<Cow<'static, str>>,
     /// Asked.
-    pub test: Option<&'static str>,
+    pub test: Option<Cow<'static, str>>,
     /// For examples, before all others.
-    pub fewshot: Option<&'static str>,
+    pub fewshot: Option<Cow<'static, str>>,
+}
+
+impl Splits {
+    /// The split of this name.
+    pub const fn named(name: &'static str) -> Option<Cow<'static, str>> {
+        Some(Cow::Borrowed(name))
+    }
 }
 
 impl Spec {
@@ -62,6 +111,7 @@ impl Spec {
             alias: None,
             version: 1.0,
             part: None,
+            part_may_be_absent: false,
             splits,
             text: Rule::template(text),
             choices,
@@ -71,19 +121,31 @@ impl Spec {
             fewshot_delimiter: "\n\n".to_owned(),
             sampling: Sampling::Random,
             prepare: None,
-            metrics: vec!["acc", "acc_norm"],
+            num_fewshot: None,
+            metrics: names(&["acc", "acc_norm"]),
+            answering: Answering::Choosing,
+        }
+    }
+
+    /// Examples before each question, if the pipeline asks for so many.
+    pub fn shots(&self, asked: Option<u32>) -> u32 {
+        match self.num_fewshot {
+            Some(0) => 0,
+            own => asked.or(own).unwrap_or(0),
         }
     }
 
     /// The split whose rows are asked.
-    pub fn asked_split(&self) -> &'static str {
-        self.splits.test.or(self.splits.validation).unwrap_or("test")
+    pub fn asked_split(&self) -> &str {
+        let Splits { validation, test, .. } = &self.splits;
+        test.as_ref().or(validation.as_ref()).map_or("test", |split| split)
     }
 
     /// The split that examples are taken from.
-    pub fn example_split(&self) -> &'static str {
-        let Splits { training, validation, test, fewshot } = self.splits;
-        fewshot.or(training).or(validation).or(test).unwrap_or("train")
+    pub fn example_split(&self) -> &str {
+        let Splits { training, validation, test, fewshot } = &self.splits;
+        let found = fewshot.as_ref().or(training.as_ref()).or(validation.as_ref()).or(test.as_ref());
+        found.map_or("train", |split| split)
     }
 
     /// Whether lm-eval takes care that a question is not among its own examples. It compares the names of the two splits as
@@ -91,4 +153,9 @@ impl Spec {
     pub fn excludes_the_question(&self) -> bool {
         self.splits.fewshot == self.splits.test
     }
+}
+
+/// Names as a task has them.
+pub(super) fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
 }

@@ -30,11 +30,6 @@ impl Rule {
         Self::Template(source.to_owned())
     }
 
-    /// Whether its value may be something else than the text of a field.
-    pub fn is_computed(&self) -> bool {
-        matches!(self, Self::Function(_))
-    }
-
     /// Whether it is the name of a field that `row` lacks.
     pub fn lacks_field(&self, row: &Value) -> bool {
         matches!(self, Self::Template(source) if is_name(source) && row.get(source).is_none())

@@ -3,13 +3,13 @@
 use serde_json::json;
 
 use super::NO_TEST;
-use crate::eval::harness::spec::Spec;
+use crate::eval::harness::spec::{Spec, names};
 use crate::eval::harness::template::Rule;
 
 pub(super) fn tasks() -> Vec<Spec> {
     vec![Spec {
         version: 2.0,
-        metrics: vec!["acc"],
+        metrics: names(&["acc"]),
         ..Spec::new(
             "boolq",
             NO_TEST,

@@ -5,10 +5,11 @@ use qpipe_nodes::tasks::MMLU;
 use serde_json::json;
 
 use crate::eval::harness::fewshot::Sampling;
-use crate::eval::harness::spec::{Spec, Splits};
+use crate::eval::harness::spec::{Spec, Splits, names};
 use crate::eval::harness::template::Rule;
 
-const SPLITS: Splits = Splits { training: None, validation: None, test: Some("test"), fewshot: Some("dev") };
+const SPLITS: Splits =
+    Splits { training: None, validation: None, test: Splits::named("test"), fewshot: Splits::named("dev") };
 const TEXT: &str = "{{question.strip()}}\nA. {{choices[0]}}\nB. {{choices[1]}}\nC. {{choices[2]}}\nD. {{choices[3]}}\nAnswer:";
 
 pub(super) fn tasks() -> Vec<Spec> {
@@ -22,7 +23,7 @@ fn task(subject: &str) -> Spec {
         part: Some(subject.to_owned()),
         description: format!("The following are multiple choice questions (with answers) about {about}.\n\n"),
         sampling: Sampling::First,
-        metrics: vec!["acc"],
+        metrics: names(&["acc"]),
         ..Spec::new(
             &format!("mmlu_{subject}"),
             SPLITS,

@@ -2,10 +2,13 @@
 
 mod arc;
 mod boolq;
+mod gsm8k;
 mod hellaswag;
+mod ifeval;
 mod mmlu;
 mod openbookqa;
 mod piqa;
+mod wikitext;
 mod winogrande;
 
 use super::spec::{Spec, Splits};
@@ -17,18 +20,30 @@ type Family = fn() -> Vec<Spec>;
 const FAMILIES: &[Family] = &[
     arc::tasks,
     boolq::tasks,
+    gsm8k::tasks,
     hellaswag::tasks,
+    ifeval::tasks,
     mmlu::tasks,
     openbookqa::tasks,
     piqa::tasks,
+    wikitext::tasks,
     winogrande::tasks,
 ];
 
 /// A dataset with all three splits under their usual names.
-const THREE_SPLITS: Splits =
-    Splits { training: Some("train"), validation: Some("validation"), test: Some("test"), fewshot: None };
+const THREE_SPLITS: Splits = Splits {
+    training: Splits::named("train"),
+    validation: Splits::named("validation"),
+    test: Splits::named("test"),
+    fewshot: None,
+};
 /// A dataset whose test split has no answers.
-const NO_TEST: Splits = Splits { test: None, ..THREE_SPLITS };
+const NO_TEST: Splits = Splits {
+    training: Splits::named("train"),
+    validation: Splits::named("validation"),
+    test: None,
+    fewshot: None,
+};
 
 /// The task of this name.
 pub fn find(name: &str) -> Option<Spec> {

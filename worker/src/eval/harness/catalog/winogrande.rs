@@ -4,13 +4,13 @@
 use serde_json::{Value, json};
 
 use super::NO_TEST;
-use crate::eval::harness::spec::Spec;
+use crate::eval::harness::spec::{Spec, names};
 use crate::eval::harness::template::Rule;
 use crate::eval::python;
 
 pub(super) fn tasks() -> Vec<Spec> {
     vec![Spec {
-        metrics: vec!["acc"],
+        metrics: names(&["acc"]),
         text: Rule::Function(right),
         ..Spec::new("winogrande", NO_TEST, "", Rule::Function(choices), Rule::Function(rest))
     }]

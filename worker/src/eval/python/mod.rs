@@ -1,4 +1,10 @@
-//! Python's way with texts and values, where it differs from Rust's.
+//! Python's way with texts, values and regular expressions, where it differs from Rust's.
+
+mod case;
+pub(super) mod literal;
+pub(super) mod pattern;
+pub(super) mod random;
+pub(super) mod translate;
 
 use std::fmt::Write as _;
 
@@ -18,6 +24,40 @@ pub(super) fn strip(text: &str) -> &str {
 /// `str.rstrip()`.
 pub(super) fn strip_end(text: &str) -> &str {
     text.trim_end_matches(is_space)
+}
+
+/// `str.split()`.
+pub(super) fn split(text: &str) -> impl Iterator<Item = &str> {
+    text.split(is_space).filter(|part| !part.is_empty())
+}
+
+/// `str.isupper()`: no cased character is of another case, and there is one.
+pub(super) fn is_upper(text: &str) -> bool {
+    let mut upper = false;
+    for character in text.chars() {
+        if character.is_lowercase() || is_title(character) {
+            return false;
+        }
+        upper |= character.is_uppercase();
+    }
+    upper
+}
+
+/// `str.islower()`: no cased character is of another case, and there is one.
+pub(super) fn is_lower(text: &str) -> bool {
+    let mut lower = false;
+    for character in text.chars() {
+        if character.is_uppercase() || is_title(character) {
+            return false;
+        }
+        lower |= character.is_lowercase();
+    }
+    lower
+}
+
+/// Whether `character` is a ligature of an upper and a lower case letter: of neither case, but with a lower case.
+fn is_title(character: char) -> bool {
+    !character.is_uppercase() && !character.is_lowercase() && character.to_lowercase().ne([character])
 }
 
 /// `str.isdigit()` of what `int` and `ast.literal_eval` read too: ASCII digits.
@@ -139,6 +179,21 @@ mod tests {
     fn whitespace_is_pythons() {
         assert_eq!(strip("\u{1c} a\u{a0}"), "a");
         assert_eq!(strip_end(" a\n\u{3000}"), " a");
+        assert_eq!(strip("\u{200b}a\u{feff}"), "\u{200b}a\u{feff}");
+        assert_eq!(split("\u{1d}a\u{1e}b  c ").collect::<Vec<_>>(), ["a", "b", "c"]);
         assert!(is_number("012") && !is_number("-1") && !is_number(""));
+    }
+
+    #[test]
+    fn a_text_has_a_case_when_all_its_cased_characters_have_it() {
+        assert!(is_upper("A-1 Ⅷ 中!"));
+        assert!(!is_upper("1 中"));
+        assert!(!is_upper("Aª"));
+        assert!(is_lower("a-1 ß ª"));
+        assert!(!is_lower(""));
+        // A titlecase ligature is of neither case.
+        assert!(!is_upper("Aǅ"));
+        assert!(!is_lower("aǅ"));
+        assert!(!is_upper("ᾈ"));
     }
 }

@@ -10,14 +10,14 @@ const MIDDLE: usize = 397;
 
 /// A generator of Python's.
 #[derive(Clone)]
-pub(super) struct PythonRandom {
+pub(in crate::eval) struct PythonRandom {
     state: [u32; SIZE],
     next: usize,
 }
 
 impl PythonRandom {
     /// `random.Random(seed)`.
-    pub(super) fn new(seed: u64) -> Self {
+    pub(in crate::eval) fn new(seed: u64) -> Self {
         let words = [seed as u32, (seed >> 32) as u32];
         let used = if words[1] == 0 { 1 } else { 2 };
         Self::by_array(&words[..used])
@@ -83,8 +83,14 @@ impl PythonRandom {
         }
     }
 
+    /// `random()`: from 0 to below 1, in steps of 2⁻⁵³.
+    pub(in crate::eval) fn random(&mut self) -> f64 {
+        let (high, low) = (self.next_u32() >> 5, self.next_u32() >> 6);
+        (f64::from(high) * f64::from(1 << 26) + f64::from(low)) / (1_u64 << 53) as f64
+    }
+
     /// `sample(range(population), count)`: distinct numbers in the order in which they are drawn. `None`: there are fewer.
-    pub(super) fn sample(&mut self, population: usize, count: usize) -> Option<Vec<usize>> {
+    pub(in crate::eval) fn sample(&mut self, population: usize, count: usize) -> Option<Vec<usize>> {
         if count > population {
             return None;
         }
@@ -131,6 +137,14 @@ mod tests {
         assert_eq!(PythonRandom::new(1 << 40).sample(1000, 2).as_deref(), Some(&PINNED_LARGE[..]));
     }
 
+    /// Made with CPython 3.11: `r = random.Random(1234); [r.random() for _ in range(3)]`.
+    #[test]
+    fn numbers_are_those_of_python() {
+        let mut random = PythonRandom::new(1234);
+        let drawn: Vec<f64> = (0..3).map(|_| random.random()).collect();
+        assert_eq!(drawn, NUMBERS);
+    }
+
     const PINNED: [(usize, &[usize]); 5] = [
         (2251, &[1805, 478]),
         (5, &[0, 4, 2, 3, 1]),
@@ -139,4 +153,5 @@ mod tests {
         (30, &[3, 27, 0, 16, 15, 7]),
     ];
     const PINNED_LARGE: [usize; 2] = [106, 361];
+    const NUMBERS: [f64; 3] = [0.9664535356921388, 0.4407325991753527, 0.007491470058587191];
 }

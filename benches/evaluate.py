@@ -1,0 +1,129 @@
+"""Seconds that `evaluate` and lm-evaluation-harness 0.4.13 take for the same questions, side by side in one run.
+
+    python benches/evaluate.py target/release/qpipe-worker DATA [LIMIT [TASK …]]     # DATA: the folder of QPIPE_TEST_DATA
+
+in the environment of tests/parity/harness.py. A random-weight Llama of 8 layers, hidden 512, intermediate 1408, float32, two
+threads. lm-eval runs with each of its batch sizes and its best one counts. Start-up (loading, and of qpipe also starting) is
+what one question alone takes; it is listed apart. The floor is 2 x (parameters of linear layers x tokens, each once + head x
+scored positions) over the rate of this machine's float32 products, measured here.
+"""
+
+import json
+import pathlib
+import shutil
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests/parity"))
+
+import lm_eval
+import torch
+from lm_eval.models.huggingface import HFLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+
+from harness import data, task_config, tokenizer
+from worker import run_action
+
+SHAPE = dict(hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=8)
+RUNS = (("arc_easy", 0), ("hellaswag", 0), ("mmlu_professional_law", 0), ("mmlu_professional_law", 5))
+BATCH_SIZES = (8, 32, 64)
+
+
+def checkpoint(folder, shared):
+    tokenizer(folder, shared, True, None)
+    config = LlamaConfig(**SHAPE, vocab_size=4096, max_position_embeddings=4096, bos_token_id=0, eos_token_id=1)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
+    linear = 8 * (4 * 512 * 512 + 3 * 512 * 1408)
+    return linear, 512 * 4096
+
+
+def matmul_rate():
+    """Operations a second of [512, 512] x [512, 1408] in float32, the best of several."""
+    a, b = torch.randn(512, 512), torch.randn(512, 1408)
+    best = 0.0
+    for _ in range(30):
+        began = time.perf_counter()
+        for _ in range(10):
+            a @ b
+        best = max(best, 10 * 2 * 512 * 512 * 1408 / (time.perf_counter() - began))
+    return best
+
+
+def lm_seconds(model, config, task, shots, limit):
+    """The best batch size, its seconds in requests, and those of everything."""
+    best = None
+    for size in BATCH_SIZES:
+        began = time.perf_counter()
+        lm = HFLM(pretrained=str(model), dtype="float32", device="cpu", batch_size=size)
+        asked = {"seconds": 0.0}
+        answer = lm.loglikelihood
+
+        def timed(requests, **options):
+            start = time.perf_counter()
+            found = answer(requests, **options)
+            asked["seconds"] += time.perf_counter() - start
+            return found
+
+        lm.loglikelihood = timed
+        lm_eval.simple_evaluate(
+            model=lm, tasks=[{**config, "task": task}], num_fewshot=shots, limit=limit, bootstrap_iters=0, log_samples=False,
+            confirm_run_unsafe_code=True)
+        found = (asked["seconds"], time.perf_counter() - began, size)
+        best = min(best, found) if best else found
+    return best
+
+
+def qpipe_seconds(program, model, folder, task, shots, limit, scratch):
+    began = time.perf_counter()
+    params = {"tasks": [task], "num_fewshot": shots, "limit": limit}
+    out = run_action(program, "evaluate", params, {"model": model, "data": folder}, scratch, threads=2)
+    return time.perf_counter() - began, out
+
+
+def scored_positions(out, task, tokens):
+    """Places whose prediction is needed: the end of each context once, and all but the last token of each continuation."""
+    total = 0
+    for line in (out / f"{task}.jsonl").open():
+        sample = json.loads(line)
+        lengths = [len(tokens(text, add_special_tokens=False).input_ids) for text in sample["continuations"]]
+        total += 1 + sum(length - 1 for length in lengths)
+    return total
+
+
+def main(program, shared, limit=400, *wanted):
+    shared, limit = pathlib.Path(shared), int(limit)
+    with tempfile.TemporaryDirectory() as scratch:
+        scratch = pathlib.Path(scratch)
+        model = scratch / "model"
+        model.mkdir()
+        linear, head = checkpoint(model, shared)
+        folders = data(scratch, shared)
+        folders["hellaswag"] = scratch / "hellaswag-real"
+        folders["hellaswag"].mkdir()
+        shutil.copy(shared / "hellaswag/hellaswag_val_1000_preprocessed.jsonl", folders["hellaswag"] / "validation.jsonl")
+        tokens = AutoTokenizer.from_pretrained(model)
+        rate = matmul_rate()
+        print(f"float32 products: {rate / 1e9:.0f} GFLOP/s; {limit} questions a task", flush=True)
+        print(f"{'task':24} {'lm-eval':>9} {'batch':>5} {'qpipe':>8} {'ratio':>6} {'of floor':>9} | with start-up: lm-eval, qpipe")
+        for index, (task, shots) in enumerate(RUNS):
+            if wanted and task not in wanted:
+                continue
+            config = task_config(task, folders, scratch)
+            if task == "hellaswag":
+                config["process_docs"] = None  # the rows are prepared already
+            requests, whole, size = lm_seconds(model, config, task, shots, limit)
+            start, _ = qpipe_seconds(program, model, folders[task], task, shots, 1, scratch / f"one-{index}")
+            took, out = qpipe_seconds(program, model, folders[task], task, shots, limit, scratch / f"all-{index}")
+            used = json.loads((out / "evaluation.json").read_text())["tasks"][task]["tokens"]
+            floor = 2 * (linear * used + head * scored_positions(out, task, tokens)) / rate
+            label = f"{task} {shots}-shot"
+            print(
+                f"{label:24} {requests:8.1f}s {size:5} {took - start:7.1f}s {requests / (took - start):5.2f}x "
+                f"{floor / (took - start):8.0%} | {whole:.1f} s, {took:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    main(*sys.argv[1:])

@@ -1,0 +1,355 @@
+//! A task of lm-evaluation-harness's own kind: what its YAML task files say, under their names.
+//!
+//! Files that need no Python are read as they are. `include`, groups and paths are settled by whoever reads the file; here
+//! is one task.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::ParamError;
+
+/// One task. Keys that only other programs read are known, and passed over.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskFile {
+    /// Its name.
+    pub task: String,
+    /// What tables call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_alias: Option<String>,
+    /// The group that it was named by; its data may stand under that name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// What the model does.
+    #[serde(default)]
+    pub output_type: OutputType,
+    /// The part of the data that is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset_name: Option<String>,
+    /// To learn from: first choice for examples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training_split: Option<String>,
+    /// Asked where there is no test split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_split: Option<String>,
+    /// Asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_split: Option<String>,
+    /// For examples, before all others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fewshot_split: Option<String>,
+    /// The question: a field's name, or a Jinja template.
+    #[serde(default)]
+    pub doc_to_text: Value,
+    /// The answer: a field's name, a Jinja template, a number or a list.
+    #[serde(default)]
+    pub doc_to_target: Value,
+    /// The choices: a list, a field's name or a Jinja template.
+    #[serde(default)]
+    pub doc_to_choice: Value,
+    /// Stands before the examples.
+    #[serde(default)]
+    pub description: String,
+    /// Stands between a question and its answer.
+    #[serde(default = "one_space")]
+    pub target_delimiter: String,
+    /// Stands between examples.
+    #[serde(default = "blank_line")]
+    pub fewshot_delimiter: String,
+    /// How examples are chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fewshot_config: Option<FewshotConfig>,
+    /// Examples before each question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub num_fewshot: Option<u32>,
+    /// What is counted. Default: lm-eval's, by `output_type`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric_list: Option<Vec<Metric>>,
+    /// How the model writes: `until`, `max_gen_toks`, `do_sample`, `temperature`, `top_k`, `top_p`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation_kwargs: Option<Map<String, Value>>,
+    /// What is taken out of a reply before it is judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter_list: Option<Vec<FilterList>>,
+    /// How often each question is asked; 1.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub repeats: u32,
+    /// `version` counts.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub metadata: Map<String, Value>,
+}
+
+/// Keys of a task file that change no number here: where data comes from on the Hub, and features of other programs.
+pub const PASSED_OVER: [&str; 6] = [
+    "dataset_path",
+    "dataset_kwargs",
+    "tag",
+    "should_decontaminate",
+    "doc_to_decontamination_query",
+    "unsafe_code",
+];
+
+/// What the model does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputType {
+    /// Chooses the likeliest continuation.
+    MultipleChoice,
+    /// Foresees a text, all of it.
+    LoglikelihoodRolling,
+    /// Writes.
+    #[default]
+    GenerateUntil,
+}
+
+/// How examples are chosen.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FewshotConfig {
+    /// `default` (at random) or `first_n`.
+    #[serde(default)]
+    pub sampler: Sampler,
+    /// The split that they are taken from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
+}
+
+/// How examples are chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Sampler {
+    /// At random.
+    #[default]
+    Default,
+    /// The first of the split.
+    FirstN,
+}
+
+/// One entry of `metric_list`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Metric {
+    /// Its name.
+    pub metric: String,
+    /// How questions come together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aggregation: Option<String>,
+    /// Whether more is better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub higher_is_better: Option<bool>,
+    /// `exact_match`: what these match is taken out of both texts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub regexes_to_ignore: Vec<String>,
+    /// `exact_match`: upper and lower case are the same.
+    #[serde(default)]
+    pub ignore_case: bool,
+    /// `exact_match`: punctuation does not count.
+    #[serde(default)]
+    pub ignore_punctuation: bool,
+    /// `exact_match`: digits do not count.
+    #[serde(default)]
+    pub ignore_numbers: bool,
+}
+
+/// One entry of `filter_list`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FilterList {
+    /// As tables call it.
+    pub name: String,
+    /// Its steps.
+    pub filter: Vec<Step>,
+}
+
+/// A step of a filter.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "function", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Step {
+    /// A match of an expression of Python's.
+    Regex {
+        /// The expression.
+        #[serde(default = "after_hashes")]
+        regex_pattern: String,
+        /// Which match, from the end where it is negative.
+        #[serde(default)]
+        group_select: i64,
+        /// What stands for none.
+        #[serde(default = "invalid")]
+        fallback: String,
+    },
+    /// The one reply.
+    TakeFirst,
+    /// Without the one space that it begins with.
+    RemoveWhitespace,
+    /// In lower case.
+    Lowercase,
+    /// In upper case.
+    Uppercase,
+}
+
+fn one_space() -> String {
+    " ".to_owned()
+}
+fn blank_line() -> String {
+    "\n\n".to_owned()
+}
+fn after_hashes() -> String {
+    r"#### (\-?[0-9\.\,]+)".to_owned()
+}
+fn invalid() -> String {
+    "[invalid]".to_owned()
+}
+fn one() -> u32 {
+    1
+}
+fn is_one(repeats: &u32) -> bool {
+    *repeats == 1
+}
+
+/// The metrics that each kind of task may count, and how they come together.
+fn metrics(output_type: OutputType) -> &'static [(&'static str, &'static str)] {
+    match output_type {
+        OutputType::MultipleChoice => &[("acc", "mean"), ("acc_norm", "mean"), ("acc_bytes", "mean")],
+        OutputType::LoglikelihoodRolling => &[
+            ("word_perplexity", "weighted_perplexity"),
+            ("byte_perplexity", "weighted_perplexity"),
+            ("bits_per_byte", "bits_per_byte"),
+        ],
+        OutputType::GenerateUntil => &[("exact_match", "mean")],
+    }
+}
+
+/// How a model may be told to write.
+const GENERATION_KEYS: [&str; 9] = [
+    "until",
+    "do_sample",
+    "temperature",
+    "top_k",
+    "top_p",
+    "max_gen_toks",
+    "max_new_tokens",
+    "max_tokens",
+    "max_completion_tokens",
+];
+
+impl TaskFile {
+    /// What is wrong beyond types: what qpipe does not do, by its name.
+    pub fn check(&self) -> Vec<ParamError> {
+        let mut errors = Vec::new();
+        if self.repeats != 1 {
+            errors.push(ParamError::value("repeats", "each question is asked once"));
+        }
+        let needs_choices = self.output_type == OutputType::MultipleChoice;
+        if needs_choices && self.doc_to_choice.is_null() {
+            errors.push(ParamError::missing("`doc_to_choice` is missing"));
+        }
+        if self.doc_to_target.is_null() {
+            errors.push(ParamError::missing("`doc_to_target` is missing"));
+        }
+        let known = metrics(self.output_type);
+        for (index, metric) in self.metric_list.iter().flatten().enumerate() {
+            let at = |key: &str, message: String| {
+                let mut error = ParamError::value("metric_list", message);
+                error.path.extend([index.to_string(), key.to_owned()]);
+                error
+            };
+            match known.iter().find(|(name, _)| *name == metric.metric) {
+                None => {
+                    let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+                    let message = format!("`{}` is not counted for tasks of this kind", metric.metric);
+                    errors.push(at("metric", message).help(format!("Known: {}.", names.join(", "))));
+                }
+                Some((_, together)) => {
+                    if metric.aggregation.as_deref().is_some_and(|given| given != *together) {
+                        errors.push(at("aggregation", format!("`{}` goes with `{together}`", metric.metric)));
+                    }
+                }
+            }
+        }
+        for key in self.generation_kwargs.iter().flat_map(Map::keys) {
+            if !GENERATION_KEYS.contains(&key.as_str()) {
+                let mut error = ParamError::value("generation_kwargs", format!("`{key}` is not supported"))
+                    .help(format!("Known: {}.", GENERATION_KEYS.join(", ")));
+                error.path.push(key.clone());
+                errors.push(error);
+            }
+        }
+        errors
+    }
+
+    /// The names of what is counted.
+    pub fn metric_names(&self) -> Vec<String> {
+        match &self.metric_list {
+            Some(list) => list.iter().map(|metric| metric.metric.clone()).collect(),
+            None => {
+                let of_lm_eval = metrics(self.output_type).iter().filter(|(name, _)| *name != "acc_bytes");
+                of_lm_eval.map(|(name, _)| (*name).to_owned()).collect()
+            }
+        }
+    }
+
+    /// `metadata.version`, which is 0 where there is none.
+    pub fn version(&self) -> f64 {
+        self.metadata.get("version").and_then(Value::as_f64).unwrap_or_default()
+    }
+}
+
+/// Tasks that are read from files, by name.
+pub type TaskFiles = BTreeMap<String, TaskFile>;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(value: Value) -> Result<TaskFile, String> {
+        serde_json::from_value(value).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults_are_lm_evals() {
+        let task = read(json!({"task": "t", "doc_to_target": "answer"})).expect("a task");
+        assert_eq!(task.output_type, OutputType::GenerateUntil);
+        assert_eq!((task.target_delimiter.as_str(), task.fewshot_delimiter.as_str()), (" ", "\n\n"));
+        assert_eq!((task.metric_names(), task.version()), (vec!["exact_match".to_owned()], 0.0));
+        assert!(task.check().is_empty());
+        let again = read(serde_json::to_value(&task).expect("JSON")).expect("a task");
+        assert_eq!(serde_json::to_value(&again).ok(), serde_json::to_value(&task).ok());
+    }
+
+    #[test]
+    fn what_is_not_done_is_refused_by_name() {
+        let refused = |changes: Value| {
+            let mut value = json!({"task": "t", "output_type": "multiple_choice", "doc_to_choice": ["a"], "doc_to_target": 0});
+            for (key, change) in changes.as_object().into_iter().flatten() {
+                value[key] = change.clone();
+            }
+            let errors = read(value).map(|task| task.check());
+            errors
+                .map(|errors| errors.iter().map(|error| error.message.clone()).collect::<Vec<_>>().join("; "))
+        };
+        assert_eq!(refused(json!({})), Ok(String::new()));
+        assert_eq!(refused(json!({"repeats": 5})), Ok("each question is asked once".to_owned()));
+        assert_eq!(
+            refused(json!({"metric_list": [{"metric": "f1"}]})),
+            Ok("`f1` is not counted for tasks of this kind".to_owned())
+        );
+        assert_eq!(
+            refused(json!({"metric_list": [{"metric": "acc", "aggregation": "median"}]})),
+            Ok("`acc` goes with `mean`".to_owned())
+        );
+        assert_eq!(
+            refused(json!({"generation_kwargs": {"num_beams": 4}})),
+            Ok("`num_beams` is not supported".to_owned())
+        );
+        assert!(refused(json!({"process_docs": "x"})).is_err_and(|error| error.contains("process_docs")));
+        assert!(
+            refused(json!({"filter_list": [{"name": "x", "filter": [{"function": "majority_vote"}]}]}))
+                .is_err()
+        );
+    }
+}
