@@ -13,7 +13,9 @@ peak resident memory of the process in MiB. And the mean KL divergence of each r
 random tokens, so that nobody is fast by being wrong. Times are medians of the repetitions.
 
 Measured on two cores of an AMD EPYC without AVX-512, 20 samples: qpipe 8.6 s (peak 370 MiB, KL 0.210), with `propagate`
-10.8 s (417 MiB, 0.210); llm-compressor 36.9 s (1,223 MiB, 0.209); GPTQModel 89.5 s (1,229 MiB, 0.205).
+10.8 s (417 MiB, 0.210); llm-compressor 36.9 s (1,223 MiB, 0.209); GPTQModel 89.5 s (1,229 MiB, 0.205). 200 samples: qpipe
+46.0 s (411 MiB, 0.190), with `propagate` 69.2 s (822 MiB, 0.191); llm-compressor 149.4 s (1,321 MiB, 0.191); GPTQModel 694.2 s
+(1,313 MiB, 0.191).
 """
 
 import argparse
