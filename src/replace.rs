@@ -11,7 +11,7 @@ use fs_err as fs;
 use tempfile::NamedTempFile;
 
 /// How the names begin under which files are written.
-const PREFIX: &str = ".qpipe-";
+const PREFIX: &str = ".qpipe-new-";
 /// A file this young may be one whose owner has not locked it yet.
 const YOUNG: Duration = Duration::from_secs(2);
 
@@ -126,15 +126,16 @@ mod tests {
             let file = fs::OpenOptions::new().write(true).open(path).unwrap();
             file.file().set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
         };
-        for name in [".qpipe-left", ".qpipe-young", "report.md"] {
+        for name in [".qpipe-new-left", ".qpipe-new-young", ".qpipe-notes", "report.md"] {
             fs::write(folder.path().join(name), "x").unwrap();
         }
-        age(&folder.path().join(".qpipe-left"));
+        age(&folder.path().join(".qpipe-new-left"));
+        age(&folder.path().join(".qpipe-notes"));
         age(&folder.path().join("report.md"));
         let written = Replacement::new(folder.path().join("b"), &mut "b".as_bytes()).unwrap();
         age(written.file.path());
         sweep(folder.path());
         written.put().unwrap();
-        assert_eq!(names(folder.path()), [".qpipe-young", "b", "report.md"]);
+        assert_eq!(names(folder.path()), [".qpipe-new-young", ".qpipe-notes", "b", "report.md"]);
     }
 }

@@ -182,7 +182,7 @@ pub enum Step {
     },
     /// The one reply.
     TakeFirst,
-    /// Without the one space that it begins with.
+    /// Without whitespace at its ends.
     RemoveWhitespace,
     /// In lower case.
     Lowercase,
@@ -235,15 +235,49 @@ const GENERATION_KEYS: [&str; 9] = [
     "max_completion_tokens",
 ];
 
+impl Metric {
+    /// Whether it says how texts are compared.
+    fn has_settings(&self) -> bool {
+        !self.regexes_to_ignore.is_empty()
+            || self.ignore_case
+            || self.ignore_punctuation
+            || self.ignore_numbers
+    }
+}
+
 impl TaskFile {
     /// What is wrong beyond types: what qpipe does not do, by its name.
     pub fn check(&self) -> Vec<ParamError> {
         let mut errors = Vec::new();
+        // It names files.
+        let is_plain = |character: char| character.is_alphanumeric() || "_-.".contains(character);
+        if self.task.is_empty() || self.task.starts_with('.') || !self.task.chars().all(is_plain) {
+            errors.push(
+                ParamError::value("task", format!("`{}` is no name of a task", self.task))
+                    .help("Use letters, digits, `_`, `-` and `.`."),
+            );
+        }
+        let chooses = self.output_type == OutputType::MultipleChoice;
+        let writes = self.output_type == OutputType::GenerateUntil;
+        for (key, is_given, fits) in [
+            ("doc_to_choice", !self.doc_to_choice.is_null(), chooses),
+            ("filter_list", self.filter_list.is_some(), writes),
+            ("generation_kwargs", self.generation_kwargs.is_some(), writes),
+        ] {
+            if is_given && !fits {
+                errors.push(ParamError::value(key, "has no meaning for tasks of this kind"));
+            }
+        }
+        if self.doc_to_text.is_null() && self.output_type != OutputType::LoglikelihoodRolling {
+            errors.push(ParamError::missing("`doc_to_text` is missing"));
+        }
+        if self.metric_list.as_ref().is_some_and(Vec::is_empty) {
+            errors.push(ParamError::value("metric_list", "names no metric"));
+        }
         if self.repeats != 1 {
             errors.push(ParamError::value("repeats", "each question is asked once"));
         }
-        let needs_choices = self.output_type == OutputType::MultipleChoice;
-        if needs_choices && self.doc_to_choice.is_null() {
+        if chooses && self.doc_to_choice.is_null() {
             errors.push(ParamError::missing("`doc_to_choice` is missing"));
         }
         if self.doc_to_target.is_null() {
@@ -265,6 +299,18 @@ impl TaskFile {
                 Some((_, together)) => {
                     if metric.aggregation.as_deref().is_some_and(|given| given != *together) {
                         errors.push(at("aggregation", format!("`{}` goes with `{together}`", metric.metric)));
+                    }
+                    let higher_is_better = *together == "mean";
+                    if metric.higher_is_better.is_some_and(|given| given != higher_is_better) {
+                        let message = format!("it is {higher_is_better} of `{}`", metric.metric);
+                        errors.push(at("higher_is_better", message));
+                    }
+                    if metric.has_settings() && metric.metric != "exact_match" {
+                        errors.push(at("metric", format!("`{}` has no settings", metric.metric)));
+                    }
+                    let before = self.metric_list.iter().flatten().take(index);
+                    if before.into_iter().any(|earlier| earlier.metric == metric.metric) {
+                        errors.push(at("metric", format!("`{}` stands there twice", metric.metric)));
                     }
                 }
             }
@@ -312,7 +358,7 @@ mod tests {
 
     #[test]
     fn defaults_are_lm_evals() {
-        let task = read(json!({"task": "t", "doc_to_target": "answer"})).expect("a task");
+        let task = read(json!({"task": "t", "doc_to_text": "q", "doc_to_target": "answer"})).expect("a task");
         assert_eq!(task.output_type, OutputType::GenerateUntil);
         assert_eq!((task.target_delimiter.as_str(), task.fewshot_delimiter.as_str()), (" ", "\n\n"));
         assert_eq!((task.metric_names(), task.version()), (vec!["exact_match".to_owned()], 0.0));
@@ -324,7 +370,7 @@ mod tests {
     #[test]
     fn what_is_not_done_is_refused_by_name() {
         let refused = |changes: Value| {
-            let mut value = json!({"task": "t", "output_type": "multiple_choice", "doc_to_choice": ["a"], "doc_to_target": 0});
+            let mut value = json!({"task": "t", "output_type": "multiple_choice", "doc_to_text": "q", "doc_to_choice": ["a"], "doc_to_target": 0});
             for (key, change) in changes.as_object().into_iter().flatten() {
                 value[key] = change.clone();
             }
@@ -343,8 +389,25 @@ mod tests {
             Ok("`acc` goes with `mean`".to_owned())
         );
         assert_eq!(
-            refused(json!({"generation_kwargs": {"num_beams": 4}})),
+            refused(
+                json!({"output_type": "generate_until", "doc_to_choice": null, "generation_kwargs": {"num_beams": 4}})
+            ),
             Ok("`num_beams` is not supported".to_owned())
+        );
+        for key in ["filter_list", "generation_kwargs"] {
+            let value = if key == "filter_list" { json!([]) } else { json!({}) };
+            assert_eq!(refused(json!({key: value})), Ok("has no meaning for tasks of this kind".to_owned()));
+        }
+        for name in ["", "../t", "a/b", ".t"] {
+            assert_eq!(refused(json!({"task": name})), Ok(format!("`{name}` is no name of a task")));
+        }
+        assert_eq!(
+            refused(json!({"metric_list": [{"metric": "acc", "ignore_case": true}, {"metric": "acc"}]})),
+            Ok("`acc` has no settings; `acc` stands there twice".to_owned())
+        );
+        assert_eq!(
+            refused(json!({"metric_list": [{"metric": "acc", "higher_is_better": false}]})),
+            Ok("it is true of `acc`".to_owned())
         );
         assert!(refused(json!({"process_docs": "x"})).is_err_and(|error| error.contains("process_docs")));
         assert!(

@@ -18,6 +18,8 @@ use super::yaml;
 
 /// Files that include each other this deep go round in a circle.
 const DEEPEST: usize = 16;
+/// What a group's file may say.
+const GROUP_KEYS: [&str; 5] = ["group", "group_alias", "task", "tag", "metadata"];
 /// The kind that names them, and its parameters.
 const KIND: &str = "evaluate";
 const TASKS: &str = "tasks";
@@ -77,6 +79,13 @@ impl Reader<'_> {
             self.wrong(group.value.span, "`group` is no name");
             return Vec::new();
         };
+        for entry in entries.iter().filter(|entry| !GROUP_KEYS.contains(&entry.key.text.as_str())) {
+            let message = format!("`{}` of a group is not done", entry.key.text);
+            let mistake = Mistake::new(Code::UnknownKey, entry.key.span, message);
+            self.mistakes.push(
+                mistake.help("Take it out: a group stands for its tasks, and has no figure of its own."),
+            );
+        }
         let members = find(&entries, "task").map(|entry| &entry.value);
         let Some(Data::List(members)) = members.map(|value| &value.data) else {
             self.wrong(group.value.span, "a group has a list `task`: of names of task files beside it");
@@ -125,6 +134,10 @@ impl Reader<'_> {
         }
         let mut task = task.filter(|_| errors.is_empty())?;
         task.group = group.map(str::to_owned);
+        // The order of the choices counts, and that of a mapping's keys is in no key.
+        if let Json::Object(choices) = &task.doc_to_choice {
+            task.doc_to_choice = choices.values().cloned().collect();
+        }
         Some(task)
     }
 
@@ -162,10 +175,14 @@ impl Reader<'_> {
             self.mistakes.push(Mistake::new(Code::IncludeCycle, key.span, "files include each other"));
             return None;
         }
-        let files = match value.data {
-            Data::Text(file) => vec![file],
-            Data::List(list) => list.iter().map(|file| file.to_json()).filter_map(as_text).collect(),
-            _ => Vec::new(),
+        let files: Option<Vec<String>> = match value.data {
+            Data::Text(file) => Some(vec![file]),
+            Data::List(list) => list.iter().map(|file| as_text(file.to_json())).collect(),
+            _ => None,
+        };
+        let Some(files) = files else {
+            self.wrong(value.span, "expected the path of a file, or a list of such");
+            return None;
         };
         let mut entries = Vec::new();
         self.at = key.span;

@@ -37,7 +37,9 @@ pub fn compare(rows: &[RowInput], title: &str) -> Result<Comparison, ReportError
             Some(baseline) if baseline >= rows.len() => {
                 return Err(ReportError::NoBaseline { row: index, baseline, rows: rows.len() });
             }
-            Some(baseline) if baseline != index => Some(pair(baseline, &evaluated[baseline], own)),
+            Some(baseline) if baseline != index && own.task.n > 0 => {
+                Some(pair(baseline, &evaluated[baseline], own))
+            }
             _ => None,
         };
         let (n, correct) = (own.task.n, own.task.correct.unwrap_or_default());
@@ -137,12 +139,16 @@ fn difference_in_kind(theirs: &Evaluated, own: &Evaluated) -> Option<String> {
 }
 
 fn question_by_question(baseline: &[Answer], variant: &[Answer]) -> Difference {
-    let (mut lost, mut won, mut flipped, mut kl) = (0, 0, 0, 0.0);
+    let (mut lost, mut won, mut flipped, mut kl, mut scored) = (0, 0, 0, 0.0, 0_u64);
     for (before, after) in baseline.iter().zip(variant) {
         lost += u64::from(before.correct && !after.correct);
         won += u64::from(after.correct && !before.correct);
         flipped += u64::from(before.pred != after.pred);
-        kl += kl_divergence(&before.scores, &after.scores);
+        // Written replies have no scores to compare.
+        if !after.scores.is_empty() {
+            kl += kl_divergence(&before.scores, &after.scores);
+            scored += 1;
+        }
     }
     let n = variant.len() as u64;
     let discordant = Discordant { lost, won, n };
@@ -157,7 +163,7 @@ fn question_by_question(baseline: &[Answer], variant: &[Answer]) -> Difference {
         holm_p: p,
         flipped,
         flips: per_question(flipped as f64),
-        kl: per_question(kl),
+        kl: (scored > 0).then(|| kl / scored as f64),
     }
 }
 

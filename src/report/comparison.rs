@@ -134,7 +134,9 @@ pub struct Difference {
     /// The share of these.
     pub flips: f64,
     /// Mean over questions of D(baseline || this row) between the softmaxes of the candidates' scores, in nats.
-    pub kl: f64,
+    /// `None` where nothing was scored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl: Option<f64>,
 }
 
 impl Against {

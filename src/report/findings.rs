@@ -26,10 +26,13 @@ pub(super) fn accuracy(named: &Named<'_>) -> Vec<String> {
 fn verdict(name: &str, baseline: &str, difference: &Difference, n: u64) -> String {
     let questions = format::plural(n, "question");
     if difference.flipped == 0 {
-        return format!(
-            "**{name}** gives the answer of **{baseline}** to every one of {questions} (KL {}).",
-            format::divergence(difference.kl)
-        );
+        return match difference.kl {
+            Some(kl) => format!(
+                "**{name}** gives the answer of **{baseline}** to every one of {questions} (KL {}).",
+                format::divergence(kl)
+            ),
+            None => format!("**{name}** is right and wrong where **{baseline}** is, in all of {questions}."),
+        };
     }
     let balance = balance(difference);
     let interval = interval(difference.ci95);

@@ -67,7 +67,7 @@ pub struct VsBaseline {
     /// The share of questions answered otherwise.
     pub flips: f64,
     /// Mean KL divergence of the choice probabilities from the baseline's, in nats.
-    pub kl: f64,
+    pub kl: Option<f64>,
 }
 
 impl VsBaseline {

@@ -53,7 +53,7 @@ const COLUMNS: &[Column] = &[
     Column::figure("p (Holm)", |_, row| of_difference(row, |d| format::probability(d.holm_p)))
         .in_document_only(),
     Column::figure("flips %", |_, row| of_difference(row, |d| format::percent(d.flips))),
-    Column::figure("KL", |_, row| of_difference(row, |d| format::divergence(d.kl))),
+    Column::figure("KL", |_, row| of_difference(row, |d| d.kl.map_or(String::new(), format::divergence))),
     Column::figure("KL/token", |_, row| of_divergence(row, |d| format::divergence(d.mean()))),
     Column::figure("top-1 %", |_, row| of_divergence(row, |d| format::percent(d.agreement()))),
     Column::figure("time/question", |_, row| of_benchmark(row, |b| format::duration(b.avg_time_s))),

@@ -227,7 +227,8 @@ impl<'a> Scheduler<'a> {
                 let fits = limits
                     .max_memory
                     .is_none_or(|max| idle || used + memory(planner, index, known, Some(max)) <= max);
-                let crowded = busy > 0 && busy + cores(planner, index, known) > all_cores;
+                let own = cores(planner, index, known);
+                let crowded = own > 0 && busy > 0 && busy + own > all_cores;
                 !measuring && fits && !crowded && (!measured || idle) && !free[lane(host)].is_empty()
             });
             let Some((index, measured)) = next else { return };

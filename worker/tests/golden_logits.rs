@@ -281,7 +281,7 @@ fn prompts_that_are_continued_together_go_on_as_each_by_itself() {
         let alone = alone.map(|(prompt, count)| generate::greedy(&decoder, prompt, count, &[]).unwrap());
         let mut together = vec![Vec::new(); prompts.len()];
         let ids: Vec<&[i64]> = prompts.iter().map(Vec::as_slice).collect();
-        generate::generate::<tch::TchError>(&decoder, &ids, &mut |rows, logits| {
+        generate::generate::<tch::TchError>(&decoder, &ids, 12, &mut |rows, logits| {
             let likeliest = Vec::<i64>::try_from(logits.f_argmax(-1, false)?)?;
             let chosen = rows.iter().zip(likeliest).map(|(&row, token)| {
                 together[row].push(token);

@@ -213,6 +213,9 @@ pub enum EvalError {
         /// The score.
         score: f64,
     },
+    /// The model computed a NaN or an infinity where it was to write.
+    #[error("the model's scores of the next token of a reply are not finite numbers")]
+    ReplyNotFinite,
     /// A task without data.
     #[error("`data` has no entry for task `{0}`")]
     MissingData(String),
@@ -245,7 +248,7 @@ impl EvalError {
             }
             Self::TooLong { .. } => Some("Remove the question, or shorten it: prompts are not truncated."),
             Self::NoBos => Some("Use `bos: tokenizer` or `bos: never`."),
-            Self::NotFinite { .. } => Some(
+            Self::NotFinite { .. } | Self::ReplyNotFinite => Some(
                 "Look at the checkpoint's weights; in float16 a model can overflow where `dtype: bfloat16` does not.",
             ),
             _ => None,
@@ -260,7 +263,9 @@ impl From<EvalError> for ActionError {
             EvalError::Io(error) => return error.into(),
             EvalError::Model(error) => return error.into(),
             EvalError::Torch(error) => return error.into(),
-            EvalError::NotFinite { .. } => Self::new(Failure::Deterministic, error.to_string()),
+            EvalError::NotFinite { .. } | EvalError::ReplyNotFinite => {
+                Self::new(Failure::Deterministic, error.to_string())
+            }
             error => Self::user(error.to_string()),
         };
         match help {

@@ -30,9 +30,9 @@ pub(super) struct Prompt {
 
 /// Packs prompts into batches: indices of `prompts`, the longest first, as many together as keys and values have room for.
 /// Depends on nothing else.
-pub(super) fn pack(prompts: &[Prompt], config: &Config) -> Vec<Vec<usize>> {
-    // Two bytes a value in most models; float32 ones are small.
-    let token_bytes = 2 * 2 * config.layers as u64 * (config.kv_heads * config.head_dim) as u64;
+pub(super) fn pack(prompts: &[Prompt], config: &Config, kind: Kind) -> Vec<Vec<usize>> {
+    let values = 2 * config.layers as u64 * (config.kv_heads * config.head_dim) as u64;
+    let token_bytes = kind.elt_size_in_bytes() as u64 * values;
     let mut order: Vec<usize> = (0..prompts.len()).collect();
     order.sort_by_key(|&index| Reverse(prompts[index].ids.len()));
     let mut batches: Vec<Vec<usize>> = Vec::new();
@@ -92,8 +92,13 @@ impl<'a> Writer<'a> {
             })
             .collect();
         let ids: Vec<&[i64]> = indices.iter().map(|&index| prompts[index].ids.as_slice()).collect();
-        generate::<EvalError>(self.decoder, &ids, &mut |rows, logits| {
-            let likeliest = Vec::<i64>::try_from(logits.f_argmax(-1, false)?)?;
+        let room = drafts.iter().map(|draft| draft.rule.max_gen_toks).max().unwrap_or(0);
+        generate::<EvalError>(self.decoder, &ids, room, &mut |rows, logits| {
+            let (highest, likeliest) = logits.f_max_dim(-1, false)?;
+            if !bool::try_from(highest.f_isfinite()?.f_all()?)? {
+                return Err(EvalError::ReplyNotFinite);
+            }
+            let likeliest = Vec::<i64>::try_from(likeliest)?;
             let mut chosen = Vec::with_capacity(rows.len());
             for (place, &row) in rows.iter().enumerate() {
                 let draft = &mut drafts[row];
@@ -206,9 +211,9 @@ mod tests {
             }),
         };
         let prompts: Vec<Prompt> = [3, 9, 5].map(|length| prompt(length, 4)).to_vec();
-        assert_eq!(pack(&prompts, &config), [vec![1, 2, 0]]);
+        assert_eq!(pack(&prompts, &config, Kind::Float), [vec![1, 2, 0]]);
         let long: Vec<Prompt> = [3, 9, 5].map(|length| prompt(length, 1 << 30)).to_vec();
-        assert_eq!(pack(&long, &config), [vec![1], vec![2], vec![0]]);
-        assert_eq!(pack(&vec![prompt(1, 1); 65], &config).len(), 2);
+        assert_eq!(pack(&long, &config, Kind::Float), [vec![1], vec![2], vec![0]]);
+        assert_eq!(pack(&vec![prompt(1, 1); 65], &config, Kind::Float).len(), 2);
     }
 }

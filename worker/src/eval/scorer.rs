@@ -92,7 +92,7 @@ impl<'a> Scorer<'a> {
                 self.answer_batches(prepared, &batches, &asked, &answer)
             }
             Work::Prompts(prompts) => {
-                let batches = replies::pack(prompts, self.decoder.config());
+                let batches = replies::pack(prompts, self.decoder.config(), self.decoder.kind());
                 let answer = |this: &Scorer<'_>, batch: &Vec<usize>| {
                     let replies = this.writer.reply(prompts, batch)?.into_iter().map(Response::Reply);
                     Ok(batch.iter().copied().zip(replies).collect())

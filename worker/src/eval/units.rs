@@ -57,9 +57,14 @@ impl Line {
 /// The responses of finished units of `task`, by document; `documents` is how many there are. A unit that is not
 /// what this task writes is passed over.
 pub(super) fn read(context: &Context<'_>, task: &str, documents: usize) -> BTreeMap<usize, Response> {
-    let prefix = format!("{task}-");
+    // Another task may be called like this one with something behind.
+    let is_own = |name: &String| {
+        let rest = name.strip_prefix(task).and_then(|rest| rest.strip_prefix('-'));
+        let number = rest.and_then(|rest| rest.strip_suffix(".jsonl"));
+        number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+    };
     let mut finished = BTreeMap::new();
-    for name in context.units().iter().filter(|name| name.starts_with(&prefix)) {
+    for name in context.units().iter().filter(|name| is_own(name)) {
         let Some(text) = context.unit(name).and_then(|path| fs::read_to_string(path).ok()) else { continue };
         let rows: Result<Vec<Line>, _> = text.lines().map(serde_json::from_str).collect();
         if let Ok(rows) = rows

@@ -13,12 +13,15 @@ pub type Choose<'a, E> = dyn FnMut(&[usize], &Tensor) -> Result<Vec<Option<i64>>
 /// Continues several prompts together. Prompts stand at the end of their rows, behind padding that nothing sees, so that
 /// the next token of all rows is computed at once; a row that is finished leaves the batch.
 ///
+/// `room` is how many tokens a row gets at most, as far as that is known: keys and values have their place from the start.
+///
 /// # Errors
 ///
 /// Those of `choose`, and libtorch's.
 pub fn generate<E: From<TchError>>(
     decoder: &Decoder,
     prompts: &[&[i64]],
+    room: usize,
     choose: &mut Choose<'_, E>,
 ) -> Result<(), E> {
     let width = prompts.iter().map(|prompt| prompt.len()).max().unwrap_or(0);
@@ -38,7 +41,7 @@ pub fn generate<E: From<TchError>>(
     let mut padding = Tensor::from_slice(&padding).f_unsqueeze(1)?.f_to_device(device)?;
     let mut input =
         Tensor::from_slice(&ids).f_view([rows.len() as i64, width as i64])?.f_to_device(device)?;
-    let mut cache = KvCache::new(decoder.config());
+    let mut cache = KvCache::with_capacity(decoder.config(), (width + room) as i64);
     loop {
         let (past, new) = (cache.len(), input.size()[1]);
         let places = Tensor::f_arange_start(past, past + new, (Kind::Int64, device))?;
@@ -86,7 +89,7 @@ pub fn greedy(decoder: &Decoder, ids: &[i64], count: usize, stop: &[i64]) -> Res
     if count == 0 {
         return Ok(tokens);
     }
-    generate::<TchError>(decoder, &[ids], &mut |_, logits| {
+    generate::<TchError>(decoder, &[ids], count, &mut |_, logits| {
         let token = logits.f_argmax(-1, false)?.int64_value(&[0]);
         tokens.push(token);
         Ok(vec![(tokens.len() < count && !stop.contains(&token)).then_some(token)])

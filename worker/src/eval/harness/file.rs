@@ -43,8 +43,11 @@ pub fn spec(file: &TaskFile) -> Result<Spec, EvalError> {
         },
         text: rule(&file.doc_to_text),
         choices: rule(&file.doc_to_choice),
-        target: rule(&file.doc_to_target),
-        description: file.description.clone(),
+        target: match file.output_type {
+            OutputType::MultipleChoice => rule_or_text(&file.doc_to_target),
+            _ => rule(&file.doc_to_target),
+        },
+        description: rule_or_text(&file.description.clone().into()),
         target_delimiter: file.target_delimiter.clone(),
         fewshot_delimiter: file.fewshot_delimiter.clone(),
         sampling: match config.map(|config| config.sampler).unwrap_or_default() {
@@ -65,12 +68,21 @@ pub fn spec(file: &TaskFile) -> Result<Spec, EvalError> {
     })
 }
 
-/// A text is a field's name or a template; all else stands for itself. Choices with names are those that the names stand for.
+/// A text is a field's name or a template; all else stands for itself.
 fn rule(value: &Value) -> Rule {
     match value {
         Value::String(source) => Rule::template(source),
-        Value::Object(choices) => Rule::Constant(choices.values().cloned().collect()),
         other => Rule::Constant(other.clone()),
+    }
+}
+
+/// The same, but a text that is neither stands for itself as well.
+fn rule_or_text(value: &Value) -> Rule {
+    match value {
+        Value::String(source) if !source.contains("{{") && !source.contains("{%") => {
+            Rule::FieldOrText(source.clone())
+        }
+        value => rule(value),
     }
 }
 
@@ -186,7 +198,8 @@ mod tests {
     }
 
     fn rule_of(generation: Value) -> Result<GenerationRule, String> {
-        let task = json!({"task": "t", "doc_to_target": "a", "generation_kwargs": generation});
+        let task =
+            json!({"task": "t", "doc_to_text": "q", "doc_to_target": "a", "generation_kwargs": generation});
         match read(task)?.answering {
             Answering::Writing(writing) => Ok((*writing.rule).clone()),
             other => panic!("{other:?}"),
@@ -197,7 +210,7 @@ mod tests {
     fn a_file_is_a_task_like_those_that_are_built_in() {
         let task = read(json!({
             "task": "t", "output_type": "multiple_choice", "dataset_name": "part", "test_split": "test",
-            "doc_to_text": "{{question}}", "doc_to_choice": {"A": "yes", "B": "no"}, "doc_to_target": "label",
+            "doc_to_text": "{{question}}", "doc_to_choice": ["yes", "no"], "doc_to_target": "label",
             "fewshot_config": {"sampler": "first_n", "split": "dev"}, "metadata": {"version": 2.5},
         }))
         .unwrap();
@@ -226,7 +239,9 @@ mod tests {
     #[test]
     fn an_expression_that_does_not_work_is_named() {
         let filter = json!([{"name": "f", "filter": [{"function": "regex", "regex_pattern": "("}]}]);
-        let error = read(json!({"task": "t", "doc_to_target": "a", "filter_list": filter})).unwrap_err();
+        let error =
+            read(json!({"task": "t", "doc_to_text": "q", "doc_to_target": "a", "filter_list": filter}))
+                .unwrap_err();
         assert!(error.contains("`t`") && error.contains("`(`"), "{error}");
     }
 }

@@ -26,7 +26,7 @@ pub(super) enum Step {
         /// What stands for none.
         fallback: String,
     },
-    /// `remove_whitespace`: without the one space that it begins with.
+    /// `remove_whitespace`: without whitespace at its ends.
     RemoveWhitespace,
     /// `lowercase`.
     Lowercase,
@@ -46,7 +46,7 @@ impl Step {
 
     fn apply(&self, text: String) -> Result<String, PatternError> {
         Ok(match self {
-            Self::RemoveWhitespace => text.strip_prefix(' ').map(str::to_owned).unwrap_or(text),
+            Self::RemoveWhitespace => python::strip(&text).to_owned(),
             Self::Lowercase => text.to_lowercase(),
             Self::Uppercase => text.to_uppercase(),
             Self::Regex { pattern, select, fallback } => {
@@ -108,6 +108,6 @@ mod tests {
     fn steps_follow_one_another() {
         let steps = vec![Step::RemoveWhitespace, Step::Lowercase, Step::regex("[a-z]+", 0).unwrap()];
         assert_eq!(filtered(steps, "  YES."), "yes");
-        assert_eq!(filtered(vec![Step::RemoveWhitespace, Step::Uppercase], "  yes"), " YES");
+        assert_eq!(filtered(vec![Step::RemoveWhitespace, Step::Uppercase], "  yes"), "YES");
     }
 }

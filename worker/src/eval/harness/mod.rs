@@ -67,7 +67,11 @@ impl Task for HarnessTask {
     fn questions(&self, data: &Data, options: &TaskOptions<'_>) -> Result<Questions, EvalError> {
         let dataset = Dataset::new(data, &self.spec);
         let rows = dataset.asked()?;
-        let shots = self.spec.shots(options.num_fewshot);
+        // Nothing stands before a text that is scored whole.
+        let shots = match self.spec.answering {
+            Answering::Foreseeing { .. } => 0,
+            _ => self.spec.shots(options.num_fewshot),
+        };
         let pool = if shots > 0 { dataset.examples()? } else { Arc::default() };
         let mut writer = Writer {
             spec: &self.spec,
@@ -124,9 +128,9 @@ impl Writer<'_> {
         let chooses_contexts = *self.chooses_contexts.get_or_insert(is_index);
         let before = self.before(&place, &row, chooses_contexts)?;
         // A question without an answer is asked, and counted as wrong.
-        let target = match self.spec.target.lacks_field(&row) {
+        let target = match self.spec.answering.is_choosing() && self.spec.target.lacks_field(&row) {
             true => Value::Null,
-            false => self.value(&place, "doc_to_target", &self.spec.target, &row)?,
+            false => self.target(&place, &row)?,
         };
         let spec = self.spec;
         let (asked, choices, gold) = match &spec.answering {
@@ -211,8 +215,11 @@ impl Writer<'_> {
         chooses_contexts: bool,
     ) -> Result<Vec<Piece>, EvalError> {
         let mut pieces = Vec::new();
-        if !self.spec.description.is_empty() {
-            pieces.push(Piece::system(&self.spec.description));
+        let description = self.value(place, "description", &self.spec.description, row)?;
+        if let Value::String(text) = &description
+            && !text.is_empty()
+        {
+            pieces.push(Piece::system(text));
         }
         let shots = self.shots;
         if shots == 0 {
@@ -234,7 +241,7 @@ impl Writer<'_> {
                 _ => Vec::new(),
             };
             let text = self.value(place, "doc_to_text", &self.spec.text, example)?;
-            let target = self.value(place, "doc_to_target", &self.spec.target, example)?;
+            let target = self.target(place, example)?;
             let right = index_of(&text).and_then(|index| choices.get(index));
             let (question, answer) = match right {
                 Some(choice) if chooses_contexts => (choice.clone(), python::text_of(&target)),
@@ -260,6 +267,13 @@ impl Writer<'_> {
         }
     }
 
+    /// The answer, or several: a template may print a list.
+    fn target(&self, place: &Place, row: &Value) -> Result<Value, EvalError> {
+        let target = self.value(place, "doc_to_target", &self.spec.target, row)?;
+        let several = target.as_str().and_then(literal::texts);
+        Ok(several.map_or(target, |texts| texts.into()))
+    }
+
     fn value(&self, place: &Place, name: &'static str, rule: &Rule, row: &Value) -> Result<Value, EvalError> {
         rule.value(&self.templates, row).map_err(|problem| self.wrong(place, name, problem))
     }
@@ -278,12 +292,20 @@ fn index_of(value: &Value) -> Option<usize> {
     }
 }
 
+/// The index of a right choice; Python's truth values are numbers.
+fn place_of(value: &Value) -> Option<usize> {
+    match value {
+        Value::Bool(is_second) => Some(usize::from(*is_second)),
+        value => index_of(value),
+    }
+}
+
 /// The indices of the right choices; beyond the choices, or none, where the data's answer is none of them.
 fn gold(target: &Value, choices: &[String]) -> Vec<usize> {
     if let Value::Array(targets) = target {
-        return targets.iter().filter_map(index_of).collect();
+        return targets.iter().filter_map(place_of).collect();
     }
-    match (index_of(target), target) {
+    match (place_of(target), target) {
         (Some(index), _) => vec![index],
         (None, Value::String(text)) => choices.iter().position(|choice| choice == text).into_iter().collect(),
         (None, _) => Vec::new(),
@@ -304,7 +326,7 @@ fn answer(target: &Value, choices: &[String]) -> String {
         Value::Array(targets) => targets.first().unwrap_or(&Value::Null),
         target => target,
     };
-    match index_of(first).and_then(|index| choices.get(index)) {
+    match place_of(first).and_then(|index| choices.get(index)) {
         Some(choice) => choice.clone(),
         None => python::text_of(first),
     }

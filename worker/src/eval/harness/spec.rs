@@ -32,8 +32,8 @@ pub struct Spec {
     pub choices: Rule,
     /// Makes the right choice's index or text, or several; of a task whose choices are contexts, what follows them.
     pub target: Rule,
-    /// Stands before the examples.
-    pub description: String,
+    /// Makes what stands before the examples.
+    pub description: Rule,
     /// Stands between a question and its answer.
     pub target_delimiter: String,
     /// Stands between examples.
@@ -116,7 +116,7 @@ impl Spec {
             text: Rule::template(text),
             choices,
             target,
-            description: String::new(),
+            description: Rule::Constant(Value::Null),
             target_delimiter: " ".to_owned(),
             fewshot_delimiter: "\n\n".to_owned(),
             sampling: Sampling::Random,

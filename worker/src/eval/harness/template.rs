@@ -18,6 +18,8 @@ use crate::eval::python;
 pub enum Rule {
     /// A field's name where the row has it, else a Jinja template.
     Template(String),
+    /// A field's name where the row has it, else a text that stands for itself.
+    FieldOrText(String),
     /// The same for every row.
     Constant(Value),
     /// A function: what lm-eval's own tasks do in Python.
@@ -43,6 +45,7 @@ impl Rule {
     pub fn value(&self, templates: &Templates, row: &Value) -> Result<Value, String> {
         match self {
             Self::Constant(value) => Ok(value.clone()),
+            Self::FieldOrText(text) => Ok(row.get(text).cloned().unwrap_or_else(|| text.as_str().into())),
             Self::Function(function) => function(row),
             Self::Template(source) => match row.get(source) {
                 Some(field) => Ok(field.clone()),

@@ -8,7 +8,7 @@
 //!
 //! The reference is the task `ifeval`, version 4, of lm-evaluation-harness 0.4.13 with NLTK 3.10 and langdetect
 //! 1.0.9. A check asks what that asks, with the same edge cases: keywords are regular expressions of Python
-//! (`pattern`), white space and case are Python's ([`crate::eval::python`]), sentences are Punkt's (`sentences`), words
+//! (`pattern`), white space and case are Python's (`python`), sentences are Punkt's (`sentences`), words
 //! with capital letters are those of NLTK's tokenizer (`words`). NLTK before 3.10 knew no curly quotes in Punkt
 //! and counted words by another `\w`.
 //!

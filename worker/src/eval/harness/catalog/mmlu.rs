@@ -21,7 +21,9 @@ fn task(subject: &str) -> Spec {
     Spec {
         alias: Some(subject.to_owned()),
         part: Some(subject.to_owned()),
-        description: format!("The following are multiple choice questions (with answers) about {about}.\n\n"),
+        description: Rule::Constant(json!(format!(
+            "The following are multiple choice questions (with answers) about {about}.\n\n"
+        ))),
         sampling: Sampling::First,
         metrics: names(&["acc"]),
         ..Spec::new(
