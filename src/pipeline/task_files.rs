@@ -127,7 +127,10 @@ impl Reader<'_> {
             counted.map(|entry| (entry.key.text.clone(), entry.value.to_json())).collect();
         let (task, mut errors) = kind::read::<TaskFile>(Json::Object(object));
         if let Some(task) = &task {
-            errors.extend(task.check());
+            // What is absent may be what a wrong key was meant to be.
+            let is_misspelt = errors.iter().any(|error| error.target == Target::Key);
+            let others = task.check().into_iter();
+            errors.extend(others.filter(|error| !(is_misspelt && error.target == Target::Missing)));
         }
         for error in &errors {
             self.report(entries, error);
