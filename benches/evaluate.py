@@ -112,7 +112,8 @@ def main(program, shared, limit=400, *wanted):
                 continue
             config = task_config(task, folders, scratch)
             if task == "hellaswag":
-                config["process_docs"] = None  # the rows are prepared already
+                # The rows are prepared already, and there are no others.
+                config |= {"process_docs": None, "training_split": None}
             requests, whole, size = lm_seconds(model, config, task, shots, limit)
             start, _ = qpipe_seconds(program, model, folders[task], task, shots, 1, scratch / f"one-{index}")
             took, out = qpipe_seconds(program, model, folders[task], task, shots, limit, scratch / f"all-{index}")
