@@ -37,6 +37,9 @@ from safetensors.torch import load_file, save_file
 
 import worker
 
+# On two cores GPTQModel makes a pool of one CPU worker, and then asks two of it.
+os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
+
 ROOT = pathlib.Path(__file__).parents[2]
 SHAPES = [(64, 128), (96, 320), (48, 512), (32, 64)]
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)

@@ -172,7 +172,7 @@ def write_calibration(source, ids, folder):
             tensors |= {f"{name}.minimum": low, f"{name}.maximum": high, f"{name}.magnitude": total}
             summary.append(dict(
                 linears=[f"model.layers.{index}.{linear}" for linear in linears], channels=len(low),
-                tokens=ids.numel(), file=f"block-{index:05}.safetensors",
+                dead=int(((low == 0) & (high == 0)).sum()), tokens=ids.numel(), file=f"block-{index:05}.safetensors",
             ))
         tensors = {key: tensor.clone().contiguous() for key, tensor in tensors.items()}
         save_file(tensors, folder / f"block-{index:05}.safetensors")

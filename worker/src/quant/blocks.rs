@@ -61,12 +61,14 @@ pub(super) fn quantize(
     let mut units =
         Units { files: Vec::new(), replaced: Vec::new(), layers: layers.len(), notes: Vec::new() };
     let mut layers = layers.into_iter().peekable();
+    let unit_name = |index: usize| format!("block-{index:05}");
+    let last_open = (0..blocks).rev().find(|&index| finished(context, &unit_name(index)).is_none());
     for index in 0..blocks {
         context.check_stop()?;
         let of_block: Vec<Layer> = layers.by_ref().take(layers::PARTS.len()).collect();
         let vectors = vectors_of(checkpoint, index);
         units.replaced.extend(of_block.iter().map(|layer| layer.weight.clone()));
-        let name = format!("block-{index:05}");
+        let name = unit_name(index);
         let file = match finished(context, &name) {
             Some(file) => file,
             None => {
@@ -76,7 +78,10 @@ pub(super) fn quantize(
         };
         let held = TensorFiles::open(&file)?;
         units.replaced.extend(vectors.into_iter().filter(|vector| held.has(vector)));
-        method.passed(index, held)?;
+        // Nothing needs what comes out of the last one.
+        if last_open.is_some_and(|last| index < last) {
+            method.passed(index, held)?;
+        }
         units.notes.extend(notes(context, &name)?);
         units.files.push(file);
         context.progress(index as u64 + 1, blocks as u64, "layers", None);

@@ -58,7 +58,7 @@ impl Method for BnbInt8 {
             (
                 "activations".to_owned(),
                 json!(
-                    "int8 by token, largest magnitude / 127; outlier channels of a batch in floating point"
+                    "int8 by token, largest magnitude / 127; outlier channels in floating point, taken per sequence in evaluations"
                 ),
             ),
         ])

@@ -65,7 +65,8 @@ pub(super) trait Method {
     /// Quantizes `block`. Blocks come in order; those that an earlier attempt finished are left out.
     fn quantize(&mut self, block: Block) -> Result<Quantized, QuantizeError>;
 
-    /// Block number `index` is finished, by this attempt or an earlier one; `tensors` is what is stored of it.
+    /// Block number `index` is finished, by this attempt or an earlier one; `tensors` is what is stored of it. Said as long as a
+    /// later block is open.
     fn passed(&mut self, _index: usize, _tensors: crate::model::TensorFiles) -> Result<(), QuantizeError> {
         Ok(())
     }

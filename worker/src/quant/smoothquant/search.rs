@@ -6,7 +6,6 @@
 
 use qpipe_kernels::symmetric;
 use qpipe_nodes::kinds::ScaleRule;
-use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::scales::{scales, smooth_weight};
@@ -14,6 +13,8 @@ use super::target::Target;
 use crate::calibrate::Statistics;
 use crate::context::Context;
 use crate::error::ActionError;
+use crate::model::block::Block;
+use crate::model::blocks::Frame;
 use crate::model::decoder::block_name;
 use crate::model::{Attention, BlockRunner, Checkpoint, LoadOptions};
 use crate::quant::error::QuantizeError;
@@ -22,15 +23,10 @@ use crate::quant::error::QuantizeError;
 const STEPS: u32 = 20;
 /// Tokens that are tried: enough for sums over thousands of outputs each.
 const TOKENS: usize = 512;
-/// The finished search.
-const UNIT: &str = "alpha.json";
 
-/// What is kept of a search.
-#[derive(Debug, Serialize, Deserialize)]
-struct Found {
-    alpha: f64,
-    /// The mean relative squared error with each alpha of the grid.
-    errors: Vec<f64>,
+/// The unit of a block that was searched.
+fn unit(block: usize) -> String {
+    format!("alpha-{block:05}.json")
 }
 
 /// The best alpha for `checkpoint` under `target`.
@@ -41,11 +37,59 @@ pub(super) fn best(
     checkpoint: &Checkpoint,
     context: &Context<'_>,
 ) -> Result<f64, ActionError> {
-    if let Some(file) = context.unit(UNIT) {
-        let found: Found = serde_json::from_slice(&fs_err::read(file)?).map_err(std::io::Error::from)?;
-        return Ok(found.alpha);
+    let alphas: Vec<f64> = (0..=STEPS).map(|step| f64::from(step) / f64::from(STEPS)).collect();
+    let blocks = checkpoint.config.layers;
+    // Of each block the relative squared error with each alpha of the grid.
+    let mut errors = (0..blocks).map(|block| kept(context, block)).collect::<Result<Vec<_>, _>>()?;
+    // No later block needs what comes out of the last open one.
+    let passed = errors.iter().rposition(Option::is_none).map_or(0, |last| last + 1);
+    if passed > 0 {
+        let runner = BlockRunner::new(checkpoint, LoadOptions::inference(context.device(), None))?;
+        let mut batches = batches(&runner, statistics, context)?;
+        for (index, errors) in errors.iter_mut().enumerate().take(passed) {
+            context.check_stop()?;
+            let block = runner.load_block(index)?;
+            let inputs = inputs(&runner, &block, &mut batches);
+            if errors.is_none() {
+                let mut found = vec![0.0; alphas.len()];
+                for ((part, seen), shared) in inputs.into_iter().zip([0..3, 4..6]) {
+                    let linears = block.linears();
+                    let dense = linears[shared].iter().filter_map(|(_, linear)| linear.dense());
+                    let weights: Vec<&Tensor> = dense.map(|dense| &dense.weight).collect();
+                    let name = format!("{}.{part}", block_name(index));
+                    let tried = Tried { x: Tensor::f_cat(&seen, 0)?, weights, rule, target };
+                    for (sum, error) in found.iter_mut().zip(tried.errors(&name, statistics, &alphas)?) {
+                        *sum += error;
+                    }
+                }
+                let text = serde_json::to_vec(&found).map_err(std::io::Error::from)?;
+                context.publish_unit(&unit(index), |path| Ok(fs_err::write(path, &text)?))?;
+                *errors = Some(found);
+            }
+            context.progress(index as u64 + 1, blocks as u64, "layers searched for alpha", None);
+        }
     }
-    let runner = BlockRunner::new(checkpoint, LoadOptions::inference(context.device(), None))?;
+    let sum = |alpha: usize| errors.iter().flatten().map(|errors| errors[alpha]).sum::<f64>();
+    // The first of equals.
+    let best = (0..alphas.len()).min_by(|&a, &b| sum(a).total_cmp(&sum(b))).unwrap_or_default();
+    Ok(alphas[best])
+}
+
+/// The errors of a block that was searched before.
+fn kept(context: &Context<'_>, block: usize) -> Result<Option<Vec<f64>>, ActionError> {
+    let Some(file) = context.unit(&unit(block)) else { return Ok(None) };
+    Ok(Some(serde_json::from_slice(&fs_err::read(file)?).map_err(std::io::Error::from)?))
+}
+
+/// A calibration sample on its way: hidden states [1, T, hidden], and what the blocks need to know of it.
+type Batch = (Tensor, Frame);
+
+/// The first tokens of the calibration.
+fn batches(
+    runner: &BlockRunner<'_>,
+    statistics: &Statistics,
+    context: &Context<'_>,
+) -> Result<Vec<Batch>, ActionError> {
     let mut batches = Vec::new();
     let mut left = TOKENS;
     for sequence in statistics.sequences()? {
@@ -58,44 +102,25 @@ pub(super) fn best(
         let positions = Tensor::f_arange(ids.size()[1], (Kind::Int64, context.device()))?.f_unsqueeze(0)?;
         batches.push((runner.embed(&ids)?, runner.frame(&positions, &Attention::Causal)));
     }
+    Ok(batches)
+}
 
-    let alphas: Vec<f64> = (0..=STEPS).map(|step| f64::from(step) / f64::from(STEPS)).collect();
-    let mut errors = vec![0.0; alphas.len()];
-    for index in 0..runner.blocks() {
-        context.check_stop()?;
-        let block = runner.load_block(index)?;
-        let mut inputs: [(&str, Vec<Tensor>); 2] =
-            [("self_attn.q_proj", Vec::new()), ("mlp.gate_proj", Vec::new())];
-        for (hidden, frame) in &mut batches {
-            let observe = &mut |part: &'static str, input: &Tensor| {
-                if let Some((_, seen)) = inputs.iter_mut().find(|(name, _)| *name == part) {
-                    seen.push(input.view([-1, input.size()[2]]));
-                }
-            };
-            *hidden = runner.forward(&block, hidden.shallow_clone(), frame, observe);
-        }
-        for ((part, seen), shared) in inputs.into_iter().zip([0..3, 4..6]) {
-            let weights: Vec<&Tensor> = block.linears()[shared]
-                .iter()
-                .filter_map(|(_, linear)| linear.dense())
-                .map(|dense| &dense.weight)
-                .collect();
-            let name = format!("{}.{part}", block_name(index));
-            let tried = Tried { x: Tensor::f_cat(&seen, 0)?, weights, rule, target };
-            for (error, of_layer) in errors.iter_mut().zip(tried.errors(&name, statistics, &alphas)?) {
-                *error += of_layer / (2 * runner.blocks()) as f64;
+/// Takes all batches through `block`: what its smoothed layers were given, [T, K] each.
+fn inputs(
+    runner: &BlockRunner<'_>,
+    block: &Block,
+    batches: &mut [Batch],
+) -> [(&'static str, Vec<Tensor>); 2] {
+    let mut inputs = [("self_attn.q_proj", Vec::new()), ("mlp.gate_proj", Vec::new())];
+    for (hidden, frame) in batches {
+        let observe = &mut |part: &'static str, input: &Tensor| {
+            if let Some((_, seen)) = inputs.iter_mut().find(|(name, _)| *name == part) {
+                seen.push(input.view([-1, input.size()[2]]));
             }
-        }
-        let done = index as u64 + 1;
-        context.progress(done, runner.blocks() as u64, "layers searched for alpha", None);
+        };
+        *hidden = runner.forward(block, hidden.shallow_clone(), frame, observe);
     }
-
-    // The first of equals.
-    let best = (0..errors.len()).min_by(|&a, &b| errors[a].total_cmp(&errors[b])).unwrap_or_default();
-    let found = Found { alpha: alphas[best], errors };
-    let text = serde_json::to_vec(&found).map_err(std::io::Error::from)?;
-    context.publish_unit(UNIT, |path| Ok(fs_err::write(path, &text)?))?;
-    Ok(found.alpha)
+    inputs
 }
 
 /// Layers that share an input.
