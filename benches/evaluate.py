@@ -1,9 +1,9 @@
 """Seconds that `evaluate` and lm-evaluation-harness 0.4.13 take for the same questions, side by side in one run.
 
-    python benches/evaluate.py target/release/qpipe-worker DATA [LIMIT [TASK …]]     # DATA: the folder of QPIPE_TEST_DATA
+    python benches/evaluate.py target/release/qpipe-worker DATA [LIMIT [TASK:SHOTS …]]     # DATA: the folder of QPIPE_TEST_DATA
 
 in the environment of tests/parity/harness.py. A random-weight Llama of 8 layers, hidden 512, intermediate 1408, float32, two
-threads. lm-eval runs with each of its batch sizes and its best one counts. Start-up (loading, and of qpipe also starting) is
+threads. lm-eval runs with several batch sizes and its best one counts. Start-up (loading, and of qpipe also starting) is
 what one question alone takes; it is listed apart. The floor is 2 x (parameters of linear layers x tokens, each once + head x
 scored positions) over the rate of this machine's float32 products, measured here.
 """
@@ -26,8 +26,11 @@ from harness import data, task_config, tokenizer
 from worker import run_action
 
 SHAPE = dict(hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=8)
-RUNS = (("arc_easy", 0), ("hellaswag", 0), ("mmlu_professional_law", 0), ("mmlu_professional_law", 5))
-BATCH_SIZES = (8, 32, 64)
+# Task, examples, lm-eval's batch sizes: on a CPU long prompts are fastest in small batches, and 64 of them take minutes each.
+RUNS = (
+    ("arc_easy", 0, (8, 32, 64)), ("hellaswag", 0, (8, 32, 64)), ("mmlu_professional_law", 0, (4, 8, 32)),
+    ("mmlu_professional_law", 5, (1, 4, 8)),
+)
 
 
 def checkpoint(folder, shared):
@@ -51,10 +54,10 @@ def matmul_rate():
     return best
 
 
-def lm_seconds(model, config, task, shots, limit):
+def lm_seconds(model, config, task, shots, limit, sizes):
     """The best batch size, its seconds in requests, and those of everything."""
     best = None
-    for size in BATCH_SIZES:
+    for size in sizes:
         began = time.perf_counter()
         lm = HFLM(pretrained=str(model), dtype="float32", device="cpu", batch_size=size)
         asked = {"seconds": 0.0}
@@ -107,14 +110,14 @@ def main(program, shared, limit=400, *wanted):
         rate = matmul_rate()
         print(f"float32 products: {rate / 1e9:.0f} GFLOP/s; {limit} questions a task", flush=True)
         print(f"{'task':24} {'lm-eval':>9} {'batch':>5} {'qpipe':>8} {'ratio':>6} {'of floor':>9} | with start-up: lm-eval, qpipe")
-        for index, (task, shots) in enumerate(RUNS):
-            if wanted and task not in wanted:
+        for index, (task, shots, sizes) in enumerate(RUNS):
+            if wanted and f"{task}:{shots}" not in wanted:
                 continue
             config = task_config(task, folders, scratch)
             if task == "hellaswag":
                 # The rows are prepared already, and there are no others.
                 config |= {"process_docs": None, "training_split": None}
-            requests, whole, size = lm_seconds(model, config, task, shots, limit)
+            requests, whole, size = lm_seconds(model, config, task, shots, limit, sizes)
             start, _ = qpipe_seconds(program, model, folders[task], task, shots, 1, scratch / f"one-{index}")
             took, out = qpipe_seconds(program, model, folders[task], task, shots, limit, scratch / f"all-{index}")
             used = json.loads((out / "evaluation.json").read_text())["tasks"][task]["tokens"]

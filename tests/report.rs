@@ -49,6 +49,7 @@ fn evaluation(folder: &Path, answers: &[Answer], scheme: &str, candidates: Candi
         device: "cpu".to_owned(),
         scheme: scheme.to_owned(),
         quantization: None,
+        groups: Default::default(),
     };
     fs::write(folder.join("evaluation.json"), serde_json::to_string(&summary).unwrap()).unwrap();
     folder.to_owned()

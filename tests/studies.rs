@@ -153,4 +153,32 @@ fn study_bs_document_has_all_its_parts_and_lm_evals_files() {
         assert_eq!(results["n-samples"]["mmlu_anatomy"]["effective"], 2);
         assert!(results["results"]["mmlu"]["acc_stderr,none"].is_number());
     }
+
+    // Another choice of tasks asks none of them again.
+    let samples = || {
+        let folder = env.path("results/recovery/lm_eval/scores[int8]");
+        fs::read(folder.join(file_like(&folder, "samples_mmlu_virology_"))).unwrap()
+    };
+    let before = samples();
+    let fewer: Vec<&str> = settings
+        .iter()
+        .copied()
+        .filter(|setting| !setting.starts_with("tasks="))
+        .chain(["tasks=[mmlu,arc_easy]"])
+        .collect();
+    let events = run(&env, "recovery.yaml", &fewer);
+    assert_eq!(ran(&events, "evaluate"), 2);
+    let is_taken = |event: &&Value| {
+        event["event"] == "log"
+            && event["message"].as_str().is_some_and(|text| text.contains("earlier evaluation"))
+    };
+    assert_eq!(events.iter().filter(is_taken).count(), 2 * 2, "two tasks of two models");
+    assert_eq!(samples(), before);
+}
+
+/// The name of the file in `folder` that begins with `start`.
+fn file_like(folder: &Path, start: &str) -> String {
+    let mut names =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.find(|name| name.starts_with(start)).unwrap()
 }

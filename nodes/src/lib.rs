@@ -5,6 +5,7 @@
 //! * [`protocol`]: the JSON lines between `qpipe` and `qpipe-worker`.
 //! * [`tasks`]: the tasks that an evaluation can name.
 //! * [`task_file`]: what lm-eval's own task files say.
+//! * [`task_group`]: what its files of groups say.
 //! * [`results`]: the files inside an evaluation or a benchmark artifact, which the worker writes and
 //!   the report reads.
 //!
@@ -19,6 +20,7 @@ pub mod resources;
 pub mod results;
 pub mod scheme;
 pub mod task_file;
+pub mod task_group;
 pub mod tasks;
 
 pub use artifact::Artifact;

@@ -43,7 +43,7 @@ pub struct Action {
     pub kind: String,
     /// Its parameters, defaults filled in: [`crate::Parsed::params`].
     pub params: Value,
-    /// Resolved inputs by port.
+    /// Resolved inputs by port, and what `qpipe` has found itself ([`crate::kinds::EARLIER`]).
     pub inputs: BTreeMap<String, Input>,
     /// See the module's documentation.
     pub scratch: PathBuf,

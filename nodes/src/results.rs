@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::kinds::{Bos, Candidates, Protocol};
+use crate::task_group::TaskGroups;
 
 /// Name of the summary in an evaluation artifact. Beside it stands one `TASK.jsonl` a task.
 pub const EVALUATION_FILE: &str = "evaluation.json";
@@ -57,6 +58,9 @@ pub struct Evaluation {
     /// How the model was quantized, if qpipe did it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantization: Option<Quantization>,
+    /// Groups of the tasks, as files of lm-eval's describe them.
+    #[serde(default, skip_serializing_if = "TaskGroups::is_empty")]
+    pub groups: TaskGroups,
 }
 
 /// Figures of one task.

@@ -82,6 +82,13 @@ pub struct TaskFile {
     pub metadata: Map<String, Value>,
 }
 
+/// What a task file may say, but for [`PASSED_OVER`].
+pub fn keys() -> Vec<String> {
+    let schema = schemars::schema_for!(TaskFile);
+    let properties = schema.get("properties").and_then(Value::as_object);
+    properties.into_iter().flat_map(|properties| properties.keys().cloned()).collect()
+}
+
 /// Keys of a task file that change no number here: where data comes from on the Hub, and features of other programs.
 pub const PASSED_OVER: [&str; 6] = [
     "dataset_path",
@@ -98,6 +105,8 @@ pub const PASSED_OVER: [&str; 6] = [
 pub enum OutputType {
     /// Chooses the likeliest continuation.
     MultipleChoice,
+    /// Foresees how a text goes on: `doc_to_target` as it is, with no delimiter before it.
+    Loglikelihood,
     /// Foresees a text, all of it.
     LoglikelihoodRolling,
     /// Writes.
@@ -213,6 +222,7 @@ fn is_one(repeats: &u32) -> bool {
 fn metrics(output_type: OutputType) -> &'static [(&'static str, &'static str)] {
     match output_type {
         OutputType::MultipleChoice => &[("acc", "mean"), ("acc_norm", "mean"), ("acc_bytes", "mean")],
+        OutputType::Loglikelihood => &[("perplexity", "perplexity"), ("acc", "mean")],
         OutputType::LoglikelihoodRolling => &[
             ("word_perplexity", "weighted_perplexity"),
             ("byte_perplexity", "weighted_perplexity"),

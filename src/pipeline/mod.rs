@@ -35,6 +35,7 @@ mod source;
 mod sources_there;
 mod substitute;
 mod task_files;
+mod task_groups;
 mod value;
 mod yaml;
 

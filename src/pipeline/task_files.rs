@@ -2,9 +2,10 @@
 //! where it lies.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use qpipe_nodes::task_file::{PASSED_OVER, TaskFile, TaskFiles};
+use qpipe_nodes::task_group::TaskGroups;
 use qpipe_nodes::{ParamError, Target, kind, tasks};
 use serde_json::{Map, Value as Json};
 
@@ -13,17 +14,17 @@ use super::include::read_text;
 use super::instance::Instance;
 use super::nearest::advice;
 use super::source::{Source, Sources, Span};
+use super::task_groups::Groups;
 use super::value::{Data, Entry, Key, Value, find};
 use super::yaml;
 
 /// Files that include each other this deep go round in a circle.
-const DEEPEST: usize = 16;
-/// What a group's file may say.
-const GROUP_KEYS: [&str; 5] = ["group", "group_alias", "task", "tag", "metadata"];
+pub(super) const DEEPEST: usize = 16;
 /// The kind that names them, and its parameters.
 const KIND: &str = "evaluate";
 const TASKS: &str = "tasks";
 const TASK_FILES: &str = "task_files";
+const TASK_GROUPS: &str = "task_groups";
 
 /// Reads the files among `tasks` of every evaluation; the names of their tasks take their place. `place` is where a
 /// mistake in an instance is shown.
@@ -39,14 +40,14 @@ pub(super) fn fill_in(
             continue;
         }
         let mut names: Vec<String> = Vec::new();
-        let mut files = TaskFiles::new();
+        let (mut files, mut groups) = (TaskFiles::new(), TaskGroups::new());
         for name in named.iter().filter_map(Json::as_str) {
             if !tasks::is_file(name) {
                 names.push(name.to_owned());
                 continue;
             }
             let mut reader = Reader { at: place(index), sources, mistakes };
-            for task in reader.tasks(&instance.base_dir.join(name)) {
+            for task in reader.tasks(&instance.base_dir.join(name), &mut groups) {
                 names.push(task.task.clone());
                 files.insert(task.task.clone(), task);
             }
@@ -58,70 +59,37 @@ pub(super) fn fill_in(
         }
         instance.parsed.params[TASKS] = names.into();
         instance.parsed.params[TASK_FILES] = serde_json::to_value(files).unwrap_or_default();
+        if !groups.is_empty() {
+            instance.parsed.params[TASK_GROUPS] = serde_json::to_value(groups).unwrap_or_default();
+        }
     }
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     /// Where the pipeline names the file.
-    at: Span,
+    pub(super) at: Span,
     sources: &'a mut Sources,
-    mistakes: &'a mut Mistakes,
+    pub(super) mistakes: &'a mut Mistakes,
 }
 
 impl Reader<'_> {
-    /// The tasks of the file at `path`: one, or those of a group.
-    fn tasks(&mut self, path: &Path) -> Vec<TaskFile> {
+    /// The tasks of the file at `path`: one, or those of a group, which goes to `groups`, with those within it.
+    fn tasks(&mut self, path: &Path, groups: &mut TaskGroups) -> Vec<TaskFile> {
         let Some(entries) = self.entries(path, 0) else { return Vec::new() };
-        let Some(group) = find(&entries, "group") else {
-            return self.task(&entries, None).into_iter().collect();
-        };
-        let Data::Text(name) = &group.value.data else {
-            self.wrong(group.value.span, "`group` is no name");
-            return Vec::new();
-        };
-        for entry in entries.iter().filter(|entry| !GROUP_KEYS.contains(&entry.key.text.as_str())) {
-            let message = format!("`{}` of a group is not done", entry.key.text);
-            let mistake = Mistake::new(Code::UnknownKey, entry.key.span, message);
-            self.mistakes.push(
-                mistake.help("Take it out: a group stands for its tasks, and has no figure of its own."),
-            );
-        }
-        let members = find(&entries, "task").map(|entry| &entry.value);
-        let Some(Data::List(members)) = members.map(|value| &value.data) else {
-            self.wrong(group.value.span, "a group has a list `task`: of names of task files beside it");
-            return Vec::new();
-        };
-        members.iter().filter_map(|member| self.member(path, name, member)).collect()
-    }
-
-    /// A task of a group: the file of its name, or one in which it is named.
-    fn member(&mut self, group_file: &Path, group: &str, member: &Value) -> Option<TaskFile> {
-        let (name, changes) = match &member.data {
-            Data::Text(name) => (name.clone(), &[][..]),
-            Data::Mapping(entries) => match find(entries, "task").map(|entry| &entry.value.data) {
-                Some(Data::Text(name)) => (name.clone(), entries.as_slice()),
-                _ => {
-                    self.wrong(member.span, "an entry without `task`");
-                    return None;
-                }
-            },
-            _ => {
-                self.wrong(member.span, "expected the name of a task");
-                return None;
+        match find(&entries, "group").map(|entry| &entry.value) {
+            None => self.task(&entries, None).into_iter().collect(),
+            Some(Value { data: Data::Text(name), .. }) => {
+                let folder = path.parent().unwrap_or(Path::new("."));
+                Groups { reader: self, folder, outermost: name, groups }.members(name, &entries, &[], 0)
             }
-        };
-        let folder = group_file.parent().unwrap_or(Path::new("."));
-        let Some(path) = file_of(folder, &name) else {
-            let message = format!("no file beside `{}` is of the task `{name}`", group_file.display());
-            self.wrong(member.span, &message);
-            return None;
-        };
-        let mut entries = self.entries(&path, 0)?;
-        merge(&mut entries, changes.to_vec());
-        self.task(&entries, Some(group))
+            Some(value) => {
+                self.wrong(value.span, "`group` is no name");
+                Vec::new()
+            }
+        }
     }
 
-    fn task(&mut self, entries: &[Entry], group: Option<&str>) -> Option<TaskFile> {
+    pub(super) fn task(&mut self, entries: &[Entry], group: Option<&str>) -> Option<TaskFile> {
         let counted = entries.iter().filter(|entry| !PASSED_OVER.contains(&entry.key.text.as_str()));
         let object: Map<String, Json> =
             counted.map(|entry| (entry.key.text.clone(), entry.value.to_json())).collect();
@@ -145,7 +113,7 @@ impl Reader<'_> {
     }
 
     /// What the file at `path` says, over what it includes.
-    fn entries(&mut self, path: &Path, depth: usize) -> Option<Vec<Entry>> {
+    pub(super) fn entries(&mut self, path: &Path, depth: usize) -> Option<Vec<Entry>> {
         let text = match read_text(path) {
             Ok((_, text)) => text,
             Err(error) => {
@@ -233,13 +201,13 @@ impl Reader<'_> {
         self.mistakes.push(error.help.iter().fold(mistake, |mistake, help| mistake.help(help.clone())));
     }
 
-    fn wrong(&mut self, at: Span, message: &str) {
+    pub(super) fn wrong(&mut self, at: Span, message: &str) {
         self.mistakes.push(Mistake::new(Code::InvalidValue, at, message));
     }
 }
 
 /// Puts `over` into `entries`, in place of those of the same names.
-fn merge(entries: &mut Vec<Entry>, over: Vec<Entry>) {
+pub(super) fn merge(entries: &mut Vec<Entry>, over: Vec<Entry>) {
     for entry in over {
         match entries.iter_mut().find(|known| known.key.text == entry.key.text) {
             Some(known) => *known = entry,
@@ -253,23 +221,4 @@ fn as_text(value: Json) -> Option<String> {
         Json::String(text) => Some(text),
         _ => None,
     }
-}
-
-/// The file of the task `name` in `folder`: called so, or with a line `task: NAME`.
-fn file_of(folder: &Path, name: &str) -> Option<PathBuf> {
-    let by_name = ["yaml", "yml"].map(|extension| folder.join(format!("{name}.{extension}")));
-    if let Some(path) = by_name.into_iter().find(|path| path.is_file()) {
-        return Some(path);
-    }
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).collect();
-    files.sort();
-    files.into_iter().filter(|path| path.to_str().is_some_and(tasks::is_file)).find(|path| {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        text.lines().any(|line| line.strip_prefix("task:").is_some_and(|rest| unquoted(rest.trim()) == name))
-    })
-}
-
-fn unquoted(text: &str) -> &str {
-    text.trim_matches(['"', '\''])
 }

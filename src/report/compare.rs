@@ -61,6 +61,7 @@ pub fn compare(rows: &[RowInput], title: &str) -> Result<Comparison, ReportError
             quantization: own.evaluation.quantization.clone(),
             divergence: own.task.divergence,
             tasks: own.tasks.iter().map(figures).collect(),
+            groups: own.evaluation.groups.clone(),
             recovered: theirs.map(|theirs| recovered(own, theirs)).unwrap_or_default(),
             benchmark: input.benchmark.as_deref().map(read_benchmark).transpose()?,
             against,

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use qpipe_nodes::kinds::{Bos, Candidates, Document};
 use qpipe_nodes::results::{BenchmarkResult, Divergence, Quantization};
+use qpipe_nodes::task_group::TaskGroups;
 use serde::{Deserialize, Serialize};
 
 use super::ReportError;
@@ -64,6 +65,9 @@ pub struct Row {
     /// lm-eval's tasks, sorted by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tasks: Vec<TaskFigures>,
+    /// Groups of these, as files of lm-eval's describe them.
+    #[serde(default, skip_serializing_if = "TaskGroups::is_empty")]
+    pub groups: TaskGroups,
     /// These against the baseline's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recovered: Vec<Recovered>,

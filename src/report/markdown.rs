@@ -1,5 +1,7 @@
 //! `report.md`: the comparison as a document.
 
+use std::collections::BTreeSet;
+
 use super::comparison::Row;
 use super::lm_eval::TableVersion;
 use super::names::Named;
@@ -63,6 +65,20 @@ fn rows<'a>(named: &'a Named<'_>) -> impl Iterator<Item = &'a Row> {
     named.iter().map(|(_, row)| row)
 }
 
+/// What counts as right, by lm-eval's words for the kinds of tasks.
+const RULES: [(&str, &str); 3] = [
+    ("multiple_choice", "of choices the one with the highest summed log-probability is the answer"),
+    ("loglikelihood", "a continuation is right where each of its tokens is the model's first choice"),
+    ("generate_until", "a reply is right by its task's first filter and metric"),
+];
+
+/// Those of [`RULES`] that apply.
+fn rules(named: &Named<'_>) -> String {
+    let kinds: BTreeSet<&str> =
+        rows(named).flat_map(|row| &row.tasks).map(|task| task.figures.output_type.as_str()).collect();
+    RULES.iter().filter(|(kind, _)| kinds.contains(kind)).map(|(_, rule)| format!("; {rule}")).collect()
+}
+
 /// What was asked, and how answers were taken.
 fn data(named: &Named<'_>) -> String {
     let devices = || {
@@ -74,11 +90,11 @@ fn data(named: &Named<'_>) -> String {
         let n = describe::distinct(rows(named).map(|row| format::count(row.n)));
         let tasks = rows(named).map(|row| row.tasks.len()).max().unwrap_or(0) as u64;
         return format!(
-            "{} answered {n} questions of {}, {}. The accuracy is that of all questions together; an answer is the choice \
-             with the highest summed log-probability.",
+            "{} answered {n} questions of {}, {}. The accuracy is that of all questions together{}.",
             format::plural(named.iter().count() as u64, "model"),
             format::plural(tasks, "task"),
             devices(),
+            rules(named),
         );
     }
     let n = describe::distinct(rows(named).map(|row| format::count(row.n)));

@@ -1,6 +1,7 @@
 //! lm-eval's tasks in a report: each row's figures, and how they compare with the baseline's.
 
 use qpipe_nodes::results::HarnessResult;
+use qpipe_nodes::task_group::{GroupFigure, TaskGroups, Together};
 use qpipe_nodes::tasks::{MMLU, MMLU_VERSION, MmluGroup};
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
@@ -10,9 +11,6 @@ use super::format;
 use super::lm_eval::{GroupResults, Metric, Results, TaskResults, Version};
 use super::names::Named;
 use super::statistics::wilson;
-
-/// The name of MMLU's groups' figure.
-const GROUP_METRIC: &str = "acc";
 
 /// A task of lm-eval's in a row.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,10 +61,15 @@ pub(super) fn compared_as<'a>(tasks: &[&'a str]) -> Vec<(&'a str, Vec<&'a str>)>
     groups
 }
 
-/// A row's figures as lm-eval's tables and files have them: MMLU's groups where all their subjects were asked.
+/// A row's figures as lm-eval's tables and files have them: MMLU's groups where all their subjects were asked, and those of
+/// files.
 pub(super) fn results(row: &Row) -> Results {
+    gathered(&row.tasks, &row.groups)
+}
+
+fn gathered(tasks: &[TaskFigures], groups_of_files: &TaskGroups) -> Results {
     let mut results = Results::default();
-    for task in &row.tasks {
+    for task in tasks {
         results.tasks.insert(task.name.clone(), task_results(task));
     }
     let has_all =
@@ -81,14 +84,38 @@ pub(super) fn results(row: &Row) -> Results {
         let children = groups.iter().map(|group| leaf(group.name)).collect();
         results.groups.insert("mmlu".to_owned(), group_results("mmlu", children));
     }
-    let names: Vec<String> = results.groups.keys().cloned().collect();
-    for name in names {
-        let metrics = results.aggregate(&name, GROUP_METRIC);
+    let mut figures: Vec<(String, GroupFigure)> =
+        results.groups.keys().map(|name| (name.clone(), mmlu_figure())).collect();
+    for (name, group) in groups_of_files {
+        results.groups.insert(
+            name.clone(),
+            GroupResults {
+                alias: group.alias.clone().unwrap_or_else(|| name.clone()),
+                version: Some(Version::of(&group.version)),
+                children: group.children.clone(),
+                metrics: Vec::new(),
+            },
+        );
+        figures.extend(group.figures.iter().map(|figure| (name.clone(), figure.clone())));
+    }
+    for (name, figure) in figures {
+        let filters = figure.filter_list.as_deref();
+        let metrics = results.aggregate_some(&name, &figure.metric, filters, figure.weight_by_size);
         if let Some(group) = results.groups.get_mut(&name) {
-            group.metrics = metrics;
+            group.metrics.extend(metrics);
         }
     }
     results
+}
+
+/// The figure of MMLU's groups.
+fn mmlu_figure() -> GroupFigure {
+    GroupFigure {
+        metric: "acc".to_owned(),
+        filter_list: None,
+        aggregation: Together::Mean,
+        weight_by_size: true,
+    }
 }
 
 fn leaf(part: &str) -> String {
@@ -185,7 +212,57 @@ pub(super) fn observation(named: &Named<'_>, name: &str, row: &Row) -> Option<St
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use qpipe_nodes::results::{MetricResult, NO_FILTER};
+    use qpipe_nodes::task_group::TaskGroup;
+    use serde_json::{Value, json};
+
     use super::*;
+
+    fn task(name: &str, n: u64, acc: f64) -> TaskFigures {
+        let metric = MetricResult {
+            name: "acc".to_owned(),
+            filter: NO_FILTER.to_owned(),
+            value: acc,
+            stderr: Some(0.1),
+            higher_is_better: true,
+        };
+        let figures = HarnessResult {
+            alias: None,
+            version: 1.0,
+            num_fewshot: 0,
+            of: n,
+            output_type: "multiple_choice".to_owned(),
+            metrics: vec![metric],
+        };
+        TaskFigures { name: name.to_owned(), n, correct: None, figures }
+    }
+
+    #[test]
+    fn a_group_of_a_file_has_the_figures_that_it_asks_for() {
+        let group = |children: &[&str], figures: Value| TaskGroup {
+            alias: None,
+            version: Value::Null,
+            children: children.iter().map(|name| (*name).to_owned()).collect(),
+            figures: serde_json::from_value(figures).expect("figures"),
+        };
+        let groups = BTreeMap::from([
+            ("all".to_owned(), group(&["few", "inner"], json!([{"metric": "acc"}]))),
+            ("inner".to_owned(), group(&["many"], json!([]))),
+            ("even".to_owned(), group(&["few", "many"], json!([{"metric": "acc", "weight_by_size": false}]))),
+            ("other".to_owned(), group(&["few"], json!([{"metric": "acc", "filter_list": ["strict"]}]))),
+        ]);
+        let found = gathered(&[task("few", 10, 0.5), task("many", 30, 0.9)], &groups);
+        let values = |name: &str| -> Vec<f64> {
+            found.groups[name].metrics.iter().map(|metric| metric.value).collect()
+        };
+        assert_eq!((values("all"), values("even")), (vec![(5.0 + 27.0) / 40.0], vec![0.7]));
+        assert!(values("inner").is_empty() && values("other").is_empty());
+        let stderr = found.groups["even"].metrics[0].stderr.expect("one");
+        assert!((stderr - 0.02_f64.sqrt() / 2.0).abs() < 1e-15);
+        assert_eq!(found.groups["all"].version, Some(Version::Text("N/A".to_owned())));
+    }
 
     #[test]
     fn mmlu_is_one_task_where_all_subjects_were_asked() {

@@ -8,6 +8,7 @@
 
 mod build;
 mod device_lock;
+mod earlier;
 mod event;
 mod inputs;
 mod job;

@@ -11,6 +11,7 @@ use qpipe_nodes::protocol::{Device, Event as Said, Input};
 use serde_json::Value;
 
 use super::device_lock::{self, DeviceLock};
+use super::earlier;
 use super::event::Event;
 use super::inputs::{check_unchanged, inputs_folder, materialise};
 use super::job::{self, Job, NodeFailure, Outcome, Work};
@@ -107,7 +108,10 @@ impl Attempt<'_, '_> {
                 local::run(work, &claim, self.job, self.shared, &mut |event| tell(self.messages, event))?
             }
             Work::Worker { inputs, device, .. } => {
-                let folders = materialise(store, &claim, inputs)?;
+                let mut folders = materialise(store, &claim, inputs)?;
+                if !self.job.forced {
+                    folders.extend(earlier::answers(store, &claim, &manifest)?);
+                }
                 let Some(alone) = self.device(*device) else { return Ok(Outcome::Stopped) };
                 let computed = self.compute(&claim, folders);
                 drop(alone);

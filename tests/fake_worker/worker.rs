@@ -174,6 +174,7 @@ fn write_artifact(action: &Action, seed: &str) {
                 device: "cpu".into(),
                 scheme: "dense".into(),
                 quantization: None,
+                groups: Default::default(),
             };
             write("evaluation.json", serde_json::to_string(&evaluation).unwrap());
         }

@@ -21,11 +21,13 @@ import yaml
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
+from lm_eval.utils import make_table
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 from harness import TASKS, TEMPLATE, sentence, tokenizer
 
-# Task files of a team's own: choices by template, replies with filters, an included file, a group.
+# Task files of a team's own: choices by template, replies with filters, texts, what follows a text; an included file, and groups
+# in a group.
 OWN = {
     "_defaults.yaml": {
         "dataset_path": "json", "test_split": "test", "fewshot_split": "train", "description": "About words.\n\n",
@@ -51,7 +53,31 @@ OWN = {
         "include": "_defaults.yaml", "task": "own_text", "output_type": "loglikelihood_rolling", "doc_to_text": "",
         "doc_to_target": "{{question}} {{first}}", "description": "",
     },
+    "own_next.yaml": {
+        "include": "_defaults.yaml", "task": "own_next", "output_type": "loglikelihood",
+        "doc_to_text": "{{question.split(' ')[:-1]|join(' ')}}", "doc_to_target": "{{' '+question.split(' ')[-1]}}",
+        "metric_list": [
+            {"metric": "perplexity", "aggregation": "perplexity", "higher_is_better": False},
+            {"metric": "acc", "aggregation": "mean", "higher_is_better": True},
+        ],
+    },
+    "own_other.yaml": {
+        "include": "_defaults.yaml", "task": "own_other", "task_alias": "the other", "output_type": "multiple_choice",
+        "doc_to_text": "{{second}}", "doc_to_choice": ["one", "two", "three", "four"], "doc_to_target": "label",
+        "metric_list": [{"metric": "acc"}],
+    },
+    "own_inner.yaml": {
+        "group": "own_inner", "group_alias": "inner ones", "task": ["own_other", "own_next"],
+        "aggregate_metric_list": {"metric": "acc", "weight_by_size": False}, "metadata": {"version": 3}, "num_fewshot": 1,
+    },
+    "own.yaml": {
+        "group": "own",
+        "task": ["own_choice", "own_inner", {"group": "own_writing", "task": ["own_reply", "own_text"]}],
+        "aggregate_metric_list": [{"metric": "acc", "aggregation": "mean", "weight_by_size": True}, {"metric": "acc_norm", "filter_list": "none"}],
+    },
 }
+# Its tasks.
+OWN_TASKS = ("own_choice", "own_other", "own_next", "own_reply", "own_text")
 
 
 def own_rows(rng, count):
@@ -110,7 +136,7 @@ def qpipe(program, folder, model, tasks, data, options):
             "model": {"kind": "download", "model": str(model)},
             "data": {"kind": "download", "data": str(data)},
             "scores": {"kind": "evaluate", "model": "model", "data": "data", "tasks": tasks, **options},
-            "report": {"kind": "report", "evaluations": "scores"},
+            "report": {"kind": "report", "evaluations": "scores", "table": "lm-eval-0.4.13"},
         },
     })
     folder.mkdir(parents=True)
@@ -156,6 +182,23 @@ def compare(label, folder, theirs, task):
     print(f"{label}: {len(ours)} answers, {len(figures)} figures", flush=True)
 
 
+def compare_groups(label, folder, theirs):
+    results = json.loads(next(folder.glob("results_*.json")).read_text())
+    compared = 0
+    for group, figures in theirs["groups"].items():
+        for name, value in figures.items():
+            if "," in name:
+                assert close(results["groups"][group][name], value), (label, group, name, results["groups"][group], value)
+                compared += 1
+    report = (folder.parents[1] / "report.md").read_text()
+    for column in ("results", "groups"):
+        # Log-likelihoods differ by rounding, which the table shows in no digit but those of a perplexity.
+        table = [line for line in make_table(theirs, column).strip().splitlines() if "perplexity" not in line]
+        missing = [line for line in table if line not in report]
+        assert not missing, f"{label}\n{make_table(theirs, column)}\n{report}"
+    print(f"{label}: {compared} figures of groups, and the tables", flush=True)
+
+
 def main(program, shared, limit=6):
     program, shared, limit = str(pathlib.Path(program).resolve()), pathlib.Path(shared), int(limit)
     with tempfile.TemporaryDirectory() as scratch:
@@ -167,7 +210,6 @@ def main(program, shared, limit=6):
             if file == "_defaults.yaml":
                 content = content | {"dataset_kwargs": {"data_files": files_of(folders["own"])}}
             (own / file).write_text(yaml.safe_dump(content))
-        (own / "own.yaml").write_text(yaml.safe_dump({"group": "own", "task": ["own_choice", "own_reply", "own_text"]}))
         gsm8k = load_yaml(TASKS / "gsm8k/gsm8k.yaml", resolve_func=False, recursive=True)
         (own / "gsm8k_file.yaml").write_text(yaml.safe_dump(
             gsm8k | {"task": "gsm8k_file", "dataset_path": "json", "dataset_kwargs": {"data_files": files_of(folders["gsm8k"])}, "dataset_name": None}))
@@ -175,9 +217,9 @@ def main(program, shared, limit=6):
         for name, model in checkpoints(scratch, shared):
             lm = HFLM(pretrained=str(model), dtype="float32", device="cpu", batch_size=8)
 
-            def theirs(tasks, **options):
+            def theirs(tasks, bootstrap_iters=1000, **options):
                 return lm_eval.simple_evaluate(
-                    model=lm, tasks=tasks, task_manager=manager, limit=limit, bootstrap_iters=1000, log_samples=True,
+                    model=lm, tasks=tasks, task_manager=manager, limit=limit, bootstrap_iters=bootstrap_iters, log_samples=True,
                     confirm_run_unsafe_code=True, **options)
 
             for task, file in (("gsm8k", "gsm8k/gsm8k.yaml"), ("ifeval", "ifeval/ifeval.yaml"), ("wikitext", "wikitext/wikitext.yaml")):
@@ -190,10 +232,11 @@ def main(program, shared, limit=6):
                     asked = theirs([config], apply_chat_template=chat, fewshot_as_multiturn=chat)
                     found = qpipe(program, scratch / label.replace(" ", "-"), model, [task], folders[task], {"limit": limit, "chat_template": chat})
                     compare(label, found, asked, task)
-            asked = theirs(["own_choice", "own_reply", "own_text"])
+            asked = theirs(["own"], bootstrap_iters=100000)
             found = qpipe(program, scratch / f"{name}-own", model, [str(own / "own.yaml")], folders["own"], {"limit": limit})
-            for task in ("own_choice", "own_reply", "own_text"):
+            for task in OWN_TASKS:
                 compare(f"{name} {task}", found, asked, task)
+            compare_groups(f"{name} own", found, asked)
             asked = theirs(["gsm8k_file"])
             found = qpipe(program, scratch / f"{name}-file", model, [str(own / "gsm8k_file.yaml")], folders["gsm8k"], {"limit": limit})
             compare(f"{name} gsm8k from its file", found, asked, "gsm8k_file")

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <memory>
 
+#include <malloc.h>
+
 #include <c10/core/Allocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/util/ThreadLocalDebugInfo.h>
@@ -53,6 +55,21 @@ c10::DeviceAllocator* cuda_allocator() {
 } // namespace
 
 extern "C" {
+
+// Whether the C library keeps freed memory instead of giving it back to the system.
+void qpipe_keep_freed(int keep) noexcept {
+#ifdef __GLIBC__
+  constexpr int mapped_apart = 32 << 20; // The largest that glibc accepts.
+  constexpr int initially = 128 << 10;
+  mallopt(M_MMAP_THRESHOLD, mapped_apart);
+  mallopt(M_TRIM_THRESHOLD, keep != 0 ? 1 << 30 : initially);
+  if (keep == 0) {
+    malloc_trim(0);
+  }
+#else
+  (void)keep;
+#endif
+}
 
 // To be released on the thread that made it, the newest first; null when it could not be made.
 void* qpipe_watch_new() noexcept {

@@ -15,6 +15,7 @@ unsafe extern "C" {
     fn qpipe_cuda_peak(device: i8, bytes: *mut i64) -> c_int;
     fn qpipe_cuda_free(device: i8, bytes: *mut i64) -> c_int;
     safe fn qpipe_cuda_empty_cache() -> c_int;
+    safe fn qpipe_keep_freed(keep: c_int);
 }
 
 /// Why a peak cannot be measured.
@@ -130,6 +131,25 @@ pub fn release_cached(device: tch::Device) {
     }
 }
 
+/// While it lives, memory of the CPU that is freed stays with the process: passes through a model allocate the same sizes over
+/// and over, and the system would clear every page again. Nothing where the C library is not glibc.
+#[derive(Debug)]
+pub struct KeepFreed(());
+
+impl KeepFreed {
+    /// Keeps what is freed from now on.
+    pub fn start() -> Self {
+        qpipe_keep_freed(1);
+        Self(())
+    }
+}
+
+impl Drop for KeepFreed {
+    fn drop(&mut self) {
+        qpipe_keep_freed(0);
+    }
+}
+
 /// Bytes that could still be allocated on `device`: free memory of a GPU with what libtorch keeps for later, or what
 /// the system and the process's control group leave. `None` where nobody tells.
 pub fn available_bytes(device: tch::Device) -> Option<u64> {
@@ -143,6 +163,14 @@ pub fn available_bytes(device: tch::Device) -> Option<u64> {
             if status == 0 { u64::try_from(bytes).ok() } else { None }
         }
         _ => None,
+    }
+}
+
+/// The memory of an action on `device`: what it was given, and what there is.
+pub fn limit(device: tch::Device, given: Option<u64>) -> Option<u64> {
+    match (given, available_bytes(device)) {
+        (Some(given), Some(available)) => Some(given.min(available)),
+        (given, available) => given.or(available),
     }
 }
 

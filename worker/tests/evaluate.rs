@@ -155,16 +155,49 @@ fn batches_change_scores_by_rounding_alone() {
 }
 
 #[test]
+fn outliers_of_llm_int8_are_those_of_a_sequence() {
+    let bed = Bed::new(12);
+    // With a low threshold every channel that is one anywhere in a batch counts.
+    let params = json!({"method": "bnb-int8", "threshold": 0.5});
+    bed.run("quantize", params, "int8", &Recorder::new(usize::MAX)).unwrap();
+    fs::remove_dir_all(bed.model()).unwrap();
+    fs::rename(bed.scratch("int8/out"), bed.model()).unwrap();
+    let evaluate = |batch_tokens: u32| {
+        let params = json!({"topic": "fruit", "candidates": "text", "batch_tokens": batch_tokens});
+        bed.evaluate(params, &format!("text{batch_tokens}"))
+    };
+    let alone = evaluate(1);
+    assert!(furthest(&alone, &evaluate(100_000)) < ROUNDING);
+
+    let options = TaskOptions { topic: "fruit", candidates: Candidates::Text, ..TaskOptions::default() };
+    let documents = mcqa::Mcqa.questions(&Data::open(&bed.data()).unwrap(), &options).unwrap().documents;
+    let (checkpoint, tokenizer) = engine::open(&bed.model()).unwrap();
+    let encoder = Encoder::new(&tokenizer, mcqa::Mcqa.rules(), None, CONTEXT as i64).unwrap();
+    let decoder = engine::load(&checkpoint, tch::Device::Cpu, None).unwrap();
+    for (answer, document) in alone.iter().zip(&documents) {
+        let expected = oracle::score(&decoder, &encoder.encode(document).unwrap()).unwrap();
+        for (found, expected) in answer.scores.iter().zip(expected) {
+            assert!((found - expected.log_probability).abs() < ROUNDING);
+        }
+    }
+}
+
+#[test]
 fn what_was_interrupted_is_resumed_bit_for_bit() {
     let bed = Bed::new(24);
-    let params = json!({"topic": "fruit", "candidates": "text", "batch_tokens": 700});
+    let params = json!({"topic": "fruit", "candidates": "text", "batch_tokens": 60});
     bed.evaluate(params.clone(), "whole");
 
     let recorder = Recorder::new(2);
     let stopped = bed.run("evaluate", params.clone(), "resumed", &recorder);
     assert!(matches!(stopped, Err(ActionError::Stopped)));
-    let units = fs::read_dir(bed.scratch("resumed/units")).unwrap().count();
-    assert_eq!(units, 1, "two batches are one unit");
+    let mut units: Vec<String> = fs::read_dir(bed.scratch("resumed/units"))
+        .unwrap()
+        .map(|unit| unit.unwrap().file_name().into_string().unwrap())
+        .collect();
+    units.sort();
+    assert_eq!(units.len(), 2, "what was answered until then is one unit: {units:?}");
+    assert!(units[0].starts_with("mcqa-") && units[1] == "memory");
     assert!(recorder.events.lock().unwrap().iter().any(|event| matches!(event, Event::Unit { .. })));
 
     bed.evaluate(params, "resumed");

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Dtype;
 use crate::task_file::TaskFiles;
+use crate::task_group::TaskGroups;
 use crate::tasks::{self, TASKS};
 use crate::{Arity, Artifact, Kind, ParamError, Port};
 
@@ -32,14 +33,15 @@ pub enum Bos {
     Never,
 }
 
+/// Artifacts of earlier evaluations that asked some of the tasks, by the names of these: an input of a worker that no pipeline
+/// binds.
+pub const EARLIER: &str = "earlier";
+
 fn default_tasks() -> Vec<String> {
     vec!["mcqa".to_owned()]
 }
 fn default_seed() -> u64 {
     1234
-}
-fn default_batch_tokens() -> u32 {
-    4096
 }
 
 /// Scores a model on tasks and keeps every question's scores.
@@ -53,6 +55,9 @@ pub struct Evaluate {
     #[serde(default, skip_serializing_if = "TaskFiles::is_empty")]
     #[schemars(skip)]
     pub task_files: TaskFiles,
+    /// The groups that the files among `tasks` describe, by name; filled in when they are read.
+    #[serde(default, skip_serializing_if = "TaskGroups::is_empty")]
+    pub task_groups: TaskGroups,
     /// What is scored as the answer.
     #[serde(default)]
     pub candidates: Candidates,
@@ -75,10 +80,10 @@ pub struct Evaluate {
     /// itself for lm-eval's tasks.
     #[serde(default)]
     pub bos: Option<Bos>,
-    /// Tokens a batch, padding counted. Results do not depend on it beyond rounding, except those of LLM.int8()
-    /// (`bnb-int8`), which decides for a whole batch what is an outlier.
-    #[serde(default = "default_batch_tokens")]
-    pub batch_tokens: u32,
+    /// Tokens a batch, padding counted. Results do not depend on it beyond rounding. Default: as many as are fast and fit into
+    /// the free memory.
+    #[serde(default)]
+    pub batch_tokens: Option<u32>,
     /// The type the model computes in. Default: the checkpoint's.
     #[serde(default)]
     pub dtype: Option<Dtype>,
@@ -86,7 +91,7 @@ pub struct Evaluate {
 
 impl Kind for Evaluate {
     const NAME: &'static str = "evaluate";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const SUMMARY: &'static str = "Scores a model on tasks and keeps every question's scores.";
     const PORTS: &'static [Port] = &[
         Port { name: "model", accepts: Artifact::Model, arity: Arity::One, summary: "The model to score." },
@@ -109,6 +114,9 @@ impl Kind for Evaluate {
         if self.tasks.is_empty() {
             errors.push(ParamError::value("tasks", "names no task"));
         }
+        if !self.task_groups.is_empty() {
+            errors.push(ParamError::value("task_groups", "files of groups are named in `tasks`"));
+        }
         if !self.task_files.is_empty() {
             errors.push(ParamError::value("task_files", "task files are named in `tasks`"));
         }
@@ -130,7 +138,7 @@ impl Kind for Evaluate {
         if self.limit == Some(0) {
             errors.push(ParamError::value("limit", "must be at least 1"));
         }
-        if self.batch_tokens == 0 {
+        if self.batch_tokens == Some(0) {
             errors.push(ParamError::value("batch_tokens", "must be at least 1"));
         }
         if self.chat_template && self.tasks.iter().any(|task| task == "mcqa") {

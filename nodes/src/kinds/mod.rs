@@ -12,7 +12,7 @@ mod sft_merge;
 pub use benchmark::{Benchmark, Protocol};
 pub use calibrate::{Calibrate, Extent};
 pub use download::{Download, Dtype, Source};
-pub use evaluate::{Bos, Candidates, Evaluate};
+pub use evaluate::{Bos, Candidates, EARLIER, Evaluate};
 pub use quantize::{
     ActivationScales, Alpha, Awq, AwqFormat, BnbInt8, BnbNf4, ColumnOrder, Convention, Gptq, GptqFormat,
     GptqProfile, GptqScheme, Int8Dynamic, IntegerScheme, METHODS, Method, Outside, Propagate, Quantize, Rtn,

@@ -20,6 +20,18 @@ impl Results {
     /// A task without the metric does not count. A task that stands twice below the group counts twice. Empty
     /// for an unknown group.
     pub fn aggregate(&self, group: &str, metric: &str) -> Vec<GroupMetric> {
+        self.aggregate_some(group, metric, None, true)
+    }
+
+    /// The same with only some `filters`, in their order, where they are named; and with all tasks of one weight where they
+    /// are not weighed by their size.
+    pub fn aggregate_some(
+        &self,
+        group: &str,
+        metric: &str,
+        filters: Option<&[String]>,
+        weigh_by_size: bool,
+    ) -> Vec<GroupMetric> {
         let leaves = hierarchy::leaves(self, group);
         let figures = || {
             leaves.iter().flat_map(|(_, task)| {
@@ -27,16 +39,20 @@ impl Results {
                 named.map(|figure| Part { n: task.n_effective, metric: figure })
             })
         };
-        let filters: BTreeSet<&str> = figures().map(|part| part.metric.filter.as_str()).collect();
-        filters
+        let known: BTreeSet<&str> = figures().map(|part| part.metric.filter.as_str()).collect();
+        let wanted: Vec<&str> = match filters {
+            Some(filters) => filters.iter().map(String::as_str).filter(|name| known.contains(name)).collect(),
+            None => known.into_iter().collect(),
+        };
+        wanted
             .into_iter()
             .map(|filter| {
                 let parts: Vec<Part<'_>> = figures().filter(|part| part.metric.filter == filter).collect();
                 GroupMetric {
                     name: metric.to_owned(),
                     filter: filter.to_owned(),
-                    value: weighted_mean(&parts),
-                    stderr: pooled_stderr(&parts),
+                    value: if weigh_by_size { weighted_mean(&parts) } else { mean(&parts) },
+                    stderr: if weigh_by_size { pooled_stderr(&parts) } else { stderr_of_mean(&parts) },
                     n: parts.iter().map(|part| part.n).sum(),
                 }
             })
@@ -52,6 +68,19 @@ fn weighted_mean(parts: &[Part<'_>]) -> f64 {
     // Not `sum`, which begins at -0 and so keeps the sign of a zero.
     let sum = parts.iter().fold(0.0, |sum, part| sum + part.metric.value * part.n as f64);
     sum / documents(parts)
+}
+
+fn mean(parts: &[Part<'_>]) -> f64 {
+    parts.iter().fold(0.0, |sum, part| sum + part.metric.value) / parts.len() as f64
+}
+
+/// The standard error of the mean over tasks that know nothing of each other. A task without one leaves the group without one.
+fn stderr_of_mean(parts: &[Part<'_>]) -> Option<f64> {
+    let mut squares = 0.0;
+    for part in parts {
+        squares += part.metric.stderr?.powi(2);
+    }
+    Some(squares.sqrt() / parts.len() as f64)
 }
 
 /// The standard error of the mean over all documents, from the variance within the tasks: the spread between

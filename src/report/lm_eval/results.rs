@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::Number;
+use serde_json::{Number, Value};
 
 use super::python;
 
@@ -104,6 +104,15 @@ pub enum Version {
 }
 
 impl Version {
+    /// As a file's `metadata` has it; what has none is of no version, as lm-eval says it.
+    pub(in crate::report) fn of(value: &Value) -> Self {
+        match value {
+            Value::Number(number) => Self::Number(number.clone()),
+            Value::String(text) => Self::Text(text.clone()),
+            _ => Self::Text("N/A".to_owned()),
+        }
+    }
+
     /// As Python prints it.
     pub(super) fn text(&self) -> String {
         match self {

@@ -10,6 +10,7 @@ use super::measure::{self, MIB, Measurement};
 use super::{hardware, sequential};
 use crate::context::{Context, Facts};
 use crate::error::ActionError;
+use crate::eval::layout::Batch;
 use crate::eval::rows::Data;
 use crate::eval::sequences::Encoder;
 use crate::eval::task::TaskOptions;
@@ -107,7 +108,7 @@ impl Bench<'_> {
 
     fn batched(&self) -> Result<Vec<Measurement>, ActionError> {
         let batches = Batches::new(self.encoder, self.decoder, self.documents)?;
-        let measure = |batch: &[usize]| batches.measure(self.decoder, &self.peak, self.documents, batch);
+        let measure = |batch: &Batch| batches.measure(self.decoder, &self.peak, self.documents, batch);
         if let Some(first) = batches.iter().next() {
             measure(first)?;
         }

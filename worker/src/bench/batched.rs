@@ -1,24 +1,24 @@
 //! The protocol of `evaluate`: the prompt once, the candidates on it, many questions a batch.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::measure::Measurement;
 use crate::error::ActionError;
-use crate::eval::row::{self, Row};
+use crate::eval::layout::{self, Batch};
 use crate::eval::sequences::{Encoder, Sequences};
 use crate::eval::task::Response;
 use crate::eval::{Document, engine};
 use crate::memory::PeakMemory;
 use crate::model::Decoder;
 
-/// Tokens a batch, padding counted: `evaluate`'s default.
+/// Tokens a batch, padding counted. One batch after the other has all cores, so that its peak of memory is its own.
 const BATCH_TOKENS: usize = 4096;
 
 /// Questions laid out in batches, and what that took.
 pub struct Batches {
     sequences: Vec<Sequences>,
-    rows: Vec<Row>,
-    batches: Vec<Vec<usize>>,
+    batches: Vec<Batch>,
     seconds_a_question: f64,
 }
 
@@ -34,15 +34,17 @@ impl Batches {
     ) -> Result<Self, ActionError> {
         let began = Instant::now();
         let sequences = encoder.encode_all(documents)?;
-        let rows = row::rows(&sequences, engine::cost(decoder.config()), BATCH_TOKENS);
-        let batches = row::pack(&rows, BATCH_TOKENS);
+        let batches = match decoder.mixes_tokens() {
+            true => layout::apart(&sequences, BATCH_TOKENS),
+            false => layout::together(&sequences, engine::cost(decoder.config()), BATCH_TOKENS),
+        };
         let seconds_a_question = began.elapsed().as_secs_f64() / documents.len() as f64;
-        Ok(Self { sequences, rows, batches, seconds_a_question })
+        Ok(Self { sequences, batches, seconds_a_question })
     }
 
-    /// The batches: indices of rows.
-    pub fn iter(&self) -> impl Iterator<Item = &[usize]> {
-        self.batches.iter().map(Vec::as_slice)
+    /// The batches.
+    pub fn iter(&self) -> impl Iterator<Item = &Batch> {
+        self.batches.iter()
     }
 
     /// Answers one batch. Its questions share its time equally, and each has its peak.
@@ -54,12 +56,15 @@ impl Batches {
         decoder: &Decoder,
         peak: &PeakMemory,
         documents: &[Document],
-        batch: &[usize],
+        batch: &Batch,
     ) -> Result<Vec<Measurement>, ActionError> {
-        let rows: Vec<&Row> = batch.iter().map(|&index| &self.rows[index]).collect();
         peak.reset()?;
         let began = Instant::now();
-        let answers = engine::score(decoder, None, &rows)?;
+        let mut answers = engine::Responses::new();
+        engine::score(decoder, None, batch, &|_| true, &mut |some| {
+            answers.extend(some);
+            Ok(ControlFlow::Continue(()))
+        })?;
         let seconds = began.elapsed().as_secs_f64() / answers.len() as f64 + self.seconds_a_question;
         let peak_bytes = peak.peak_bytes()?;
         let measurement = |(index, response): (usize, Response)| {

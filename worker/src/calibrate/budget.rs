@@ -1,12 +1,11 @@
 //! Which of the ways to measure a model takes least memory, and whether that fits. Each gives the same bytes.
 
 use qpipe_nodes::kinds::Extent;
-use tch::{Device, Kind};
+use tch::Kind;
 
 use super::accumulate::Accumulator;
 use super::batches::MicroBatch;
 use super::observe::channels;
-use crate::memory;
 use crate::model::{Checkpoint, Config, ModelError};
 
 /// libtorch itself, its threads' buffers and what is small.
@@ -87,22 +86,11 @@ impl Needs {
     }
 }
 
-/// A pass of `cells` tokens through a block: hidden states and their norm, three projections before and after
-/// rotation, the attention's result; gate, up and their product; a float32 copy of the widest for the moments.
+/// A pass of `cells` tokens through a block, and the packed moments of the widest input.
 fn working(config: &Config, cells: u64, element: u64, extent: Extent) -> u64 {
-    let [hidden, attended, _, inner] = channels(config).map(|channels| channels as u64);
     let widest = channels(config).into_iter().max().unwrap_or(0);
-    let values = 4 * hidden + 6 * attended + 4 * inner;
     let packed = if extent == Extent::Moments { Accumulator::bytes(widest, extent) } else { 0 };
-    cells * (values * element + 4 * widest as u64) + packed
-}
-
-/// The limit for an action on `device`: what it was given, and what there is.
-pub(super) fn limit(device: Device, given: Option<u64>) -> Option<u64> {
-    match (given, memory::available_bytes(device)) {
-        (Some(given), Some(available)) => Some(given.min(available)),
-        (given, available) => given.or(available),
-    }
+    cells * config.working_bytes(element) + packed
 }
 
 #[cfg(test)]

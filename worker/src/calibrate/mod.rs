@@ -36,6 +36,7 @@ use serde_json::json;
 use crate::context::{Context, Facts};
 use crate::data::{DataError, rows};
 use crate::error::ActionError;
+use crate::memory;
 use crate::model::block::INPUTS;
 use crate::model::formats::quantization_method;
 use crate::model::{Checkpoint, LoadOptions, Tokenizer};
@@ -97,7 +98,7 @@ fn measure(
     let batches = batches::grid(&samples.sequences);
     let start = previous.as_ref().map_or(0, |previous| batches_of(&batches, previous.samples() as usize));
     let needs = Needs::of(checkpoint, options.kind(checkpoint)?, extent, &batches[start..])?;
-    let limit = budget::limit(context.device(), context.max_memory());
+    let limit = memory::limit(context.device(), context.max_memory());
     let way = way.unwrap_or_else(|| needs.choose(limit));
     if way == Way::StreamedFromDisk {
         let mebibytes = |way: Way| needs.bytes(way).div_ceil(1 << 20);

@@ -5,25 +5,28 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fs_err as fs;
-use qpipe_nodes::kinds::{Dtype, Evaluate};
+use qpipe_nodes::kinds::{Bos, Dtype, Evaluate};
 use qpipe_nodes::protocol::Level;
 use qpipe_nodes::results::{EVALUATION_FILE, Evaluation, QUANTIZATION_FILE, Quantization, TaskResult};
 use serde_json::Value;
 
 use super::answers;
+use super::earlier;
 use super::engine;
 use super::error::EvalError;
 use super::harness::{HarnessTask, file};
 use super::replies::{Prompt, Writer};
-use super::row;
+use super::room::Room;
 use super::rows::Data;
-use super::scorer::{Prepared, Scorer, Work};
+use super::scorer::{Prepared, Scorer};
 use super::sequences::Encoder;
 use super::task::{Asked, Document, Questions, Task, TaskOptions};
 use super::tasks_named;
+use super::work::{self, Tokens, Work};
 use crate::context::{Context, Facts};
 use crate::data::chat::ChatTemplate;
 use crate::error::ActionError;
+use crate::memory::KeepFreed;
 use crate::model::{Checkpoint, Decoder, Tokenizer};
 use crate::torch;
 
@@ -50,7 +53,8 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
         chat: chat.as_ref(),
     };
     // Questions are read and counted in tokens before any weight is: mistakes in the data show at once.
-    let tasks = read_tasks(context, &parameters, &options)?;
+    let (mut results, taken) = earlier::take_over(context, &parameters.tasks)?;
+    let tasks = read_tasks(context, &parameters, &options, &taken)?;
     if let Some(tensor) = checkpoint.beyond_layers() {
         let layers = checkpoint.config.layers;
         let message = format!(
@@ -59,41 +63,27 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
         );
         context.log(Level::Warn, message);
     }
-    let (cost, batch_tokens) = (engine::cost(&checkpoint.config), parameters.batch_tokens as usize);
-    let mut prepared = Vec::new();
+    let mut read = Vec::new();
     for (task, questions) in tasks {
-        let has_none = |document: &&Document| document.gold.is_empty() && !document.requests().is_empty();
-        let unanswerable = questions.documents.iter().filter(has_none).count();
-        if unanswerable > 0 {
-            let (name, of) = (task.name(), questions.documents.len());
-            let message = format!(
-                "{name}: {unanswerable} of {of} questions have no right answer among their choices and count as wrong"
-            );
-            context.log(Level::Warn, message);
-        }
-        let positions = checkpoint.config.max_positions;
-        let encoder = Encoder::new(&tokenizer, task.rules(), parameters.bos, positions)?;
-        let documents = &questions.documents;
-        let work = match documents.first().map(|document| &document.asked) {
-            Some(Asked::Reply(_)) => Work::Prompts(prompts(&encoder, documents)?),
-            _ => Work::Rows(row::rows(&encoder.encode_all(documents)?, cost, batch_tokens)),
-        };
-        if encoder.cut() > 0 {
-            let message = format!(
-                "{}: {} contexts are longer than the model's {positions} positions and lose their first tokens",
-                task.name(),
-                encoder.cut()
-            );
-            context.log(Level::Warn, message);
-        }
-        prepared.push(Prepared { task, work, questions });
+        let tokens = tokens_of(context, (&checkpoint, &tokenizer), parameters.bos, &*task, &questions)?;
+        read.push((task, questions, tokens));
     }
     let decoder = engine::load(&checkpoint, context.device(), parameters.dtype)?;
     let reference = reference(context, &checkpoint, parameters.dtype)?;
+    let room = Room::find(context)?;
+    let batch_tokens = match parameters.batch_tokens {
+        Some(tokens) => tokens as usize,
+        None => room.batch_tokens(&decoder),
+    };
+    let prepare = |(task, questions, tokens)| {
+        let work = Work::new(tokens, &decoder, reference.as_ref(), batch_tokens);
+        Prepared { task, questions, work }
+    };
+    let prepared: Vec<Prepared> = read.into_iter().map(prepare).collect();
+    let _kept = KeepFreed::start();
     let ends = tokens_that_end(context.input("model")?, &checkpoint, &tokenizer)?;
     let writer = Writer::new(&decoder, &tokenizer, ends, parameters.seed);
-    let mut scorer = Scorer::new(context, (&decoder, reference.as_ref()), writer, batch_tokens, &prepared);
-    let mut results = BTreeMap::new();
+    let mut scorer = Scorer::new(context, (&decoder, reference.as_ref()), writer, room, &prepared);
     for prepared in &prepared {
         let responses = scorer.answer(prepared)?;
         let result = answers::write(context, prepared, &responses, &parameters, &options)?;
@@ -106,9 +96,44 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
         device: torch::device_name(context.device()).to_owned(),
         scheme: decoder.scheme_name(),
         quantization: quantization_of(context.input("model")?)?,
+        groups: parameters.task_groups,
     };
     context.write_json(EVALUATION_FILE, &evaluation)?;
     Ok(facts)
+}
+
+/// A task's questions as tokens. What is odd about them is said.
+fn tokens_of(
+    context: &Context<'_>,
+    (checkpoint, tokenizer): (&Checkpoint, &Tokenizer),
+    bos: Option<Bos>,
+    task: &dyn Task,
+    questions: &Questions,
+) -> Result<Tokens, ActionError> {
+    let (name, documents) = (task.name(), &questions.documents);
+    let has_none = |document: &&Document| document.gold.is_empty() && !document.requests().is_empty();
+    let unanswerable = documents.iter().filter(has_none).count();
+    if unanswerable > 0 {
+        let of = documents.len();
+        let message = format!(
+            "{name}: {unanswerable} of {of} questions have no right answer among their choices and count as wrong"
+        );
+        context.log(Level::Warn, message);
+    }
+    let positions = checkpoint.config.max_positions;
+    let encoder = Encoder::new(tokenizer, task.rules(), bos, positions)?;
+    let tokens = match work::are_prompts(documents) {
+        true => Tokens::Prompts(prompts(&encoder, documents)?),
+        false => Tokens::Sequences(encoder.encode_all(documents)?),
+    };
+    if encoder.cut() > 0 {
+        let cut = encoder.cut();
+        let message = format!(
+            "{name}: {cut} contexts are longer than the model's {positions} positions and lose their first tokens"
+        );
+        context.log(Level::Warn, message);
+    }
+    Ok(tokens)
 }
 
 /// The model that predictions are compared with, if there is one.
@@ -186,15 +211,16 @@ fn quantization_of(model: &Path) -> Result<Option<Quantization>, ActionError> {
         .map_err(|error| ActionError::user(format!("{}: {error}", file.display())))
 }
 
-/// The tasks that the pipeline names, groups as their tasks, with their questions.
+/// The tasks that the pipeline names, groups as their tasks, with their questions; without those that are `taken` over.
 fn read_tasks(
     context: &Context<'_>,
     parameters: &Evaluate,
     options: &TaskOptions<'_>,
+    taken: &[&str],
 ) -> Result<Vec<Read>, EvalError> {
     let inputs = context.inputs("data");
     let mut tasks: Vec<Read> = Vec::new();
-    for name in &parameters.tasks {
+    for name in parameters.tasks.iter().filter(|name| !taken.contains(&name.as_str())) {
         let file = parameters.task_files.get(name);
         let group = file.and_then(|file| file.group.as_deref());
         let data = Data::open(data_of(&inputs, name, group)?)?;

@@ -11,6 +11,7 @@ use qpipe_nodes::results::{
 };
 use serde::Serialize;
 
+use super::bootstrap;
 use super::harness::{metric_is_better_when_higher, perplexity};
 use super::scorer::Prepared;
 use super::task::{Asked, Document, Judgement, Request, Response, Score, Source, TaskOptions};
@@ -143,6 +144,9 @@ fn metrics(judgements: &[Judgement]) -> Vec<MetricResult> {
     figures.into_iter().map(of).collect()
 }
 
+/// The metric whose figures are log-likelihoods of texts.
+const PERPLEXITY: &str = "perplexity";
+
 /// The metric `name` of its figures. Several verdicts a question have no standard error: they depend on each other; nor
 /// have quotients of sums.
 fn together(name: &str, figures: &[&Figure]) -> (f64, Option<f64>) {
@@ -167,6 +171,9 @@ fn together(name: &str, figures: &[&Figure]) -> (f64, Option<f64>) {
     }
     if let Some((log_likelihood, count)) = sums {
         return (perplexity::together(name, log_likelihood, count), None);
+    }
+    if name == PERPLEXITY {
+        return (perplexity::of_texts(&values), bootstrap::stderr(&values, &perplexity::of_texts));
     }
     let (value, stderr) = mean(&values);
     (value, stderr.filter(|_| !is_joined))

@@ -1,5 +1,7 @@
 //! Rows through the decoder, many at a time.
 
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use qpipe_nodes::kinds::Dtype;
@@ -7,13 +9,14 @@ use qpipe_nodes::results::Divergence;
 use tch::{Device, Kind, Tensor};
 
 use super::error::EvalError;
+use super::layout::Batch;
 use super::row::{Cost, Row};
 use super::task::{Response, Score};
-use crate::model::{Attention, Checkpoint, Config, Decoder, LoadOptions, Tokenizer};
+use crate::model::{Attention, Checkpoint, Config, Decoder, KvCache, LoadOptions, Past, Prefix, Tokenizer};
 use crate::torch;
 
 /// Logits that are held at one time, in bytes of float32.
-const LOGITS_BYTES: usize = 64 << 20;
+pub(super) const LOGITS_BYTES: usize = 64 << 20;
 
 /// Loads the decoder of a checkpoint folder for inference.
 ///
@@ -35,88 +38,142 @@ pub fn open(folder: &Path) -> Result<(Checkpoint, Tokenizer), EvalError> {
     Ok((checkpoint, tokenizer))
 }
 
-/// The responses to each row's documents, in one forward pass: for each document of each row its index and its scores.
-/// Log-probabilities are taken in float32; only the predictions that are scored become logits. Where there is a `reference`, the
-/// same pass through it tells how these predictions differ.
+/// Documents and the responses to them.
+pub type Responses = Vec<(usize, Response)>;
+
+/// The responses to a batch's documents: of each its index and its scores. Log-probabilities are taken in float32; only the
+/// predictions that are scored become logits. Where there is a `reference`, the same passes through it tell how these
+/// predictions differ. Passes none of whose documents `is_open` are left out; `give` is given what is whole as soon as it is.
 ///
 /// # Errors
-/// When libtorch's answer has another shape than expected.
+/// When libtorch's answer has another shape than expected, and those of `give`.
 pub fn score(
     decoder: &Decoder,
     reference: Option<&Decoder>,
-    rows: &[&Row],
-) -> Result<Vec<(usize, Response)>, EvalError> {
+    batch: &Batch,
+    is_open: &dyn Fn(usize) -> bool,
+    give: &mut dyn FnMut(Responses) -> Result<ControlFlow<()>, EvalError>,
+) -> Result<(), EvalError> {
     tch::no_grad(|| {
-        let width = rows.iter().map(|row| row.len()).max().unwrap_or(0);
-        if width == 0 {
-            // Texts without a token: nothing is predicted.
-            let documents = rows.iter().flat_map(|row| &row.documents);
-            let nothing = |&(index, _): &(usize, usize)| (index, Response::Scores(Vec::new(), None));
-            return Ok(documents.map(nothing).collect());
+        let own = Reader::new(decoder, &batch.prefix);
+        let reference = reference.map(|reference| Reader::new(reference, &batch.prefix));
+        let is_asked = |row: &Row| row.documents.iter().any(|&(document, _)| is_open(document));
+        let mut responses: BTreeMap<usize, Response> = BTreeMap::new();
+        for rows in &batch.passes {
+            if batch.passes_are_whole() {
+                if rows.iter().any(is_asked) && give(pass(&own, reference.as_ref(), rows)?)?.is_break() {
+                    return Ok(());
+                }
+                continue;
+            }
+            for (document, part) in pass(&own, reference.as_ref(), rows)? {
+                // The sequences of a document may lie in several passes.
+                let whole = match responses.remove(&document) {
+                    Some(whole) => whole.and(part),
+                    None => part,
+                };
+                responses.insert(document, whole);
+            }
         }
-        let targets = Targets::new(rows, width);
-        let hidden = forward(decoder, rows, width)?;
-        let compared = match reference {
-            Some(reference) => Some((reference, forward(reference, rows, width)?)),
-            None => None,
-        };
-        let certain = Score { log_probability: 0.0, is_greedy: true };
-        let documents = rows.iter().flat_map(|row| &row.documents);
-        let nothing = compared.as_ref().map(|_| Divergence::default());
-        let mut answers: Vec<(usize, Vec<Score>, Option<Divergence>)> =
-            documents.map(|&(index, requests)| (index, vec![certain; requests], nothing)).collect();
-        let (predicted, divergences) = targets.predicted(decoder, &hidden, compared.as_ref())?;
-        for (&(document, request), token) in targets.owners.iter().zip(&predicted) {
-            let score = &mut answers[document].1[request];
-            score.log_probability += token.log_probability;
-            score.is_greedy &= token.is_greedy;
+        if !responses.is_empty() {
+            let _ = give(responses.into_iter().collect())?;
         }
-        for (&document, divergence) in targets.askers.iter().zip(divergences) {
-            let sum = &mut answers[document].2;
-            *sum = sum.map(|sum| sum.and(divergence));
-        }
-        let response = |(document, scores, divergence)| (document, Response::Scores(scores, divergence));
-        Ok(answers.into_iter().map(response).collect())
+        Ok(())
     })
+}
+
+/// A decoder that has read what all rows begin with.
+struct Reader<'a> {
+    decoder: &'a Decoder,
+    prefix: Option<KvCache>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(decoder: &'a Decoder, prefix: &[i64]) -> Self {
+        let read = || {
+            let length = prefix.len() as i64;
+            let mut cache = KvCache::with_capacity(decoder.config(), length);
+            let ids = Tensor::from_slice(prefix).to_device(decoder.device()).unsqueeze(0);
+            let positions = Tensor::arange(length, (Kind::Int64, decoder.device())).unsqueeze(0);
+            let _ = decoder.hidden(&ids, &positions, &Attention::Causal, Some(&mut cache));
+            cache
+        };
+        Self { decoder, prefix: (!prefix.is_empty()).then(read) }
+    }
+
+    /// Hidden states [B * width, hidden] of the padded rows.
+    fn read(&self, rows: &[Row], width: usize) -> Result<Tensor, EvalError> {
+        let device = self.decoder.device();
+        let shape = [rows.len() as i64, width as i64];
+        let padded = |part: fn(&Row) -> &[i64]| {
+            let mut values = Vec::with_capacity(rows.len() * width);
+            for row in rows {
+                values.extend_from_slice(part(row));
+                values.resize(values.len() + width - row.len(), 0);
+            }
+            Tensor::from_slice(&values).view(shape).to_device(device)
+        };
+        let ids = padded(|row| &row.ids);
+        let positions = padded(|row| &row.positions);
+        let before = self.prefix.as_ref().map_or(0, KvCache::len);
+        let attention = if before == 0 && rows.iter().all(Row::is_plain) {
+            Attention::Causal
+        } else {
+            let seen = Tensor::from_slice(&visible(rows, width)).view([shape[0], 1, shape[1], shape[1]]);
+            let prefix = Tensor::ones([shape[0], 1, shape[1], before], (Kind::Bool, Device::Cpu));
+            Attention::Mask(Tensor::f_cat(&[prefix, seen], 3)?.to_device(device))
+        };
+        let mut past = self.prefix.as_ref().map(Prefix::new);
+        let past = past.as_mut().map(|past| past as &mut dyn Past);
+        let hidden = self.decoder.hidden(&ids, &positions, &attention, past);
+        Ok(hidden.f_reshape([shape[0] * shape[1], -1])?)
+    }
+}
+
+/// The responses to each row's documents, in one forward pass.
+fn pass(own: &Reader<'_>, reference: Option<&Reader<'_>>, rows: &[Row]) -> Result<Responses, EvalError> {
+    let width = rows.iter().map(Row::len).max().unwrap_or(0);
+    if width == 0 {
+        // Texts without a token: nothing is predicted.
+        let documents = rows.iter().flat_map(|row| &row.documents);
+        let nothing = |&(index, _): &(usize, usize)| (index, Response::Scores(Vec::new(), None));
+        return Ok(documents.map(nothing).collect());
+    }
+    let targets = Targets::new(rows, width);
+    let hidden = own.read(rows, width)?;
+    let compared = match reference {
+        Some(reference) => Some((reference.decoder, reference.read(rows, width)?)),
+        None => None,
+    };
+    let certain = Score { log_probability: 0.0, is_greedy: true };
+    let documents = rows.iter().flat_map(|row| &row.documents);
+    let nothing = compared.as_ref().map(|_| Divergence::default());
+    let mut answers: Vec<(usize, Vec<Score>, Option<Divergence>)> =
+        documents.map(|&(index, requests)| (index, vec![certain; requests], nothing)).collect();
+    let (predicted, divergences) = targets.predicted(own.decoder, &hidden, compared.as_ref())?;
+    for (&(document, request), token) in targets.owners.iter().zip(&predicted) {
+        let score = &mut answers[document].1[request];
+        score.log_probability += token.log_probability;
+        score.is_greedy &= token.is_greedy;
+    }
+    for (&document, divergence) in targets.askers.iter().zip(divergences) {
+        let sum = &mut answers[document].2;
+        *sum = sum.map(|sum| sum.and(divergence));
+    }
+    let response = |(document, scores, divergence)| (document, Response::Scores(scores, divergence));
+    Ok(answers.into_iter().map(response).collect())
 }
 
 /// What a token of a model costs, to lay out rows by.
 pub fn cost(config: &Config) -> Cost {
-    let (hidden, heads) = (config.hidden_size as f64, config.heads as f64);
-    let (queries, keys) = (heads * config.head_dim as f64, (config.kv_heads * config.head_dim) as f64);
-    let attention_layers = hidden * (2.0 * queries + 2.0 * keys);
-    let mlp = 3.0 * hidden * config.intermediate_size as f64;
+    let queries = (config.heads * config.head_dim) as f64;
     // Two products a pair of tokens; they run at about half the speed of the linear layers'.
-    Cost { linear: attention_layers + mlp, attention: 2.0 * 2.0 * queries }
-}
-
-/// Hidden states [B * width, hidden] of the padded rows.
-fn forward(decoder: &Decoder, rows: &[&Row], width: usize) -> Result<Tensor, EvalError> {
-    let device = decoder.device();
-    let shape = [rows.len() as i64, width as i64];
-    let padded = |part: fn(&Row) -> &[i64]| {
-        let mut values = Vec::with_capacity(rows.len() * width);
-        for row in rows {
-            values.extend_from_slice(part(row));
-            values.resize(values.len() + width - row.len(), 0);
-        }
-        Tensor::from_slice(&values).view(shape).to_device(device)
-    };
-    let ids = padded(|row| &row.ids);
-    let positions = padded(|row| &row.positions);
-    let attention = if rows.iter().all(|row| row.is_plain()) {
-        Attention::Causal
-    } else {
-        let mask = Tensor::from_slice(&visible(rows, width));
-        Attention::Mask(mask.view([shape[0], 1, shape[1], shape[1]]).to_device(device))
-    };
-    let hidden = decoder.hidden(&ids, &positions, &attention, None);
-    Ok(hidden.f_reshape([shape[0] * shape[1], -1])?)
+    Cost { linear: config.block_weights() as f64, attention: 2.0 * 2.0 * queries }
 }
 
 /// Which tokens each token sees, bool [B, T, T]: its ancestors and itself. Padding sees itself, so that no row of the
 /// attention is empty.
-fn visible(rows: &[&Row], width: usize) -> Vec<bool> {
+fn visible(rows: &[Row], width: usize) -> Vec<bool> {
     let mut mask = vec![false; rows.len() * width * width];
     for (row, mask) in rows.iter().zip(mask.chunks_mut((width * width).max(1))) {
         for place in 0..width {
@@ -146,7 +203,7 @@ struct Targets {
 }
 
 impl Targets {
-    fn new(rows: &[&Row], width: usize) -> Self {
+    fn new(rows: &[Row], width: usize) -> Self {
         let mut this = Self {
             places: Vec::new(),
             askers: Vec::new(),
@@ -260,7 +317,7 @@ mod tests {
             [1, 1, 0, 0, 1, 0],
             [0, 0, 0, 0, 0, 1],
         ];
-        let found = visible(&[&row], 6);
+        let found = visible(&[row], 6);
         assert_eq!(found, expected.concat().iter().map(|&cell| cell == 1).collect::<Vec<_>>());
     }
 }

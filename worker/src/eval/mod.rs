@@ -11,21 +11,27 @@
 
 mod action;
 mod answers;
+mod bootstrap;
+mod earlier;
 pub mod engine;
 pub mod error;
 pub mod harness;
 pub mod ifeval;
+mod lanes;
+pub mod layout;
 pub mod mcqa;
 pub mod oracle;
 mod python;
 pub mod questions;
 mod replies;
+mod room;
 pub mod row;
 pub mod rows;
 mod scorer;
 pub mod sequences;
 pub mod task;
 mod units;
+mod work;
 
 pub use action::run;
 pub use error::EvalError;

@@ -15,7 +15,7 @@ use crate::model::{Config, Decoder, Tokenizer};
 /// interrupted evaluation packs the same batches again.
 const CACHE_BYTES: u64 = 1 << 30;
 /// Prompts that are continued together at most.
-const MOST_PROMPTS: usize = 64;
+pub(super) const MOST_PROMPTS: usize = 64;
 /// Tokens of a reply's end that are looked at for a text that ends it, beside one for each of its bytes.
 const LOOKED_AT: usize = 4;
 
@@ -28,11 +28,10 @@ pub(super) struct Prompt {
     pub(super) rule: Arc<GenerationRule>,
 }
 
-/// Packs prompts into batches: indices of `prompts`, the longest first, as many together as keys and values have room for.
-/// Depends on nothing else.
-pub(super) fn pack(prompts: &[Prompt], config: &Config, kind: Kind) -> Vec<Vec<usize>> {
-    let values = 2 * config.layers as u64 * (config.kv_heads * config.head_dim) as u64;
-    let token_bytes = kind.elt_size_in_bytes() as u64 * values;
+/// Packs prompts into batches: indices of `prompts`, the longest first, as many together as keys and values have room for, at
+/// most `most`. Depends on nothing else.
+pub(super) fn pack(prompts: &[Prompt], config: &Config, kind: Kind, most: usize) -> Vec<Vec<usize>> {
+    let token_bytes = config.cache_bytes(kind.elt_size_in_bytes() as u64);
     let mut order: Vec<usize> = (0..prompts.len()).collect();
     order.sort_by_key(|&index| Reverse(prompts[index].ids.len()));
     let mut batches: Vec<Vec<usize>> = Vec::new();
@@ -44,7 +43,7 @@ pub(super) fn pack(prompts: &[Prompt], config: &Config, kind: Kind) -> Vec<Vec<u
                 let prompt = &prompts[index];
                 let tokens = (prompt.ids.len() + prompt.rule.max_gen_toks) as u64;
                 let rows = CACHE_BYTES / (token_bytes * tokens).max(1);
-                room = usize::try_from(rows).unwrap_or(MOST_PROMPTS).clamp(1, MOST_PROMPTS);
+                room = usize::try_from(rows).unwrap_or(most).clamp(1, most);
                 batches.push(vec![index]);
             }
         }
@@ -62,6 +61,7 @@ struct Draft<'a> {
 }
 
 /// Writes replies with one model.
+#[derive(Clone)]
 pub(super) struct Writer<'a> {
     decoder: &'a Decoder,
     tokenizer: &'a Tokenizer,
@@ -211,9 +211,10 @@ mod tests {
             }),
         };
         let prompts: Vec<Prompt> = [3, 9, 5].map(|length| prompt(length, 4)).to_vec();
-        assert_eq!(pack(&prompts, &config, Kind::Float), [vec![1, 2, 0]]);
+        assert_eq!(pack(&prompts, &config, Kind::Float, MOST_PROMPTS), [vec![1, 2, 0]]);
         let long: Vec<Prompt> = [3, 9, 5].map(|length| prompt(length, 1 << 30)).to_vec();
-        assert_eq!(pack(&long, &config, Kind::Float), [vec![1], vec![2], vec![0]]);
-        assert_eq!(pack(&vec![prompt(1, 1); 65], &config, Kind::Float).len(), 2);
+        assert_eq!(pack(&long, &config, Kind::Float, MOST_PROMPTS), [vec![1], vec![2], vec![0]]);
+        assert_eq!(pack(&vec![prompt(1, 1); 65], &config, Kind::Float, MOST_PROMPTS).len(), 2);
+        assert_eq!(pack(&prompts, &config, Kind::Float, 1).len(), 3);
     }
 }

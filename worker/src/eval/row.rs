@@ -9,9 +9,8 @@
 //!
 //! A token attends to itself and to its ancestors, so that every branch sees exactly what it would see alone. The last
 //! token of a sequence predicts nothing that is scored and is left out: the row of four single-token candidates is the
-//! prompt alone, and needs no mask. Questions that begin alike (a subject's examples) share a row where that costs less.
+//! prompt alone, and needs no mask. What several questions begin with may be left out, too (see [`super::layout`]).
 
-use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use super::sequences::Sequences;
@@ -21,14 +20,19 @@ use super::sequences::Sequences;
 pub struct Cost {
     /// Of the linear layers.
     pub linear: f64,
-    /// Of attention, for each token of the row: a mask hides what is not seen, it saves nothing.
+    /// Of attention to one other token.
     pub attention: f64,
 }
 
 impl Cost {
-    fn of(&self, tokens: usize) -> f64 {
-        let tokens = tokens as f64;
-        tokens * (self.linear + self.attention * tokens)
+    /// Of `tokens` under a mask, which attend to `seen`: what a mask hides is computed all the same.
+    pub fn of(&self, tokens: usize, seen: usize) -> f64 {
+        tokens as f64 * (self.linear + self.attention * seen as f64)
+    }
+
+    /// Of one plain sequence: the upper triangle is left out.
+    pub fn plain(&self, tokens: usize) -> f64 {
+        self.of(tokens, tokens.div_ceil(2))
     }
 }
 
@@ -52,7 +56,7 @@ pub struct Row {
     pub ids: Vec<i64>,
     /// The place of each token in its own sequence.
     pub positions: Vec<i64>,
-    /// The place of the token before each in its sequence; of a first token its own.
+    /// The place of the token before each in its sequence; of the first one here its own.
     pub parents: Vec<usize>,
     /// What is scored, document by document, request by request.
     pub targets: Vec<Target>,
@@ -61,13 +65,36 @@ pub struct Row {
 }
 
 impl Row {
-    /// Lays out the documents `indices` of `sequences`, none of whose sequences is empty.
-    pub fn new(sequences: &[Sequences], indices: &[usize]) -> Self {
-        let mut tree = Tree::default();
+    /// Lays out the documents `indices` of `sequences`, none of whose sequences is empty, without the first `prefix` tokens,
+    /// which are fewer than those of any context.
+    pub fn new(sequences: &[Sequences], indices: &[usize], prefix: usize) -> Self {
+        let mut tree = Tree { prefix, ..Tree::default() };
         for &index in indices {
-            tree.add(index, &sequences[index]);
+            tree.add(index, &sequences[index], 0..sequences[index].0.len());
         }
         tree.row
+    }
+
+    /// Lays out document number `index`, each of its sequences in a row of its own; sequences that differ in nothing but their
+    /// last token are one. A document without sequences has a row without tokens.
+    pub fn apart(index: usize, document: &Sequences) -> Vec<Self> {
+        let mut read: Vec<(&[i64], Vec<usize>)> = Vec::new();
+        for (request, sequence) in document.0.iter().enumerate() {
+            let tokens = &sequence.ids[..sequence.ids.len() - 1];
+            match read.iter_mut().find(|(other, _)| *other == tokens) {
+                Some((_, requests)) => requests.push(request),
+                None => read.push((tokens, vec![request])),
+            }
+        }
+        if read.is_empty() {
+            read.push((&[], Vec::new()));
+        }
+        let row = |(_, requests)| {
+            let mut tree = Tree::default();
+            tree.add(index, document, requests);
+            tree.row
+        };
+        read.into_iter().map(row).collect()
     }
 
     /// Tokens that go through the model.
@@ -90,17 +117,21 @@ impl Row {
 #[derive(Default)]
 struct Tree {
     row: Row,
+    /// Tokens of every sequence that are left out.
+    prefix: usize,
     /// The place of a token after another; `None`: the first.
     places: HashMap<(Option<usize>, i64), usize>,
 }
 
 impl Tree {
-    fn add(&mut self, index: usize, sequences: &Sequences) {
+    /// Adds the `requests` of a document.
+    fn add(&mut self, index: usize, sequences: &Sequences, requests: impl IntoIterator<Item = usize>) {
         let document = self.row.documents.len();
         self.row.documents.push((index, sequences.0.len()));
-        for (request, sequence) in sequences.0.iter().enumerate() {
+        for request in requests {
+            let sequence = &sequences.0[request];
             let mut before = None;
-            for (position, &id) in sequence.ids.iter().enumerate() {
+            for (position, &id) in sequence.ids.iter().enumerate().skip(self.prefix) {
                 if let Some(place) = before
                     && position >= sequence.context
                 {
@@ -125,60 +156,6 @@ impl Tree {
     }
 }
 
-/// The rows of all documents: questions that begin alike in one row, as long as that costs less than two. Depends on
-/// nothing but its arguments, so that an interrupted evaluation lays out the same rows again.
-pub fn rows(sequences: &[Sequences], cost: Cost, most_tokens: usize) -> Vec<Row> {
-    let first = |index: usize| sequences[index].0.first().map_or(&[][..], |sequence| &sequence.ids);
-    let mut order: Vec<usize> = (0..sequences.len()).collect();
-    order.sort_by(|&one, &other| first(one).cmp(first(other)));
-    let mut rows = Vec::new();
-    let mut here = Tree::default();
-    let mut last: &[i64] = &[];
-    for index in order {
-        let mut alone = Tree::default();
-        alone.add(index, &sequences[index]);
-        let shared = common(last, first(index)).min(alone.row.len());
-        let (before, after) = (here.row.len(), here.row.len() + alone.row.len() - shared);
-        let is_cheaper = cost.of(after) < cost.of(before) + cost.of(alone.row.len());
-        if !here.row.documents.is_empty() && shared > 0 && after <= most_tokens && is_cheaper {
-            here.add(index, &sequences[index]);
-        } else {
-            rows.push(std::mem::replace(&mut here, alone).row);
-        }
-        last = first(index);
-    }
-    rows.push(here.row);
-    rows.retain(|row| !row.documents.is_empty());
-    rows
-}
-
-/// How many tokens two sequences begin alike.
-fn common(one: &[i64], other: &[i64]) -> usize {
-    one.iter().zip(other).take_while(|(one, other)| one == other).count()
-}
-
-/// Packs rows into batches of at most `batch_tokens` tokens, padding counted, but at least one row: indices of
-/// `rows`, the longest first, so that rows of one batch are of about one length. Rows that need a mask are not in one batch with
-/// those that need none. Depends on nothing else, so that an interrupted evaluation packs the same batches again.
-pub fn pack(rows: &[Row], batch_tokens: usize) -> Vec<Vec<usize>> {
-    let mut order: Vec<usize> = (0..rows.len()).collect();
-    order.sort_by_key(|&index| (rows[index].is_plain(), Reverse(rows[index].len())));
-    let mut batches: Vec<Vec<usize>> = Vec::new();
-    let (mut width, mut plain) = (0, false);
-    for index in order {
-        match batches.last_mut() {
-            Some(batch) if (batch.len() + 1) * width <= batch_tokens && rows[index].is_plain() == plain => {
-                batch.push(index);
-            }
-            _ => {
-                (width, plain) = (rows[index].len(), rows[index].is_plain());
-                batches.push(vec![index]);
-            }
-        }
-    }
-    batches
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,7 +166,7 @@ mod tests {
     }
 
     fn row(context: usize, full: &[&[i64]]) -> Row {
-        Row::new(&[sequences(context, full)], &[0])
+        Row::new(&[sequences(context, full)], &[0], 0)
     }
 
     fn places(row: &Row) -> Vec<usize> {
@@ -241,35 +218,11 @@ mod tests {
     }
 
     #[test]
-    fn questions_that_begin_alike_share_a_row_while_it_is_cheaper() {
-        let header = [1, 2, 3, 4, 5, 6];
-        let question = |word: i64| {
-            let ids: Vec<i64> = header.iter().copied().chain([word, 50, 51]).collect();
-            sequences(7, &[&ids])
-        };
-        let all: Vec<Sequences> = [30, 10, 20].map(question).to_vec();
-        let free = Cost { linear: 1.0, attention: 0.0 };
-        let found = rows(&all, free, 100);
-        assert_eq!(found.len(), 1);
-        assert_eq!(found[0].len(), 6 + 3 * 2);
-        assert_eq!(found[0].documents, [(1, 1), (2, 1), (0, 1)]);
-        assert_eq!(rows(&all, free, 10).len(), 2);
-        // Where attention costs much, 12 tokens cost less than three times 8, but not where little is shared.
-        let dear = Cost { linear: 1.0, attention: 10.0 };
-        assert_eq!(rows(&all, dear, 100).len(), 1);
-        let apart: Vec<Sequences> =
-            [10, 20].map(|word| sequences(1, &[&[1, word, 3, 4, 5, 6, 7, 8, 9]])).to_vec();
-        assert_eq!(rows(&apart, free, 100).len(), 1);
-        assert_eq!(rows(&apart, dear, 100).len(), 2);
-        assert_eq!(rows(&[], free, 100).len(), 0);
-    }
-
-    #[test]
-    fn batches_hold_rows_of_like_length_up_to_the_limit() {
-        let rows: Vec<Row> =
-            [2_i64, 5, 3, 5, 9].iter().map(|&length| row(1, &[&(0..=length).collect::<Vec<_>>()])).collect();
-        assert_eq!(pack(&rows, 10), [vec![4], vec![1, 3], vec![2, 0]]);
-        assert_eq!(pack(&rows, 1), [vec![4], vec![1], vec![3], vec![2], vec![0]]);
-        assert_eq!(pack(&rows, 1000).len(), 1);
+    fn a_prefix_is_left_out() {
+        let row = Row::new(&[sequences(3, &[&[7, 8, 9, 1, 2], &[7, 8, 9, 3]])], &[0], 2);
+        assert_eq!(row.ids, [9, 1]);
+        assert_eq!(row.positions, [2, 3]);
+        assert_eq!(row.parents, [0, 0]);
+        assert_eq!(places(&row), [0, 1, 0]);
     }
 }

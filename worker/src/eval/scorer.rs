@@ -1,13 +1,17 @@
 //! Tasks through the model, batch by batch, with what is finished kept.
 
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use super::engine;
+use super::engine::{self, Responses};
 use super::error::EvalError;
-use super::replies::{self, Prompt, Writer};
-use super::row::{self, Row};
+use super::lanes::{self, Lanes};
+use super::replies::Writer;
+use super::room::Room;
 use super::task::{Questions, Response, Task};
 use super::units;
+use super::work::Work;
 use crate::context::Context;
 use crate::error::ActionError;
 use crate::model::Decoder;
@@ -24,26 +28,8 @@ pub(super) struct Prepared {
     pub(super) work: Work,
 }
 
-/// A task's documents as tokens.
-pub(super) enum Work {
-    /// Continuations to be scored, laid out in rows.
-    Rows(Vec<Row>),
-    /// Prompts to be continued, one a document.
-    Prompts(Vec<Prompt>),
-}
-
-impl Work {
-    /// Tokens that go through the model before anything is written.
-    pub(super) fn tokens(&self) -> u64 {
-        match self {
-            Self::Rows(rows) => rows.iter().map(|row| row.len() as u64).sum(),
-            Self::Prompts(prompts) => prompts.iter().map(|prompt| prompt.ids.len() as u64).sum(),
-        }
-    }
-}
-
-/// Answers the documents of a batch.
-type Answer<'a> = dyn Fn(&Scorer<'_>, &Vec<usize>) -> Result<Vec<(usize, Response)>, EvalError> + 'a;
+/// Takes answers, or why there are none.
+type Give<'a> = dyn FnMut(Result<Responses, EvalError>) -> ControlFlow<()> + 'a;
 
 /// Puts one task after another to the model, in batches.
 pub(super) struct Scorer<'a> {
@@ -52,7 +38,7 @@ pub(super) struct Scorer<'a> {
     /// What its predictions are compared with.
     reference: Option<&'a Decoder>,
     writer: Writer<'a>,
-    batch_tokens: usize,
+    room: Room,
     /// Questions answered.
     done: u64,
     /// Questions of all tasks.
@@ -65,78 +51,131 @@ impl<'a> Scorer<'a> {
         context: &'a Context<'a>,
         (decoder, reference): (&'a Decoder, Option<&'a Decoder>),
         writer: Writer<'a>,
-        batch_tokens: usize,
+        room: Room,
         tasks: &[Prepared],
     ) -> Self {
         let total = tasks.iter().map(|prepared| prepared.questions.documents.len() as u64).sum();
-        Self { context, decoder, reference, writer, batch_tokens, done: 0, total }
+        Self { context, decoder, reference, writer, room, done: 0, total }
     }
 
     /// The responses to each document of a task, in their order.
     pub(super) fn answer(&mut self, prepared: &Prepared) -> Result<Vec<Response>, ActionError> {
-        match &prepared.work {
-            Work::Rows(rows) => {
-                let batches = row::pack(rows, self.batch_tokens);
-                let asked = |batch: &Vec<usize>| -> Vec<usize> {
-                    let documents = batch.iter().flat_map(|&row| &rows[row].documents);
-                    documents.map(|&(document, _)| document).collect()
-                };
-                let answer = |this: &Scorer<'_>, batch: &Vec<usize>| {
-                    let rows: Vec<&Row> = batch.iter().map(|&row| &rows[row]).collect();
-                    let answers = engine::score(this.decoder, this.reference, &rows)?;
-                    for (document, response) in &answers {
-                        prepared.questions.documents[*document].check_finite(response.scores())?;
+        let questions = &prepared.questions;
+        let known = units::read(self.context, prepared.task.name(), questions.documents.len());
+        let is_open = |document: usize| !known.contains_key(&document);
+        let (decoder, reference) = (self.decoder, self.reference);
+        let found = match &prepared.work {
+            Work::Score(batches) => {
+                let score = |batch: usize, give: &mut Give<'_>| {
+                    let check = |answers: &Responses| {
+                        let mut each = answers.iter();
+                        each.try_for_each(|(document, response)| {
+                            questions.documents[*document].check_finite(response.scores())
+                        })
+                    };
+                    let outcome =
+                        engine::score(decoder, reference, &batches[batch], &is_open, &mut |answers| {
+                            check(&answers)?;
+                            Ok(give(Ok(answers)))
+                        });
+                    if let Err(error) = outcome {
+                        let _ = give(Err(error));
                     }
-                    Ok(answers)
                 };
-                self.answer_batches(prepared, &batches, &asked, &answer)
+                let lanes = self.room.lanes(decoder, batches);
+                self.answer_batches(prepared, &known, lanes, &score)?
             }
-            Work::Prompts(prompts) => {
-                let batches = replies::pack(prompts, self.decoder.config(), self.decoder.kind());
-                let answer = |this: &Scorer<'_>, batch: &Vec<usize>| {
-                    let replies = this.writer.reply(prompts, batch)?.into_iter().map(Response::Reply);
-                    Ok(batch.iter().copied().zip(replies).collect())
+            Work::Write { prompts, batches } => {
+                // Token by token, all weights are read for each: several lanes would read them several times.
+                let lanes = Lanes::new(1, self.context.threads() as usize);
+                let writer = self.writer.clone();
+                let write = |batch: usize, give: &mut Give<'_>| {
+                    let replies = writer.reply(prompts, &batches[batch]);
+                    let answers = |replies: Vec<String>| {
+                        batches[batch].iter().copied().zip(replies.into_iter().map(Response::Reply)).collect()
+                    };
+                    let _ = give(replies.map(answers));
                 };
-                self.answer_batches(prepared, &batches, &Vec::clone, &answer)
+                self.answer_batches(prepared, &known, lanes, &write)?
             }
-        }
+        };
+        let mut answers = known;
+        answers.extend(found);
+        let answers: Vec<Response> = answers.into_values().collect();
+        assert_eq!(answers.len(), questions.documents.len(), "every document is in one batch");
+        Ok(answers)
     }
 
-    /// Has `answer` work on each of the `batches` of which a document was not answered yet; `asked` are a batch's documents.
+    /// Has `answer` work on each batch of which a document is not `known` yet: what it finds.
     fn answer_batches(
         &mut self,
         prepared: &Prepared,
-        batches: &[Vec<usize>],
-        asked: &dyn Fn(&Vec<usize>) -> Vec<usize>,
-        answer: &Answer<'_>,
-    ) -> Result<Vec<Response>, ActionError> {
-        let (task, documents) = (prepared.task.name(), prepared.questions.documents.len());
-        let mut answers = units::read(self.context, task, documents);
-        let mut unit = Vec::new();
-        let mut first_batch = 0;
-        let mut unit_began = Instant::now();
-        for (index, batch) in batches.iter().enumerate() {
-            let asked = asked(batch);
-            if !asked.iter().all(|document| answers.contains_key(document)) {
-                if unit.is_empty() {
-                    first_batch = index;
-                    unit_began = Instant::now();
+        known: &BTreeMap<usize, Response>,
+        lanes: Lanes,
+        answer: &lanes::Work<'_, Result<Responses, EvalError>>,
+    ) -> Result<Responses, ActionError> {
+        let (task, work) = (prepared.task.name(), &prepared.work);
+        let is_open =
+            |&batch: &usize| work.documents(batch).iter().any(|document| !known.contains_key(document));
+        let open: Vec<usize> = (0..work.len()).filter(is_open).collect();
+        self.done += known.len() as u64;
+        let mut answers = Responses::new();
+        let mut unit = Unit::default();
+        let mut failure: Option<(usize, ActionError)> = None;
+        lanes.run(&open, answer, &mut |batch, found| {
+            let kept = found.map_err(ActionError::from).and_then(|mut found| {
+                found.retain(|(document, _)| !known.contains_key(document));
+                self.done += found.len() as u64;
+                unit.answers.extend(found);
+                if unit.is_due() {
+                    answers.extend(unit.publish(self.context, task)?);
                 }
-                unit.extend(answer(self, batch)?);
+                self.context.progress(self.done, self.total, "questions", None);
+                self.context.check_stop()
+            });
+            match kept {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    // Of several the first one's, whichever lane was faster.
+                    if failure.as_ref().is_none_or(|(other, _)| batch < *other) {
+                        failure = Some((batch, error));
+                    }
+                    ControlFlow::Break(())
+                }
             }
-            self.done += asked.len() as u64;
-            self.context.progress(self.done, self.total, "questions", None);
-            let stopping = self.context.check_stop();
-            let due = unit.len() >= UNIT_QUESTIONS || unit_began.elapsed() >= UNIT_TIME || stopping.is_err();
-            if due && !unit.is_empty() {
-                answers.extend(unit.iter().cloned());
-                units::publish(self.context, task, first_batch, std::mem::take(&mut unit))?;
+        });
+        if let Some((_, error)) = failure {
+            if !unit.answers.is_empty() {
+                unit.publish(self.context, task)?;
             }
-            stopping?;
+            return Err(error);
         }
-        answers.extend(unit);
-        let answers: Vec<Response> = answers.into_values().collect();
-        assert_eq!(answers.len(), documents, "every document is in one batch");
+        answers.extend(unit.answers);
+        Ok(answers)
+    }
+}
+
+/// Answers that are not on disk yet.
+struct Unit {
+    answers: Responses,
+    began: Instant,
+}
+
+impl Default for Unit {
+    fn default() -> Self {
+        Self { answers: Vec::new(), began: Instant::now() }
+    }
+}
+
+impl Unit {
+    fn is_due(&self) -> bool {
+        self.answers.len() >= UNIT_QUESTIONS || self.began.elapsed() >= UNIT_TIME && !self.answers.is_empty()
+    }
+
+    /// Writes the answers, hands them out and begins again.
+    fn publish(&mut self, context: &Context<'_>, task: &str) -> Result<Responses, ActionError> {
+        let Self { answers, .. } = std::mem::take(self);
+        units::publish(context, task, &answers)?;
         Ok(answers)
     }
 }

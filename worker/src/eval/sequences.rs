@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use qpipe_nodes::kinds::Bos;
 
 use super::error::EvalError;
+use super::layout;
 use super::python;
 use super::task::{Asked, Document, Overlong, Place, Request, Rules};
 use crate::model::{ModelError, Tokenizer};
@@ -28,6 +29,14 @@ pub struct Sequence {
 pub struct Sequences(pub Vec<Sequence>);
 
 impl Sequences {
+    /// How many tokens all requests begin with that are in the context of each, without its last one: that predicts what is
+    /// scored.
+    pub fn common_context(&self) -> usize {
+        let first = self.0.first().map_or(&[][..], |sequence| &sequence.ids);
+        let limit = |sequence: &Sequence| layout::common(first, &sequence.ids).min(sequence.context - 1);
+        self.0.iter().map(limit).min().unwrap_or(0)
+    }
+
     /// Tokens of context + continuation over all requests.
     pub fn tokens(&self) -> u64 {
         self.0.iter().map(|sequence| sequence.ids.len() as u64).sum()

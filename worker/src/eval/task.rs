@@ -118,6 +118,20 @@ impl Response {
         }
     }
 
+    /// Two parts of one response to the same requests: what a part does not know has a probability of 1 in it.
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Scores(mut scores, one), Self::Scores(others, other)) => {
+                for (score, other) in scores.iter_mut().zip(others) {
+                    score.log_probability += other.log_probability;
+                    score.is_greedy &= other.is_greedy;
+                }
+                Self::Scores(scores, one.zip(other).map(|(one, other)| one.and(other)))
+            }
+            (reply, _) => reply,
+        }
+    }
+
     /// How the predictions differ from the reference's.
     pub fn divergence(&self) -> Option<Divergence> {
         match self {

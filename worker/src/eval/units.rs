@@ -1,8 +1,7 @@
-//! Finished batches of answers on disk, so that a crash costs at most one unit.
+//! Answers on disk, so that a crash costs at most one unit.
 //!
-//! A unit is a JSON-lines file of the responses of whole batches. Batches are packed the same way in every attempt
-//! (see [`super::row::pack`]), and a batch of which an answer is missing is computed again as a whole: resumed
-//! results are bit-identical.
+//! A unit is a JSON-lines file of responses. Rows are laid out the same way in every attempt (see [`super::layout`]), and a pass
+//! of which an answer is missing is computed again as a whole: resumed results are bit-identical.
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
@@ -76,17 +75,17 @@ pub(super) fn read(context: &Context<'_>, task: &str, documents: usize) -> BTree
     finished
 }
 
-/// Publishes the responses of whole batches, of which `first_batch` is the first.
+/// Publishes responses. No document of theirs is in another unit, so that the first gives this one its name.
 pub(super) fn publish(
     context: &Context<'_>,
     task: &str,
-    first_batch: usize,
-    answers: Vec<(usize, Response)>,
+    answers: &[(usize, Response)],
 ) -> Result<(), ActionError> {
-    context.publish_unit(&format!("{task}-{first_batch:06}.jsonl"), |path| {
+    let first = answers.first().map_or(0, |(document, _)| *document);
+    context.publish_unit(&format!("{task}-{first:06}.jsonl"), |path| {
         let mut file = BufWriter::new(fs::File::create(path)?);
         for (doc_id, response) in answers {
-            serde_json::to_writer(&mut file, &Line::new(doc_id, &response)).map_err(std::io::Error::from)?;
+            serde_json::to_writer(&mut file, &Line::new(*doc_id, response)).map_err(std::io::Error::from)?;
             file.write_all(b"\n")?;
         }
         file.flush()?;

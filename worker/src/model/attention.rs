@@ -4,9 +4,10 @@
 use tch::{Device, Kind, Tensor};
 
 use super::checkpoint::Checkpoint;
+use super::config::Config;
 use super::error::ModelError;
 use super::formats;
-use super::kv_cache::KvCache;
+use super::kv_cache::Past;
 use super::linear::{Linear, LinearSpec, LoadOptions};
 use super::norm::RmsNorm;
 use super::rope::Rotation;
@@ -28,8 +29,18 @@ enum Pattern {
     Full,
     /// The lower triangle, T = S.
     Triangle,
-    /// bool [B, 1, T, S].
+    /// Added to the scores of all queries of a group, in the model's type, [B, 1, group * T, S]: 0 what is seen, -∞ what
+    /// is not. Worked out once for all layers.
     Mask(Tensor),
+}
+
+impl Pattern {
+    /// `mask` is bool [B, 1, T, S].
+    fn of(mask: &Tensor, config: &Config, kind: Kind) -> Self {
+        let seen = Tensor::zeros(mask.size(), (kind, mask.device()));
+        let seen = seen.masked_fill(&mask.logical_not(), f64::NEG_INFINITY);
+        Self::Mask(seen.repeat([1, 1, config.group_size(), 1]))
+    }
 }
 
 /// The patterns of one forward pass: layers differ only in whether they have a sliding window.
@@ -40,29 +51,31 @@ pub(super) struct Patterns {
 }
 
 impl Patterns {
-    /// `queries` i64 [B, T] and `keys` i64 [B, S] are positions; `windows` is one entry a layer.
+    /// `queries` i64 [B, T] and `keys` i64 [B, S] are positions; the model is `config`'s and computes in `kind`.
     pub(super) fn new(
         attention: &Attention,
-        queries: &Tensor,
-        keys: &Tensor,
-        windows: &[Option<i64>],
+        (queries, keys): (&Tensor, &Tensor),
+        config: &Config,
+        kind: Kind,
     ) -> Self {
         let (new, all) = (queries.size()[1], keys.size()[1]);
+        let triangle = || triangle(new, all, queries.device());
         let plain = match attention {
-            Attention::Mask(mask) => Pattern::Mask(mask.shallow_clone()),
+            Attention::Mask(mask) => Pattern::of(mask, config, kind),
             Attention::Causal if new == 1 => Pattern::Full,
             Attention::Causal if new == all => Pattern::Triangle,
-            Attention::Causal => Pattern::Mask(triangle(new, all, queries.device())),
+            Attention::Causal => Pattern::of(&triangle(), config, kind),
         };
         // Positions in a row are at most S - 1 apart, so a window of S or more hides nothing.
-        let window = windows.iter().flatten().copied().find(|&window| window < all);
+        let window = config.windows.iter().flatten().copied().find(|&window| window < all);
         let windowed = window.map(|window| {
             let near = (queries.unsqueeze(2) - keys.unsqueeze(1)).lt(window).unsqueeze(1);
-            Pattern::Mask(match &plain {
-                Pattern::Full => near,
-                Pattern::Triangle => near.logical_and(&triangle(new, all, queries.device())),
-                Pattern::Mask(mask) => near.logical_and(mask),
-            })
+            let seen = match attention {
+                Attention::Mask(mask) => near.logical_and(mask),
+                Attention::Causal if new == 1 => near,
+                Attention::Causal => near.logical_and(&triangle()),
+            };
+            Pattern::of(&seen, config, kind)
         });
         Self { plain, windowed }
     }
@@ -142,7 +155,7 @@ impl SelfAttention {
         x: &Tensor,
         rotation: &Rotation,
         patterns: &Patterns,
-        cache: Option<&mut KvCache>,
+        past: Option<&mut dyn Past>,
         observe: &mut dyn FnMut(&'static str, &Tensor),
     ) -> Tensor {
         observe("self_attn.q_proj", x);
@@ -154,8 +167,8 @@ impl SelfAttention {
         let queries = rotation.apply(&heads(self.query.forward(x), self.query_norm.as_ref()));
         let mut keys = rotation.apply(&heads(self.key.forward(x), self.key_norm.as_ref()));
         let mut values = heads(self.value.forward(x), None);
-        if let Some(cache) = cache {
-            (keys, values) = cache.append(self.layer, &keys, &values);
+        if let Some(past) = past {
+            (keys, values) = past.append(self.layer, &keys, &values);
         }
         let attended = attend(&queries, &keys, &values, patterns.of_layer(self.window), self.group_size);
         let joined = attended.transpose(1, 2).reshape([batch, new, -1]);
@@ -177,7 +190,7 @@ fn attend(queries: &Tensor, keys: &Tensor, values: &Tensor, pattern: &Pattern, g
     let size = queries.size();
     let folded = queries.reshape([size[0], size[1] / group, group * size[2], size[3]]);
     let attended = match pattern {
-        Pattern::Mask(mask) => fused(&folded, Some(&mask.repeat([1, 1, group, 1])), false, false),
+        Pattern::Mask(mask) => fused(&folded, Some(mask), false, false),
         Pattern::Full | Pattern::Triangle => fused(&folded, None, false, false),
     };
     attended.reshape(size.as_slice())

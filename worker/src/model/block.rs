@@ -6,7 +6,7 @@ use super::attention::{Patterns, SelfAttention};
 use super::checkpoint::Checkpoint;
 use super::decoder::block_name;
 use super::error::ModelError;
-use super::kv_cache::KvCache;
+use super::kv_cache::Past;
 use super::linear::{Linear, LoadOptions, tensor_bytes};
 use super::mlp::Mlp;
 use super::norm::RmsNorm;
@@ -59,11 +59,11 @@ impl Block {
         x: Tensor,
         rotation: &Rotation,
         patterns: &Patterns,
-        cache: Option<&mut KvCache>,
+        past: Option<&mut dyn Past>,
         observe: &mut dyn FnMut(&'static str, &Tensor),
     ) -> Tensor {
         let attended =
-            self.attention.forward(&self.input_norm.forward(&x), rotation, patterns, cache, observe);
+            self.attention.forward(&self.input_norm.forward(&x), rotation, patterns, past, observe);
         let x = x + attended;
         let transformed = self.mlp.forward(&self.mlp_norm.forward(&x), observe);
         x + transformed

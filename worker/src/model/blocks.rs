@@ -91,7 +91,7 @@ impl<'a> BlockRunner<'a> {
     pub fn frame(&self, positions: &Tensor, attention: &Attention) -> Frame {
         Frame {
             rotation: self.rotary.at(positions, self.kind),
-            patterns: Patterns::new(attention, positions, positions, &self.checkpoint.config.windows),
+            patterns: Patterns::new(attention, (positions, positions), &self.checkpoint.config, self.kind),
         }
     }
 

@@ -9,7 +9,7 @@ use super::config::Config;
 use super::embedding::Embedding;
 use super::error::ModelError;
 use super::formats;
-use super::kv_cache::KvCache;
+use super::kv_cache::Past;
 use super::linear::{Linear, LinearSpec, LoadOptions, tensor_bytes};
 use super::norm::RmsNorm;
 use super::rope::RotaryEmbedding;
@@ -41,6 +41,10 @@ pub struct Decoder {
     head: Option<Box<dyn Linear>>,
     rotary: RotaryEmbedding,
 }
+
+// SAFETY: a shared decoder is only read. Passes through it make new tensors, its layers have no state that `forward` changes
+// (see `Linear`), and libtorch counts references to a tensor atomically.
+unsafe impl Sync for Decoder {}
 
 impl Decoder {
     /// Loads all weights of `checkpoint`.
@@ -76,24 +80,25 @@ impl Decoder {
 
     /// Hidden states after the final norm, [B, T, hidden].
     ///
-    /// `ids` and `positions` are i64 [B, T] on the model's device. With a cache, its tokens come before
-    /// `ids`, and `ids` are added to it; without, gradients flow.
+    /// `ids` and `positions` are i64 [B, T] on the model's device. The tokens of a past come before
+    /// `ids`, and a cache takes `ids` in; without one, gradients flow.
     pub fn hidden(
         &self,
         ids: &Tensor,
         positions: &Tensor,
         attention: &Attention,
-        mut cache: Option<&mut KvCache>,
+        mut past: Option<&mut dyn Past>,
     ) -> Tensor {
-        let all_positions = match cache.as_deref_mut() {
-            Some(cache) => cache.append_positions(positions),
+        let all_positions = match &mut past {
+            Some(past) => past.append_positions(positions),
             None => positions.shallow_clone(),
         };
-        let patterns = Patterns::new(attention, positions, &all_positions, &self.config.windows);
+        let patterns = Patterns::new(attention, (positions, &all_positions), &self.config, self.kind);
         let rotation = self.rotary.at(positions, self.kind);
         let mut x = self.embedding.look_up(ids).expect("ids are below the vocabulary's size");
         for block in &self.blocks {
-            x = block.forward(x, &rotation, &patterns, cache.as_deref_mut(), &mut |_, _| {});
+            let past = past.as_mut().map(|past| &mut **past as &mut dyn Past);
+            x = block.forward(x, &rotation, &patterns, past, &mut |_, _| {});
         }
         self.norm.forward(&x)
     }
@@ -137,6 +142,13 @@ impl Decoder {
         schemes.sort();
         schemes.dedup();
         schemes.join(" + ")
+    }
+
+    /// Whether what a token becomes depends on tokens that it does not attend to: LLM.int8() decides for all that are
+    /// multiplied together which input channels hold outliers.
+    pub fn mixes_tokens(&self) -> bool {
+        let mut linears = self.blocks.iter().flat_map(Block::linears);
+        linears.any(|(_, linear)| linear.mixes_tokens())
     }
 
     /// Every linear layer with its full name, blocks in order, an untied `lm_head` last.

@@ -1,10 +1,53 @@
 //! Keys and values of tokens that went through the decoder already. For inference only: it is written in
 //! place.
 
+use std::fmt::Debug;
+
 use tch::{TchError, Tensor};
 
 use super::config::Config;
 use super::linear::tensor_bytes;
+
+/// Tokens that come before those of a forward pass.
+pub trait Past: Debug {
+    /// Positions of the tokens before and the new ones, i64 [B, T], together: [B, len + T]. Called once a forward pass, before
+    /// the layers.
+    fn append_positions(&mut self, positions: &Tensor) -> Tensor;
+
+    /// The new keys and values [B, kv_heads, T, head_dim] of `layer` behind those from before.
+    fn append(&mut self, layer: usize, keys: &Tensor, values: &Tensor) -> (Tensor, Tensor);
+}
+
+/// One row that every row of a batch begins with. New tokens are not added to it: it serves one batch after the other.
+#[derive(Debug)]
+pub struct Prefix<'a>(&'a KvCache);
+
+impl<'a> Prefix<'a> {
+    /// `cache` holds one row.
+    pub fn new(cache: &'a KvCache) -> Self {
+        Self(cache)
+    }
+}
+
+impl Past for Prefix<'_> {
+    fn append_positions(&mut self, positions: &Tensor) -> Tensor {
+        match &self.0.positions {
+            Some(cached) => Tensor::cat(&[&cached.expand([positions.size()[0], -1], false), positions], 1),
+            None => positions.shallow_clone(),
+        }
+    }
+
+    fn append(&mut self, layer: usize, keys: &Tensor, values: &Tensor) -> (Tensor, Tensor) {
+        let Some(cache) = &self.0.layers[layer] else {
+            return (keys.shallow_clone(), values.shallow_clone());
+        };
+        let behind = |cached: &Tensor, new: &Tensor| {
+            let cached = cached.narrow(2, 0, cache.len).expand([new.size()[0], -1, -1, -1], false);
+            Tensor::cat(&[&cached, new], 2)
+        };
+        (behind(&cache.keys, keys), behind(&cache.values, values))
+    }
+}
 
 /// Keys and values by layer, and the positions they belong to. Rows of a batch have the same length; what
 /// is padding in a row is for the caller's mask to hide.
@@ -105,9 +148,10 @@ impl KvCache {
         let layers = self.layers.iter().flatten();
         layers.map(|layer| tensor_bytes(&layer.keys) + tensor_bytes(&layer.values)).sum()
     }
+}
 
-    /// Positions of the cached and the new tokens, [B, len + T]; called once a forward pass, before the layers.
-    pub(super) fn append_positions(&mut self, positions: &Tensor) -> Tensor {
+impl Past for KvCache {
+    fn append_positions(&mut self, positions: &Tensor) -> Tensor {
         let all = match self.positions.take() {
             Some(cached) => Tensor::cat(&[&cached, positions], 1),
             None => positions.shallow_clone(),
@@ -116,9 +160,8 @@ impl KvCache {
         all
     }
 
-    /// Stores the new keys and values [B, kv_heads, T, head_dim] of `layer`; all of that layer, old and new,
-    /// come back as views.
-    pub(super) fn append(&mut self, layer: usize, keys: &Tensor, values: &Tensor) -> (Tensor, Tensor) {
+    /// Stores them, too; all of that layer come back as views.
+    fn append(&mut self, layer: usize, keys: &Tensor, values: &Tensor) -> (Tensor, Tensor) {
         let added = keys.size()[2];
         let capacity = self.capacity;
         let cache = self.layers[layer].get_or_insert_with(|| LayerCache {

@@ -57,7 +57,7 @@ pub struct LinearSpec<'a> {
     pub bias: bool,
 }
 
-/// y = x Wᵀ + b, however W is stored.
+/// y = x Wᵀ + b, however W is stored. `forward` only reads: several threads call it at one time.
 pub trait Linear: Debug {
     /// `x` [..., K] to [..., N], of the same floating-point type.
     fn forward(&self, x: &Tensor) -> Tensor;
@@ -74,6 +74,11 @@ pub trait Linear: Debug {
     /// How the weight is stored and multiplied: `dense`, `W8A8`, `W4A16 g128`.
     fn scheme(&self) -> String {
         "dense".to_owned()
+    }
+
+    /// Whether what comes out for a token depends on the others that it is multiplied together with.
+    fn mixes_tokens(&self) -> bool {
+        false
     }
 
     /// The floating-point matrix, if it is stored as one.

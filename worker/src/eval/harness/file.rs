@@ -59,6 +59,7 @@ pub fn spec(file: &TaskFile) -> Result<Spec, EvalError> {
         metrics: file.metric_names(),
         answering: match file.output_type {
             OutputType::MultipleChoice => Answering::Choosing,
+            OutputType::Loglikelihood => Answering::Continuing,
             OutputType::LoglikelihoodRolling => Answering::Foreseeing { counted: None },
             OutputType::GenerateUntil => Answering::Writing(Writing {
                 rule: Arc::new(generation(file).map_err(wrong)?),

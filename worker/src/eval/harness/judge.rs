@@ -35,6 +35,18 @@ pub(super) fn multiple_choice(document: &Document, scores: &[Score], metrics: &[
     }
 }
 
+/// A continuation is right where each of its tokens is the model's first choice.
+pub(super) fn continued(scores: &[Score], wanted: &[String]) -> Judgement {
+    let is_right = scores.iter().all(|score| score.is_greedy);
+    let log_likelihood: f64 = scores.iter().map(|score| score.log_probability).sum();
+    let value = |name: &str| match name {
+        "perplexity" => Figure::Number(log_likelihood),
+        _ => Figure::Number(f64::from(u8::from(is_right))),
+    };
+    let metrics = wanted.iter().map(|name| (name.clone(), value(name))).collect();
+    Judgement { pred: None, is_right: Some(is_right), filtered: vec![Filtered::unfiltered(metrics)] }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;

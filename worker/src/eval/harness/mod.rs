@@ -91,6 +91,7 @@ impl Task for HarnessTask {
     fn judge(&self, document: &Document, response: &Response) -> Result<Judgement, EvalError> {
         match (&self.spec.answering, &document.asked) {
             (Answering::Writing(writing), _) => writing.verdict.judge(document, response.reply()),
+            (Answering::Continuing, _) => Ok(judge::continued(response.scores(), &self.spec.metrics)),
             (_, Asked::Text(text)) => Ok(perplexity::judge(text, response.scores(), &self.spec.metrics)),
             _ => Ok(judge::multiple_choice(document, response.scores(), &self.spec.metrics)),
         }
@@ -149,6 +150,12 @@ impl Writer<'_> {
                 let prompt = self.context(&place, before, python::text_of(&text))?;
                 let rule = Arc::clone(&writing.rule);
                 (Asked::Reply(Generation { prompt, rule }), right_replies(&target), Vec::new())
+            }
+            Answering::Continuing => {
+                let context = self.context(&place, before, python::text_of(&text))?;
+                let continuation = python::text_of(&target);
+                let request = Request { context, continuation: continuation.clone() };
+                (Asked::Continuations(vec![request]), vec![continuation], vec![0])
             }
             Answering::Foreseeing { counted } => {
                 let text = python::text_of(&target);

@@ -57,6 +57,8 @@ pub enum Answering {
     Choosing,
     /// Write (`generate_until`).
     Writing(Writing),
+    /// Foresee the target behind the question (`loglikelihood`).
+    Continuing,
     /// Foresee the target, all of it (`loglikelihood_rolling`).
     Foreseeing {
         /// The text whose words and bytes are counted; `None`: the target's own.
@@ -75,6 +77,7 @@ impl Answering {
         match self {
             Self::Choosing => "multiple_choice",
             Self::Writing(_) => "generate_until",
+            Self::Continuing => "loglikelihood",
             Self::Foreseeing { .. } => "loglikelihood_rolling",
         }
     }

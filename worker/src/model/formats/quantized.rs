@@ -61,6 +61,10 @@ impl Linear for Quantized {
         self.scheme.to_string()
     }
 
+    fn mixes_tokens(&self) -> bool {
+        self.scheme == Scheme::LlmInt8
+    }
+
     fn dense(&self) -> Option<&Dense> {
         None
     }

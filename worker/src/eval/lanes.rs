@@ -1,0 +1,147 @@
+//! Batches side by side, each in a lane: a thread with its share of the cores.
+//!
+//! The layers of a small model are too short to be divided: cores would wait for each other after every one of them, and
+//! stand idle in between. A batch of its own keeps a core busy, and what it computes does not depend on how many others do
+//! the same.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+
+/// Does a batch, and gives out what comes of it, once or several times: as long as it is not told to break.
+pub(super) type Work<'a, T> = dyn Fn(usize, &mut dyn FnMut(T) -> ControlFlow<()>) + Sync + 'a;
+
+/// In place of the next batch: there is none. Far from the end, as each lane still counts one further.
+const STOPPED: usize = usize::MAX / 2;
+
+/// How many batches are under way at one time, and on how many threads each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lanes {
+    count: usize,
+    /// Of all lanes together.
+    threads: usize,
+}
+
+impl Lanes {
+    /// At most `most` lanes on `threads` threads; no more than there are batches.
+    pub(super) fn new(most: usize, threads: usize) -> Self {
+        let threads = threads.max(1);
+        Self { count: most.clamp(1, threads), threads }
+    }
+
+    /// Has `work` done on each of `batches`, and shows `take` what it gives out as soon as it is there, on this thread. When
+    /// `take` breaks, nothing new is begun, and those at work are told when they give something out; that is still shown.
+    pub(super) fn run<T: Send>(
+        self,
+        batches: &[usize],
+        work: &Work<'_, T>,
+        take: &mut dyn FnMut(usize, T) -> ControlFlow<()>,
+    ) {
+        let count = self.count.min(batches.len());
+        if self.count == 1 {
+            let mut flow = ControlFlow::Continue(());
+            for &batch in batches {
+                work(batch, &mut |given| {
+                    flow = take(batch, given);
+                    flow
+                });
+                if flow.is_break() {
+                    return;
+                }
+            }
+            return;
+        }
+        let next = AtomicUsize::new(0);
+        let (sender, finished) = mpsc::sync_channel(self.count);
+        // Not more where few batches are left: sums depend on it, and what is resumed has the same bits.
+        let threads = self.threads / self.count;
+        set_threads(threads);
+        thread::scope(|scope| {
+            for _ in 0..count {
+                let (sender, next) = (sender.clone(), &next);
+                scope.spawn(move || {
+                    set_threads(threads);
+                    while let Some(&batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        work(batch, &mut |given| {
+                            // Somebody listens until all lanes are through.
+                            let _ = sender.send((batch, given));
+                            match next.load(Ordering::Relaxed) {
+                                STOPPED.. => ControlFlow::Break(()),
+                                _ => ControlFlow::Continue(()),
+                            }
+                        });
+                    }
+                });
+            }
+            drop(sender);
+            for (batch, found) in finished {
+                if take(batch, found).is_break() {
+                    next.store(STOPPED, Ordering::Relaxed);
+                }
+            }
+        });
+        set_threads(self.threads);
+    }
+}
+
+/// libtorch's threads for what this thread starts from now on. MKL has one number for all threads, OpenMP one for each.
+fn set_threads(threads: usize) {
+    tch::set_num_threads(i32::try_from(threads.max(1)).unwrap_or(i32::MAX));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn squares(lanes: Lanes, stop_at: usize) -> Vec<(usize, usize)> {
+        let mut found = Vec::new();
+        let batches: Vec<usize> = (10..30).collect();
+        let work = |batch: usize, give: &mut dyn FnMut(usize) -> ControlFlow<()>| {
+            let _ = give(batch * batch);
+        };
+        lanes.run(&batches, &work, &mut |batch, square| {
+            found.push((batch, square));
+            if found.len() >= stop_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        found.sort_unstable();
+        found
+    }
+
+    #[test]
+    fn every_batch_is_worked_on_once_and_shown() {
+        let expected: Vec<(usize, usize)> = (10..30).map(|batch| (batch, batch * batch)).collect();
+        for lanes in [Lanes::new(1, 1), Lanes::new(3, 4), Lanes::new(50, 2)] {
+            assert_eq!(squares(lanes, usize::MAX), expected);
+        }
+    }
+
+    #[test]
+    fn nothing_new_is_begun_after_a_break() {
+        assert_eq!(squares(Lanes::new(1, 1), 5).len(), 5);
+        let found = squares(Lanes::new(2, 2), 5);
+        assert!((5..20).contains(&found.len()), "{found:?}");
+    }
+
+    #[test]
+    fn a_batch_that_gives_out_several_things_is_told_to_break() {
+        for lanes in [Lanes::new(1, 1), Lanes::new(2, 2)] {
+            let mut found = 0;
+            let work = |_: usize, give: &mut dyn FnMut(usize) -> ControlFlow<()>| {
+                let _ = (0..1000).try_for_each(&mut *give);
+            };
+            lanes.run(&[0, 1, 2], &work, &mut |_, _| {
+                found += 1;
+                if found >= 10 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            assert!((10..30).contains(&found), "{found}");
+        }
+    }
+
+    #[test]
+    fn there_are_no_more_lanes_than_threads_or_than_asked_for() {
+        assert_eq!(Lanes::new(8, 2).count, 2);
+        assert_eq!(Lanes::new(0, 2).count, 1);
+        assert_eq!(Lanes::new(3, 0), Lanes { count: 1, threads: 1 });
+    }
+}

@@ -1,0 +1,357 @@
+//! Which rows go through the model together, and what is computed once for many of them.
+//!
+//! Questions that begin alike, with a subject's examples mostly, are a family: their prefix goes through the model once, and
+//! each question's row sees its keys and values. Other rows are packed by their length. Equal questions are one row. Each
+//! function depends on nothing but its arguments, so that an interrupted evaluation forms the same batches again.
+
+use std::cmp::Reverse;
+use std::ops::Range;
+
+use super::row::{Cost, Row};
+use super::sequences::Sequences;
+
+/// A shorter prefix is not worth a pass of its own.
+const LEAST_PREFIX: usize = 16;
+/// A family with fewer tokens would fill no batch; its questions find better company elsewhere.
+const LEAST_FAMILY: usize = 256;
+/// A family has to cost less than this part of what its questions cost apart.
+const WORTH: f64 = 0.97;
+/// A long family is divided, so that several can be at it, into parts so many times as long as the prefix that each computes.
+const PREFIXES: usize = 8;
+/// … and as a batch.
+const BATCHES: usize = 4;
+
+/// What is computed in one go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Tokens that all its rows begin with and do not hold themselves; mostly none.
+    pub prefix: Vec<i64>,
+    /// Rows that go through the model together, one pass after the other.
+    pub passes: Vec<Vec<Row>>,
+}
+
+impl Batch {
+    /// Whether each pass answers its documents whole; otherwise only the batch does.
+    pub fn passes_are_whole(&self) -> bool {
+        !self.prefix.is_empty()
+    }
+
+    /// Its rows.
+    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.passes.iter().flatten()
+    }
+
+    /// Tokens that go through the model, without padding.
+    pub fn tokens(&self) -> usize {
+        self.prefix.len() + self.rows().map(Row::len).sum::<usize>()
+    }
+
+    /// Tokens of its largest pass, padding counted.
+    pub fn cells(&self) -> usize {
+        let cells = |pass: &Vec<Row>| pass.len() * pass.iter().map(Row::len).max().unwrap_or(0);
+        self.passes.iter().map(cells).max().unwrap_or(0).max(self.prefix.len())
+    }
+
+    /// The documents that it answers, each once.
+    pub fn documents(&self) -> Vec<usize> {
+        let mut documents: Vec<usize> =
+            self.rows().flat_map(|row| &row.documents).map(|&(document, _)| document).collect();
+        documents.sort_unstable();
+        documents.dedup();
+        documents
+    }
+}
+
+/// Every sequence by itself, in a pass of its own, for models in which the tokens of another sequence matter. Sequences of a
+/// document that differ in nothing but their last token, which is not read, are one. A batch has whole documents, of about
+/// `batch_tokens` tokens.
+pub fn apart(sequences: &[Sequences], batch_tokens: usize) -> Vec<Batch> {
+    let mut batches: Vec<Batch> = Vec::new();
+    for (index, document) in sequences.iter().enumerate() {
+        let rows = Row::apart(index, document);
+        let tokens: usize = rows.iter().map(Row::len).sum();
+        let passes = rows.into_iter().map(|row| vec![row]);
+        match batches.last_mut() {
+            Some(batch) if batch.tokens() + tokens <= batch_tokens => batch.passes.extend(passes),
+            _ => batches.push(Batch { prefix: Vec::new(), passes: passes.collect() }),
+        }
+    }
+    batches
+}
+
+/// Families first, then all others, the longest first. A pass has at most `batch_tokens` tokens, padding counted, but at least
+/// a row; rows that need a mask are not in one pass with those that need none.
+pub fn together(sequences: &[Sequences], cost: Cost, batch_tokens: usize) -> Vec<Batch> {
+    let questions = Question::all(sequences);
+    let (mut families, mut singles) = (Vec::new(), Vec::new());
+    let families_of = Families { questions: &questions, cost };
+    for part in families_of.divide(0..questions.len()).parts {
+        let prefix = part.prefix;
+        let first = part.range.start;
+        let rows =
+            questions[part.range].iter().map(|question| Row::new(sequences, &question.documents, prefix));
+        if prefix == 0 {
+            singles.extend(rows);
+        } else {
+            let first = &sequences[questions[first].documents[0]].0[0].ids[..prefix];
+            families.extend(divided(first, rows.collect(), batch_tokens));
+        }
+    }
+    families.sort_by_key(|batch| Reverse(batch.tokens()));
+    singles.sort_by_key(|row| (row.is_plain(), Reverse(row.len())));
+    families
+        .extend(packed(singles, batch_tokens).map(|pass| Batch { prefix: Vec::new(), passes: vec![pass] }));
+    families
+}
+
+/// A family as batches.
+fn divided(prefix: &[i64], mut rows: Vec<Row>, batch_tokens: usize) -> Vec<Batch> {
+    rows.sort_by_key(|row| Reverse(row.len()));
+    let tokens: usize = rows.iter().map(Row::len).sum();
+    let count = tokens.div_ceil((PREFIXES * prefix.len()).max(BATCHES * batch_tokens)).min(rows.len());
+    let mut parts = vec![Vec::new(); count];
+    // In turn: parts of about one size, with rows of about one length in a pass.
+    for (index, row) in rows.into_iter().enumerate() {
+        parts[index % count].push(row);
+    }
+    let batch = |rows| Batch { prefix: prefix.to_vec(), passes: packed(rows, batch_tokens).collect() };
+    parts.into_iter().map(batch).collect()
+}
+
+/// Neighbouring rows, the first of which is the longest of its kind, in passes.
+fn packed(rows: Vec<Row>, batch_tokens: usize) -> impl Iterator<Item = Vec<Row>> {
+    let mut passes: Vec<Vec<Row>> = Vec::new();
+    let (mut width, mut plain) = (0, false);
+    for row in rows {
+        match passes.last_mut() {
+            Some(pass) if (pass.len() + 1) * width <= batch_tokens && row.is_plain() == plain => {
+                pass.push(row)
+            }
+            _ => {
+                (width, plain) = (row.len(), row.is_plain());
+                passes.push(vec![row]);
+            }
+        }
+    }
+    passes.into_iter()
+}
+
+/// Equal documents, and what they cost.
+#[derive(Debug)]
+struct Question {
+    documents: Vec<usize>,
+    /// Tokens of the row that holds it whole.
+    tokens: usize,
+    is_plain: bool,
+    /// Tokens that it begins with like the one before, as far as all of both may have them in a prefix.
+    shared: usize,
+}
+
+impl Question {
+    /// All of them, sorted by their tokens.
+    fn all(sequences: &[Sequences]) -> Vec<Self> {
+        let ids = |index: usize| sequences[index].0.iter().map(|sequence| &sequence.ids);
+        let mut order: Vec<usize> = (0..sequences.len()).collect();
+        order.sort_by(|&one, &other| ids(one).cmp(ids(other)));
+        let mut questions: Vec<Self> = Vec::new();
+        for index in order {
+            if let Some(last) = questions.last_mut()
+                && sequences[last.documents[0]] == sequences[index]
+            {
+                last.documents.push(index);
+                continue;
+            }
+            let shared = questions.last().map_or(0, |last| {
+                let other = last.documents[0];
+                let first = |index: usize| ids(index).next().map_or(&[][..], Vec::as_slice);
+                let limit = sequences[index].common_context().min(sequences[other].common_context());
+                common(first(index), first(other)).min(limit)
+            });
+            let row = Row::new(sequences, &[index], 0);
+            questions.push(Self {
+                documents: vec![index],
+                tokens: row.len(),
+                is_plain: row.is_plain(),
+                shared,
+            });
+        }
+        questions
+    }
+}
+
+/// How many tokens two sequences begin alike.
+pub(super) fn common(one: &[i64], other: &[i64]) -> usize {
+    one.iter().zip(other).take_while(|(one, other)| one == other).count()
+}
+
+/// Questions, sorted, on their way to families.
+struct Families<'a> {
+    questions: &'a [Question],
+    cost: Cost,
+}
+
+/// Neighbouring questions with a prefix; of length 0 where they have nothing to do with each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Part {
+    range: Range<usize>,
+    prefix: usize,
+}
+
+/// A way to compute some questions.
+struct Division {
+    cost: f64,
+    parts: Vec<Part>,
+}
+
+impl Families<'_> {
+    /// The cheapest of: one family of all in `range`, or each side for itself wherever the common prefix is shortest.
+    fn divide(&self, range: Range<usize>) -> Division {
+        let between = range.start + 1..range.end;
+        let Some(prefix) = between.clone().map(|index| self.questions[index].shared).min() else {
+            let cost = self.questions.get(range.start).map_or(0.0, |question| self.alone(question));
+            let parts = (!range.is_empty()).then_some(Part { range, prefix: 0 });
+            return Division { cost, parts: parts.into_iter().collect() };
+        };
+        let mut apart = Division { cost: 0.0, parts: Vec::new() };
+        let mut start = range.start;
+        for end in between.filter(|&index| self.questions[index].shared == prefix).chain([range.end]) {
+            let side = self.divide(start..end);
+            apart.cost += side.cost;
+            apart.parts.extend(side.parts);
+            start = end;
+        }
+        let tokens: usize =
+            self.questions[range.clone()].iter().map(|question| question.tokens - prefix).sum();
+        if prefix < LEAST_PREFIX || prefix + tokens < LEAST_FAMILY {
+            return apart;
+        }
+        let questions = self.questions[range.clone()].iter();
+        let cost = self.cost.plain(prefix)
+            + questions.map(|question| self.cost.of(question.tokens - prefix, question.tokens)).sum::<f64>();
+        if cost < WORTH * apart.cost {
+            return Division { cost, parts: vec![Part { range, prefix }] };
+        }
+        apart
+    }
+
+    fn alone(&self, question: &Question) -> f64 {
+        match question.is_plain {
+            true => self.cost.plain(question.tokens),
+            false => self.cost.of(question.tokens, question.tokens),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::sequences::Sequence;
+
+    fn sequences(context: usize, full: &[&[i64]]) -> Sequences {
+        Sequences(full.iter().map(|ids| Sequence { ids: ids.to_vec(), context }).collect())
+    }
+
+    /// A question of `length` tokens after the tokens of `header`, and a continuation of one.
+    fn question(header: &[i64], own: i64, length: usize) -> Sequences {
+        let ids: Vec<i64> = header.iter().copied().chain(vec![own; length]).chain([9]).collect();
+        sequences(header.len() + length, &[&ids])
+    }
+
+    fn documents(batches: &[Batch]) -> Vec<Vec<usize>> {
+        batches.iter().map(Batch::documents).collect()
+    }
+
+    const FREE: Cost = Cost { linear: 1.0, attention: 0.0 };
+
+    #[test]
+    fn rows_of_like_length_are_one_pass_up_to_the_limit() {
+        let all: Vec<Sequences> = [2, 5, 3, 5, 9]
+            .iter()
+            .enumerate()
+            .map(|(own, &length)| question(&[], own as i64, length))
+            .collect();
+        let found = |most| documents(&together(&all, FREE, most));
+        assert_eq!(found(10), [vec![4], vec![1, 3], vec![0, 2]]);
+        assert_eq!(found(1), [vec![4], vec![1], vec![3], vec![2], vec![0]]);
+        assert_eq!(found(1000).len(), 1);
+        assert_eq!(together(&[], FREE, 10), []);
+    }
+
+    #[test]
+    fn questions_with_the_same_examples_are_a_family() {
+        let header: Vec<i64> = (100..400).collect();
+        let mut all: Vec<Sequences> = (1..6).map(|own| question(&header, own, 40)).collect();
+        all.push(question(&[], 50, 30));
+        let found = together(&all, FREE, 100);
+        assert_eq!(documents(&found), [vec![0, 1, 2, 3, 4], vec![5]]);
+        assert_eq!(found[0].prefix, header);
+        assert_eq!(found[0].passes.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 1]);
+        assert_eq!(found[0].tokens(), 300 + 5 * 40);
+        assert!(found[0].rows().all(|row| row.positions[0] == 300 && row.parents[0] == 0));
+        assert!(found[1].prefix.is_empty());
+    }
+
+    #[test]
+    fn two_headers_make_two_families_also_below_a_common_beginning() {
+        let header = |own: i64| -> Vec<i64> { [7; 20].into_iter().chain(vec![own; 200]).collect() };
+        let all: Vec<Sequences> = (0..8).map(|index| question(&header(300 + index % 2), index, 40)).collect();
+        assert_eq!(documents(&together(&all, FREE, 100)), [[0, 2, 4, 6], [1, 3, 5, 7]]);
+    }
+
+    #[test]
+    fn a_family_that_saves_little_is_none() {
+        let short: Vec<i64> = (100..120).collect();
+        let all: Vec<Sequences> = (1..4).map(|own| question(&short, own, 1000)).collect();
+        assert!(together(&all, FREE, 100).iter().all(|batch| batch.prefix.is_empty()));
+        // Attention to a prefix is dearer than the triangle: half of a row sees it in vain.
+        let half: Vec<i64> = (100..200).collect();
+        let all: Vec<Sequences> = (1..4).map(|own| question(&half, own, 400)).collect();
+        let prefixes =
+            |cost| together(&all, cost, 100).iter().filter(|batch| !batch.prefix.is_empty()).count();
+        assert!(prefixes(FREE) > 0);
+        assert_eq!(prefixes(Cost { linear: 1.0, attention: 1.0 }), 0);
+    }
+
+    #[test]
+    fn a_long_family_is_divided() {
+        let header: Vec<i64> = (100..150).collect();
+        let all: Vec<Sequences> = (0..60).map(|own| question(&header, own, 50)).collect();
+        let found = together(&all, FREE, 100);
+        assert_eq!(found.len(), 60 * 50 / 400 + 1);
+        assert!(found.iter().all(|batch| batch.prefix == header && batch.cells() <= 100));
+        assert_eq!(found.iter().map(|batch| batch.documents().len()).sum::<usize>(), 60);
+    }
+
+    #[test]
+    fn equal_questions_are_one_row() {
+        let all = [question(&[], 1, 5), question(&[], 2, 5), question(&[], 1, 5)];
+        let found = together(&all, FREE, 100);
+        assert_eq!(documents(&found), [[0, 1, 2]]);
+        assert_eq!(found[0].tokens(), 10);
+        assert_eq!(found[0].passes[0][0].documents, [(0, 1), (2, 1)]);
+    }
+
+    #[test]
+    fn a_prefix_ends_before_the_last_token_of_every_context() {
+        // All of one context is in the other.
+        let long: Vec<i64> = (100..400).collect();
+        let all = [sequences(299, &[&long]), sequences(20, &[&long])];
+        let found = together(&all, FREE, 100);
+        assert_eq!(found[0].prefix.len(), 19);
+    }
+
+    #[test]
+    fn sequences_lie_apart_where_they_differ_in_what_is_read() {
+        let one = sequences(2, &[&[7, 8, 1], &[7, 8, 2], &[7, 8, 3, 4]]);
+        let all = [one, Sequences(Vec::new()), sequences(1, &[&[5, 6]])];
+        assert_eq!(documents(&apart(&all, 1)), [vec![0], vec![1, 2]]);
+        let found = apart(&all, 5);
+        assert_eq!(documents(&found), [vec![0, 1], vec![2]]);
+        let ids: Vec<&[i64]> = found[0].rows().map(|row| row.ids.as_slice()).collect();
+        assert_eq!(ids, [&[7, 8][..], &[7, 8, 3], &[]]);
+        assert!(found[0].passes.iter().all(|pass| pass.len() == 1));
+        let first = &found[0].passes[0][0];
+        assert_eq!(first.documents, [(0, 3)]);
+        assert_eq!(first.targets.iter().map(|target| target.request).collect::<Vec<_>>(), [0, 1]);
+    }
+}

@@ -1,0 +1,77 @@
+//! A task's documents on their way to the model: as tokens, then laid out in batches.
+
+use super::engine;
+use super::layout::{self, Batch};
+use super::replies::{self, Prompt};
+use super::sequences::Sequences;
+use super::task::{Asked, Document};
+use crate::model::Decoder;
+
+/// A task's documents as tokens, in their order.
+pub(super) enum Tokens {
+    /// Continuations to be scored.
+    Sequences(Vec<Sequences>),
+    /// Prompts to be continued, one a document.
+    Prompts(Vec<Prompt>),
+}
+
+/// A task's documents, laid out.
+pub(super) enum Work {
+    /// Continuations to be scored.
+    Score(Vec<Batch>),
+    /// Prompts to be continued: batches are lists of their indices.
+    Write { prompts: Vec<Prompt>, batches: Vec<Vec<usize>> },
+}
+
+impl Work {
+    /// Lays out `tokens` for a `decoder`, and maybe a `reference`, in batches of about `batch_tokens` tokens. Depends on nothing
+    /// that changes between attempts, so that an interrupted evaluation forms the same batches again.
+    pub(super) fn new(
+        tokens: Tokens,
+        decoder: &Decoder,
+        reference: Option<&Decoder>,
+        batch_tokens: usize,
+    ) -> Self {
+        let is_apart = decoder.mixes_tokens() || reference.is_some_and(Decoder::mixes_tokens);
+        match tokens {
+            Tokens::Sequences(sequences) => Self::Score(match is_apart {
+                true => layout::apart(&sequences, batch_tokens),
+                false => layout::together(&sequences, engine::cost(decoder.config()), batch_tokens),
+            }),
+            Tokens::Prompts(prompts) => {
+                let most = if is_apart { 1 } else { replies::MOST_PROMPTS };
+                let batches = replies::pack(&prompts, decoder.config(), decoder.kind(), most);
+                Self::Write { prompts, batches }
+            }
+        }
+    }
+
+    /// Tokens that go through the model before anything is written.
+    pub(super) fn tokens(&self) -> u64 {
+        match self {
+            Self::Score(batches) => batches.iter().map(|batch| batch.tokens() as u64).sum(),
+            Self::Write { prompts, .. } => prompts.iter().map(|prompt| prompt.ids.len() as u64).sum(),
+        }
+    }
+
+    /// How many batches there are.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Score(batches) => batches.len(),
+            Self::Write { batches, .. } => batches.len(),
+        }
+    }
+
+    /// The documents of a batch, each once.
+    pub(super) fn documents(&self, batch: usize) -> Vec<usize> {
+        match self {
+            Self::Score(batches) => batches[batch].documents(),
+            Self::Write { batches, .. } => batches[batch].clone(),
+        }
+    }
+}
+
+/// Whether `documents`, which are of one task, are prompts to be continued.
+pub(super) fn are_prompts(documents: &[Document]) -> bool {
+    matches!(documents.first().map(|document| &document.asked), Some(Asked::Reply(_)))
+}
