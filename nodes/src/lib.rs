@@ -4,6 +4,7 @@
 //!   ports, its version. [`KINDS`] is the table of all of them.
 //! * [`protocol`]: the JSON lines between `qpipe` and `qpipe-worker`.
 //! * [`tasks`]: the tasks that an evaluation can name.
+//! * [`figure`]: figures that are not finite, in JSON.
 //! * [`task_file`]: what lm-eval's own task files say.
 //! * [`task_group`]: what its files of groups say.
 //! * [`results`]: the files inside an evaluation or a benchmark artifact, which the worker writes and
@@ -12,6 +13,7 @@
 //! This crate links neither libtorch nor the cache, and knows no YAML: parameters arrive as JSON values.
 
 pub mod artifact;
+pub mod figure;
 pub mod kind;
 pub mod kinds;
 pub mod param_error;

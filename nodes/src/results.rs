@@ -149,8 +149,10 @@ pub struct MetricResult {
     /// The filter that replies went through before they were judged; `none` for none.
     pub filter: String,
     /// Its value over all questions.
+    #[serde(with = "crate::figure")]
     pub value: f64,
     /// Its standard error; `None`: there is none, as of a single question or of `inst_level_strict_acc`.
+    #[serde(with = "crate::figure::optional")]
     pub stderr: Option<f64>,
     /// Whether more is better.
     pub higher_is_better: bool,

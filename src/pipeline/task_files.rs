@@ -47,10 +47,16 @@ pub(super) fn fill_in(
                 continue;
             }
             let mut reader = Reader { at: place(index), sources, mistakes };
+            let mut of_file = TaskFiles::new();
             for task in reader.tasks(&instance.base_dir.join(name), &mut groups) {
-                names.push(task.task.clone());
-                files.insert(task.task.clone(), task);
+                // It may stand in several groups.
+                let is_known = of_file.get(&task.task).is_some_and(|known| is_same(known, &task));
+                if !is_known {
+                    names.push(task.task.clone());
+                    of_file.insert(task.task.clone(), task);
+                }
             }
+            files.extend(of_file);
         }
         let mut seen = BTreeSet::new();
         if let Some(twice) = names.iter().find(|name| !seen.insert(name.as_str())) {
@@ -63,6 +69,10 @@ pub(super) fn fill_in(
             instance.parsed.params[TASK_GROUPS] = serde_json::to_value(groups).unwrap_or_default();
         }
     }
+}
+
+fn is_same(one: &TaskFile, other: &TaskFile) -> bool {
+    serde_json::to_value(one).ok() == serde_json::to_value(other).ok()
 }
 
 pub(super) struct Reader<'a> {

@@ -75,6 +75,12 @@ impl Groups<'_, '_> {
             group.children.extend(name);
             tasks.extend(below);
         }
+        if self.groups.get(name).is_some_and(|known| *known != group)
+            || tasks.iter().any(|task| task.task == name)
+        {
+            let message = format!("another group or task is called `{name}`, too");
+            self.reader.mistakes.push(Mistake::new(Code::Conflict, span, message));
+        }
         self.groups.insert(name.to_owned(), group);
         tasks
     }
@@ -124,6 +130,10 @@ impl Groups<'_, '_> {
         let mut changed = over.to_vec();
         merge(&mut changed, changes.iter().filter(|entry| !is_its_name(entry)).cloned().collect());
         if let Some(Data::Text(group)) = find(&entries, "group").map(|entry| entry.value.data.clone()) {
+            let (own, of_tasks): (Vec<Entry>, Vec<Entry>) =
+                changed.into_iter().partition(|entry| KEYS.contains(&entry.key.text.as_str()));
+            merge(&mut entries, own);
+            let changed = of_tasks;
             let tasks = self.members(&group, &entries, &changed, depth + 1);
             return (Some(group), tasks);
         }
@@ -161,11 +171,9 @@ fn file_of(folder: &Path, name: &str) -> Option<PathBuf> {
     files.sort();
     files.into_iter().filter(|path| path.to_str().is_some_and(tasks::is_file)).find(|path| {
         let text = std::fs::read_to_string(path).unwrap_or_default();
-        let names = |line: &str| {
-            let rest = line.strip_prefix("task:").or_else(|| line.strip_prefix("group:"));
-            rest.is_some_and(|rest| unquoted(rest.trim()) == name)
-        };
-        text.lines().any(names)
+        // A group's `task:` is what it contains.
+        let key = if text.lines().any(|line| line.starts_with("group:")) { "group:" } else { "task:" };
+        text.lines().any(|line| line.strip_prefix(key).is_some_and(|rest| unquoted(rest.trim()) == name))
     })
 }
 

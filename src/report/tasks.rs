@@ -84,8 +84,12 @@ fn gathered(tasks: &[TaskFigures], groups_of_files: &TaskGroups) -> Results {
         let children = groups.iter().map(|group| leaf(group.name)).collect();
         results.groups.insert("mmlu".to_owned(), group_results("mmlu", children));
     }
-    let mut figures: Vec<(String, GroupFigure)> =
-        results.groups.keys().map(|name| (name.clone(), mmlu_figure())).collect();
+    let mut figures: Vec<(String, GroupFigure)> = results
+        .groups
+        .keys()
+        .filter(|name| !groups_of_files.contains_key(*name))
+        .map(|name| (name.clone(), mmlu_figure()))
+        .collect();
     for (name, group) in groups_of_files {
         results.groups.insert(
             name.clone(),

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use fs_err as fs;
 use qpipe_cache::{Claim, Manifest, Store};
-use qpipe_nodes::Kind;
+
 use qpipe_nodes::kinds::{EARLIER, Evaluate};
 use qpipe_nodes::protocol::Input;
+use qpipe_nodes::{Kind, tasks};
 use serde_json::Value;
 
 use super::job::NodeFailure;
@@ -18,8 +19,8 @@ const WHICH: [&str; 3] = ["tasks", "task_files", "task_groups"];
 /// The port of the questions.
 const DATA: &str = "data";
 
-/// For each task of the evaluation `manifest` that another one has asked in the same way: that one's artifact, by the task's
-/// name, as the worker's input [`EARLIER`]. `None`: there is none, or the node is of another kind.
+/// For each task of the evaluation `manifest` that another one has asked in the same way, those of groups one by one: that one's
+/// artifact, by the task's name, as the worker's input [`EARLIER`]. `None`: there is none, or the node is of another kind.
 pub(super) fn answers(
     store: &Store,
     claim: &Claim,
@@ -32,7 +33,7 @@ pub(super) fn answers(
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
     }
-    let mut open = names(manifest);
+    let mut open = asked(manifest);
     let mut found = BTreeMap::new();
     for record in store.records_of(&manifest.kind, LOOKED_AT)? {
         if open.is_empty() {
@@ -41,15 +42,16 @@ pub(super) fn answers(
         if !asks_alike(&record.manifest, manifest) {
             continue;
         }
-        let theirs = names(&record.manifest);
-        let (shared, rest): (Vec<&str>, Vec<&str>) = open
-            .iter()
-            .partition(|name| theirs.contains(name) && task(&record.manifest, name) == task(manifest, name));
+        let theirs = asked(&record.manifest);
+        let is_theirs = |(task, how): &(&String, &How<'_>)| theirs.get(*task) == Some(*how);
+        let shared: Vec<String> = open.iter().filter(is_theirs).map(|(task, _)| task.clone()).collect();
         let place = folder.join(found.len().to_string());
         // An artifact of which something is gone is of no use, and no harm.
         if !shared.is_empty() && store.materialise(&record.output, &place).is_ok() {
-            found.extend(shared.into_iter().map(|name| (name.to_owned(), place.clone())));
-            open = rest;
+            for task in shared {
+                open.remove(&task);
+                found.insert(task, place.clone());
+            }
         }
     }
     Ok((!found.is_empty()).then(|| (EARLIER.to_owned(), Input::Map(found))))
@@ -75,19 +77,26 @@ fn asks_alike(one: &Manifest, other: &Manifest) -> bool {
         && params(one) == params(other)
 }
 
-/// The names of tasks and groups of tasks that an evaluation asks.
-fn names(manifest: &Manifest) -> Vec<&str> {
-    manifest.params["tasks"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
-}
-
 /// What decides a task's questions: its file, and the digest of its data.
-fn task<'a>(manifest: &'a Manifest, name: &str) -> (&'a Value, Option<&'a Value>) {
-    let file = &manifest.params["task_files"][name];
-    let data = manifest.inputs.get(DATA).and_then(|data| match data {
-        Value::Object(map) => map.get(name).or_else(|| map.get(file["group"].as_str().unwrap_or_default())),
-        one => Some(one),
-    });
-    (file, data)
+type How<'a> = (Value, Option<&'a Value>);
+
+/// The tasks that an evaluation asks, those of groups one by one. Of two entries that hold a task the first one asks it.
+fn asked(manifest: &Manifest) -> BTreeMap<String, How<'_>> {
+    let mut asked = BTreeMap::new();
+    for name in manifest.params["tasks"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        let mut file = manifest.params["task_files"][name].clone();
+        // Says where data is looked for, and nothing of the questions.
+        let group = file.as_object_mut().and_then(|file| file.remove("group"));
+        let data = manifest.inputs.get(DATA).and_then(|data| match data {
+            Value::Object(map) => map.get(name).or_else(|| map.get(group.as_ref().and_then(Value::as_str)?)),
+            one => Some(one),
+        });
+        let leaves = if file.is_null() { tasks::leaves(name) } else { None };
+        for leaf in leaves.unwrap_or_else(|| vec![name.to_owned()]) {
+            asked.entry(leaf).or_insert_with(|| (file.clone(), data));
+        }
+    }
+    asked
 }
 
 #[cfg(test)]
@@ -109,22 +118,33 @@ mod tests {
 
     #[test]
     fn evaluations_that_differ_in_their_tasks_ask_alike() {
-        let one = manifest(json!(["a"]), json!("d"), 5);
-        let more = manifest(json!(["a", "b"]), json!({"a": "d", "b": "e"}), 5);
+        let one = manifest(json!(["piqa"]), json!("d"), 5);
+        let more = manifest(json!(["piqa", "boolq"]), json!({"piqa": "d", "boolq": "e"}), 5);
         assert!(asks_alike(&one, &more));
-        assert!(!asks_alike(&one, &manifest(json!(["a"]), json!("d"), 6)));
-        assert_eq!(task(&one, "a"), task(&more, "a"));
-        assert_ne!(task(&more, "a"), task(&more, "b"));
+        assert!(!asks_alike(&one, &manifest(json!(["piqa"]), json!("d"), 6)));
+        assert_eq!(asked(&one)["piqa"], asked(&more)["piqa"]);
+        assert_ne!(asked(&more)["piqa"], asked(&more)["boolq"]);
+    }
+
+    #[test]
+    fn a_task_is_that_of_the_first_entry_that_holds_it() {
+        let one = manifest(json!(["mmlu_anatomy", "mmlu"]), json!({"mmlu_anatomy": "b", "mmlu": "a"}), 5);
+        let other = manifest(json!(["mmlu"]), json!({"mmlu": "a"}), 5);
+        assert_ne!(asked(&one)["mmlu_anatomy"], asked(&other)["mmlu_anatomy"]);
+        assert_eq!(asked(&one)["mmlu_virology"], asked(&other)["mmlu_virology"]);
+        assert_eq!(asked(&other).len(), 57);
     }
 
     #[test]
     fn a_file_of_another_content_is_another_task() {
         let mut one = manifest(json!(["own"]), json!({"ours": "d"}), 5);
         one.params["task_files"] = json!({"own": {"group": "ours", "doc_to_text": "q"}});
-        assert_eq!(task(&one, "own").1, Some(&json!("d")));
+        assert_eq!(asked(&one)["own"].1, Some(&json!("d")));
         let mut other = one.clone();
-        assert_eq!(task(&one, "own"), task(&other, "own"));
         other.params["task_files"]["own"]["doc_to_text"] = json!("question");
-        assert_ne!(task(&one, "own"), task(&other, "own"));
+        assert_ne!(asked(&one)["own"], asked(&other)["own"]);
+        let mut alone = manifest(json!(["own"]), json!("d"), 5);
+        alone.params["task_files"] = json!({"own": {"doc_to_text": "q"}});
+        assert_eq!(asked(&one)["own"], asked(&alone)["own"], "in a group or not");
     }
 }

@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <memory>
 
+#ifdef __GLIBC__
 #include <malloc.h>
+#endif
 
 #include <c10/core/Allocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
@@ -60,9 +62,10 @@ extern "C" {
 void qpipe_keep_freed(int keep) noexcept {
 #ifdef __GLIBC__
   constexpr int mapped_apart = 32 << 20; // The largest that glibc accepts.
-  constexpr int initially = 128 << 10;
+  // Where glibc itself arrives once it has seen large blocks come and go; it stops adapting when it is told.
+  constexpr int usually = 2 * mapped_apart;
   mallopt(M_MMAP_THRESHOLD, mapped_apart);
-  mallopt(M_TRIM_THRESHOLD, keep != 0 ? 1 << 30 : initially);
+  mallopt(M_TRIM_THRESHOLD, keep != 0 ? 1 << 30 : usually);
   if (keep == 0) {
     malloc_trim(0);
   }

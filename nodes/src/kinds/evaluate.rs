@@ -57,6 +57,7 @@ pub struct Evaluate {
     pub task_files: TaskFiles,
     /// The groups that the files among `tasks` describe, by name; filled in when they are read.
     #[serde(default, skip_serializing_if = "TaskGroups::is_empty")]
+    #[schemars(skip)]
     pub task_groups: TaskGroups,
     /// What is scored as the answer.
     #[serde(default)]

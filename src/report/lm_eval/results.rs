@@ -50,10 +50,10 @@ pub struct Metric {
     /// What was done with the answers before they were compared; `none` for nothing.
     pub filter: String,
     /// The figure.
-    #[serde(with = "figure")]
+    #[serde(with = "qpipe_nodes::figure")]
     pub value: f64,
     /// Its standard error; none is printed as `N/A`.
-    #[serde(default, with = "optional_figure")]
+    #[serde(default, with = "qpipe_nodes::figure::optional")]
     pub stderr: Option<f64>,
     /// Which way is better, if the task says so.
     #[serde(default)]
@@ -71,7 +71,7 @@ pub struct GroupResults {
     pub version: Option<Version>,
     /// Names of tasks and groups, in the order of their sums.
     pub children: Vec<String>,
-    /// What [`Results::aggregate`] makes of the tasks' figures. Empty for a group that only gathers.
+    /// What [`Results::aggregate_some`] makes of the tasks' figures. Empty for a group that only gathers.
     #[serde(default)]
     pub metrics: Vec<GroupMetric>,
 }
@@ -84,11 +84,11 @@ pub struct GroupMetric {
     pub name: String,
     /// Its filter.
     pub filter: String,
-    /// The mean over all documents.
-    #[serde(with = "figure")]
+    /// The mean over all documents, or over the tasks.
+    #[serde(with = "qpipe_nodes::figure")]
     pub value: f64,
     /// Its standard error; none is printed as `N/A`.
-    #[serde(default, with = "optional_figure")]
+    #[serde(default, with = "qpipe_nodes::figure::optional")]
     pub stderr: Option<f64>,
     /// Documents of the tasks that have this metric.
     pub n: u64,
@@ -164,79 +164,6 @@ impl Visitor<'_> for VersionVisitor {
 
     fn visit_str<E>(self, text: &str) -> Result<Version, E> {
         Ok(Version::Text(text.to_owned()))
-    }
-}
-
-/// Figures in JSON, which has no word for those that are not finite: they are texts.
-mod figure {
-    use super::*;
-
-    pub(super) fn serialize<S: Serializer>(figure: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-        match word_for(*figure) {
-            Some(word) => serializer.serialize_str(word),
-            None => serializer.serialize_f64(*figure),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-        deserializer.deserialize_any(FigureVisitor)
-    }
-
-    fn word_for(figure: f64) -> Option<&'static str> {
-        match figure {
-            figure if figure.is_nan() => Some("NaN"),
-            f64::INFINITY => Some("Infinity"),
-            f64::NEG_INFINITY => Some("-Infinity"),
-            _ => None,
-        }
-    }
-
-    struct FigureVisitor;
-
-    impl Visitor<'_> for FigureVisitor {
-        type Value = f64;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a number, \"NaN\", \"Infinity\" or \"-Infinity\"")
-        }
-
-        fn visit_u64<E>(self, number: u64) -> Result<f64, E> {
-            Ok(number as f64)
-        }
-
-        fn visit_i64<E>(self, number: i64) -> Result<f64, E> {
-            Ok(number as f64)
-        }
-
-        fn visit_f64<E>(self, number: f64) -> Result<f64, E> {
-            Ok(number)
-        }
-
-        fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<f64, E> {
-            match word {
-                "NaN" => Ok(f64::NAN),
-                "Infinity" => Ok(f64::INFINITY),
-                "-Infinity" => Ok(f64::NEG_INFINITY),
-                _ => Err(E::invalid_value(serde::de::Unexpected::Str(word), &self)),
-            }
-        }
-    }
-}
-
-/// The same for a figure that may be missing.
-mod optional_figure {
-    use super::*;
-
-    #[derive(Serialize, Deserialize)]
-    #[serde(transparent)]
-    struct Figure(#[serde(with = "figure")] f64);
-
-    pub(super) fn serialize<S: Serializer>(figure: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
-        figure.map(Figure).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
-        Ok(Option::<Figure>::deserialize(deserializer)?.map(|Figure(figure)| figure))
     }
 }
 

@@ -53,8 +53,8 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
         chat: chat.as_ref(),
     };
     // Questions are read and counted in tokens before any weight is: mistakes in the data show at once.
-    let (mut results, taken) = earlier::take_over(context, &parameters.tasks)?;
-    let tasks = read_tasks(context, &parameters, &options, &taken)?;
+    let mut results = earlier::take_over(context)?;
+    let tasks = read_tasks(context, &parameters, &options, &results)?;
     if let Some(tensor) = checkpoint.beyond_layers() {
         let layers = checkpoint.config.layers;
         let message = format!(
@@ -216,11 +216,11 @@ fn read_tasks(
     context: &Context<'_>,
     parameters: &Evaluate,
     options: &TaskOptions<'_>,
-    taken: &[&str],
+    taken: &BTreeMap<String, TaskResult>,
 ) -> Result<Vec<Read>, EvalError> {
     let inputs = context.inputs("data");
     let mut tasks: Vec<Read> = Vec::new();
-    for name in parameters.tasks.iter().filter(|name| !taken.contains(&name.as_str())) {
+    for name in &parameters.tasks {
         let file = parameters.task_files.get(name);
         let group = file.and_then(|file| file.group.as_deref());
         let data = Data::open(data_of(&inputs, name, group)?)?;
@@ -230,7 +230,8 @@ fn read_tasks(
         };
         for task in named {
             // `mmlu` and `mmlu_anatomy` may both be named.
-            if tasks.iter().all(|(other, _)| other.name() != task.name()) {
+            let is_new = tasks.iter().all(|(other, _)| other.name() != task.name());
+            if is_new && !taken.contains_key(task.name()) {
                 let questions = task.questions(&data, options)?;
                 tasks.push((task, questions));
             }

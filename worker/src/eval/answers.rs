@@ -47,7 +47,7 @@ pub(super) fn write(
         num_fewshot: definition.num_fewshot,
         of: prepared.questions.of,
         output_type: definition.output_type.to_owned(),
-        metrics: metrics(&judgements),
+        metrics: metrics(&judgements, context.threads() as usize),
     });
     let n = judgements.len() as u64;
     let verdicts: Option<Vec<bool>> = judgements.iter().map(|judgement| judgement.is_right).collect();
@@ -128,8 +128,8 @@ fn contexts(requests: &[Request]) -> Vec<String> {
     contexts.into_iter().map(ToString::to_string).collect()
 }
 
-/// Each metric over all questions, sorted by name and filter.
-fn metrics(judgements: &[Judgement]) -> Vec<MetricResult> {
+/// Each metric over all questions, sorted by name and filter; on `threads` threads.
+fn metrics(judgements: &[Judgement], threads: usize) -> Vec<MetricResult> {
     let mut figures: BTreeMap<(&str, &str), Vec<&Figure>> = BTreeMap::new();
     for filtered in judgements.iter().flat_map(|judgement| &judgement.filtered) {
         for (name, figure) in &filtered.metrics {
@@ -137,7 +137,7 @@ fn metrics(judgements: &[Judgement]) -> Vec<MetricResult> {
         }
     }
     let of = |((name, filter), figures): ((&str, &str), Vec<&Figure>)| {
-        let (value, stderr) = together(name, &figures);
+        let (value, stderr) = together(name, &figures, threads);
         let higher_is_better = metric_is_better_when_higher(name);
         MetricResult { name: name.to_owned(), filter: filter.to_owned(), value, stderr, higher_is_better }
     };
@@ -149,7 +149,7 @@ const PERPLEXITY: &str = "perplexity";
 
 /// The metric `name` of its figures. Several verdicts a question have no standard error: they depend on each other; nor
 /// have quotients of sums.
-fn together(name: &str, figures: &[&Figure]) -> (f64, Option<f64>) {
+fn together(name: &str, figures: &[&Figure], threads: usize) -> (f64, Option<f64>) {
     let as_number = |flag: bool| f64::from(u8::from(flag));
     let mut values = Vec::with_capacity(figures.len());
     let mut is_joined = false;
@@ -173,7 +173,7 @@ fn together(name: &str, figures: &[&Figure]) -> (f64, Option<f64>) {
         return (perplexity::together(name, log_likelihood, count), None);
     }
     if name == PERPLEXITY {
-        return (perplexity::of_texts(&values), bootstrap::stderr(&values, &perplexity::of_texts));
+        return (perplexity::of_texts(&values), bootstrap::stderr(&values, &perplexity::of_texts, threads));
     }
     let (value, stderr) = mean(&values);
     (value, stderr.filter(|_| !is_joined))
@@ -203,8 +203,8 @@ mod tests {
     #[test]
     fn verdicts_are_counted_over_all_questions() {
         let figures = [Figure::Each(vec![true, false, true]), Figure::Each(vec![true])];
-        assert_eq!(together("x", &figures.each_ref()), (0.75, None));
+        assert_eq!(together("x", &figures.each_ref(), 1), (0.75, None));
         let flags = [Figure::Flag(true), Figure::Flag(false)];
-        assert_eq!(together("x", &flags.each_ref()), (0.5, Some(0.5)));
+        assert_eq!(together("x", &flags.each_ref(), 1), (0.5, Some(0.5)));
     }
 }

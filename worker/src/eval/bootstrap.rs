@@ -1,8 +1,9 @@
 //! Standard errors of figures that have no formula for it: the spread of the figure over samples of the questions, drawn with
 //! replacement (Efron, 1979). The samples are lm-eval's: chunk number i comes from Python's `Random(i).choices`.
 
+use std::panic;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 
 use super::python::random::PythonRandom;
 
@@ -10,12 +11,11 @@ use super::python::random::PythonRandom;
 const CHUNKS: usize = 100;
 const CHUNK: usize = 1000;
 
-/// The standard error of `figure`; none of fewer than two values.
-pub(super) fn stderr(values: &[f64], figure: &(dyn Fn(&[f64]) -> f64 + Sync)) -> Option<f64> {
+/// The standard error of `figure`, on `threads` threads; none of fewer than two values.
+pub(super) fn stderr(values: &[f64], figure: &(dyn Fn(&[f64]) -> f64 + Sync), threads: usize) -> Option<f64> {
     if values.len() < 2 {
         return None;
     }
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(CHUNKS);
     let next = AtomicUsize::new(0);
     let mut chunks: Vec<(usize, Vec<f64>)> = thread::scope(|scope| {
         let work = || {
@@ -28,8 +28,11 @@ pub(super) fn stderr(values: &[f64], figure: &(dyn Fn(&[f64]) -> f64 + Sync)) ->
                 chunks.push((chunk, replicates(chunk as u64, values, figure)));
             }
         };
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().flat_map(|thread| thread.join().expect("nothing in it panics")).collect()
+        let threads: Vec<_> = (0..threads.clamp(1, CHUNKS)).map(|_| scope.spawn(work)).collect();
+        let chunks = |thread: ScopedJoinHandle<'_, Vec<_>>| {
+            thread.join().unwrap_or_else(|payload| panic::resume_unwind(payload))
+        };
+        threads.into_iter().flat_map(chunks).collect()
     });
     // Sums depend on the order.
     chunks.sort_by_key(|(chunk, _)| *chunk);
@@ -60,8 +63,8 @@ mod tests {
     #[test]
     fn the_spread_is_that_of_lm_eval() {
         // lm_eval 0.4.13: bootstrap_stderr(perplexity, [-1.0, -2.5, -0.25, -4.0, -3.0], 100000)
-        let found = stderr(&[-1.0, -2.5, -0.25, -4.0, -3.0], &perplexity::of_texts).expect("a spread");
+        let found = stderr(&[-1.0, -2.5, -0.25, -4.0, -3.0], &perplexity::of_texts, 2).expect("a spread");
         assert!((found - 6.520_613_649_404_23).abs() < 1e-9, "{found}");
-        assert_eq!(stderr(&[-1.0], &perplexity::of_texts), None);
+        assert_eq!(stderr(&[-1.0], &perplexity::of_texts, 2), None);
     }
 }

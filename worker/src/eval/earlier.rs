@@ -7,42 +7,33 @@ use fs_err as fs;
 use qpipe_nodes::kinds::EARLIER;
 use qpipe_nodes::protocol::Level;
 use qpipe_nodes::results::{EVALUATION_FILE, Evaluation, TaskResult};
-use qpipe_nodes::tasks;
 
 use crate::context::Context;
 use crate::error::ActionError;
 
-/// Takes the answers over: the results by task, and of which of `names` they are. An artifact that does not hold what it
-/// should is passed over.
+/// Takes answers over: the results by task. An artifact that does not hold what it should is passed over.
 ///
 /// # Errors
 /// When a file cannot be written.
-pub(super) fn take_over<'a>(
-    context: &Context<'_>,
-    names: &'a [String],
-) -> Result<(BTreeMap<String, TaskResult>, Vec<&'a str>), ActionError> {
+pub(super) fn take_over(context: &Context<'_>) -> Result<BTreeMap<String, TaskResult>, ActionError> {
     let mut results = BTreeMap::new();
-    let mut taken = Vec::new();
-    for (name, folder) in context.inputs(EARLIER) {
-        let Some(name) = names.iter().find(|asked| **asked == name) else { continue };
-        let leaves = tasks::leaves(name).unwrap_or_else(|| vec![name.clone()]);
-        let Some(found) = results_in(&folder, &leaves) else { continue };
-        for leaf in &leaves {
-            let file = format!("{leaf}.jsonl");
-            // Not a copy of the file: that of the store is read-only.
-            fs::write(context.out()?.join(&file), fs::read(folder.join(&file))?)?;
-        }
-        context.log(Level::Info, format!("{name}: answered in an earlier evaluation"));
-        results.extend(found);
-        taken.push(name.as_str());
+    for (task, folder) in context.inputs(EARLIER) {
+        let Some(result) = result_of(&task, &folder) else { continue };
+        let file = format!("{task}.jsonl");
+        // Not a copy of the file: that of the store is read-only.
+        fs::write(context.out()?.join(&file), fs::read(folder.join(&file))?)?;
+        results.insert(task, result);
     }
-    Ok((results, taken))
+    if !results.is_empty() {
+        let tasks: Vec<&str> = results.keys().map(String::as_str).collect();
+        context.log(Level::Info, format!("answered in an earlier evaluation: {}", tasks.join(", ")));
+    }
+    Ok(results)
 }
 
-fn results_in(folder: &Path, tasks: &[String]) -> Option<BTreeMap<String, TaskResult>> {
+fn result_of(task: &str, folder: &Path) -> Option<TaskResult> {
     let text = fs::read_to_string(folder.join(EVALUATION_FILE)).ok()?;
     let mut evaluation: Evaluation = serde_json::from_str(&text).ok()?;
-    let has_answers = |task: &&String| folder.join(format!("{task}.jsonl")).is_file();
-    let result = |task: &String| Some((task.clone(), evaluation.tasks.remove(task)?));
-    if tasks.iter().all(|task| has_answers(&task)) { tasks.iter().map(result).collect() } else { None }
+    let has_answers = folder.join(format!("{task}.jsonl")).is_file();
+    evaluation.tasks.remove(task).filter(|_| has_answers)
 }

@@ -5,8 +5,9 @@
 //! the same.
 
 use std::ops::ControlFlow;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 
 /// Does a batch, and gives out what comes of it, once or several times: as long as it is not told to break.
@@ -24,7 +25,7 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    /// At most `most` lanes on `threads` threads; no more than there are batches.
+    /// At most `most` lanes on `threads` threads.
     pub(super) fn new(most: usize, threads: usize) -> Self {
         let threads = threads.max(1);
         Self { count: most.clamp(1, threads), threads }
@@ -53,6 +54,7 @@ impl Lanes {
             return;
         }
         let next = AtomicUsize::new(0);
+        let panicked = Mutex::new(None);
         let (sender, finished) = mpsc::sync_channel(self.count);
         // Not more where few batches are left: sums depend on it, and what is resumed has the same bits.
         let threads = self.threads / self.count;
@@ -60,28 +62,51 @@ impl Lanes {
         thread::scope(|scope| {
             for _ in 0..count {
                 let (sender, next) = (sender.clone(), &next);
+                let panicked = &panicked;
                 scope.spawn(move || {
                     set_threads(threads);
-                    while let Some(&batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        work(batch, &mut |given| {
-                            // Somebody listens until all lanes are through.
-                            let _ = sender.send((batch, given));
-                            match next.load(Ordering::Relaxed) {
-                                STOPPED.. => ControlFlow::Break(()),
-                                _ => ControlFlow::Continue(()),
-                            }
-                        });
+                    let lane = || {
+                        while let Some(&batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                            work(batch, &mut |given| {
+                                // Nobody listens only where `take` panicked.
+                                let _ = sender.send((batch, given));
+                                match next.load(Ordering::Relaxed) {
+                                    STOPPED.. => ControlFlow::Break(()),
+                                    _ => ControlFlow::Continue(()),
+                                }
+                            });
+                        }
+                    };
+                    // libtorch's panics say what was missing, memory mostly: the scope would not.
+                    if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(lane)) {
+                        next.store(STOPPED, Ordering::Relaxed);
+                        panicked.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
                     }
                 });
             }
             drop(sender);
+            // Also where `take` panics, or the lanes would do everything for nobody.
+            let stop = StopAtEnd(&next);
             for (batch, found) in finished {
                 if take(batch, found).is_break() {
                     next.store(STOPPED, Ordering::Relaxed);
                 }
             }
+            drop(stop);
         });
         set_threads(self.threads);
+        if let Some(payload) = panicked.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            panic::resume_unwind(payload);
+        }
+    }
+}
+
+/// Lets no lane begin another batch once it is gone.
+struct StopAtEnd<'a>(&'a AtomicUsize);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(STOPPED, Ordering::Relaxed);
     }
 }
 
@@ -136,6 +161,17 @@ mod tests {
             });
             assert!((10..30).contains(&found), "{found}");
         }
+    }
+
+    #[test]
+    fn what_a_lane_panicked_with_comes_out() {
+        let work = |batch: usize, _: &mut dyn FnMut(()) -> ControlFlow<()>| {
+            assert!(batch != 1, "no memory for batch {batch}");
+        };
+        let run = || Lanes::new(2, 2).run(&[0, 1, 2, 3], &work, &mut |_, ()| ControlFlow::Continue(()));
+        let payload = panic::catch_unwind(AssertUnwindSafe(run)).expect_err("it panics");
+        let message = payload.downcast_ref::<String>().map(String::as_str);
+        assert_eq!(message, Some("no memory for batch 1"));
     }
 
     #[test]

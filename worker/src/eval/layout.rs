@@ -21,6 +21,10 @@ const PREFIXES: usize = 8;
 /// … and as a batch.
 const BATCHES: usize = 4;
 
+/// Keys and values of a prefix's token, which every row of a pass has in each block, take about such a part of the memory that a
+/// token takes on its way through a block.
+const PREFIX_PART: usize = 16;
+
 /// What is computed in one go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
@@ -46,9 +50,10 @@ impl Batch {
         self.prefix.len() + self.rows().map(Row::len).sum::<usize>()
     }
 
-    /// Tokens of its largest pass, padding counted.
+    /// Tokens of its largest pass, padding counted, and what its rows see of the prefix, by memory.
     pub fn cells(&self) -> usize {
-        let cells = |pass: &Vec<Row>| pass.len() * pass.iter().map(Row::len).max().unwrap_or(0);
+        let seen = self.prefix.len() / PREFIX_PART;
+        let cells = |pass: &Vec<Row>| pass.len() * (seen + pass.iter().map(Row::len).max().unwrap_or(0));
         self.passes.iter().map(cells).max().unwrap_or(0).max(self.prefix.len())
     }
 
@@ -99,8 +104,9 @@ pub fn together(sequences: &[Sequences], cost: Cost, batch_tokens: usize) -> Vec
     }
     families.sort_by_key(|batch| Reverse(batch.tokens()));
     singles.sort_by_key(|row| (row.is_plain(), Reverse(row.len())));
-    families
-        .extend(packed(singles, batch_tokens).map(|pass| Batch { prefix: Vec::new(), passes: vec![pass] }));
+    families.extend(
+        packed(singles, 0, batch_tokens).map(|pass| Batch { prefix: Vec::new(), passes: vec![pass] }),
+    );
     families
 }
 
@@ -114,17 +120,18 @@ fn divided(prefix: &[i64], mut rows: Vec<Row>, batch_tokens: usize) -> Vec<Batch
     for (index, row) in rows.into_iter().enumerate() {
         parts[index % count].push(row);
     }
-    let batch = |rows| Batch { prefix: prefix.to_vec(), passes: packed(rows, batch_tokens).collect() };
+    let seen = prefix.len() / PREFIX_PART;
+    let batch = |rows| Batch { prefix: prefix.to_vec(), passes: packed(rows, seen, batch_tokens).collect() };
     parts.into_iter().map(batch).collect()
 }
 
-/// Neighbouring rows, the first of which is the longest of its kind, in passes.
-fn packed(rows: Vec<Row>, batch_tokens: usize) -> impl Iterator<Item = Vec<Row>> {
+/// Neighbouring rows, the first of which is the longest of its kind, in passes. Each counts `seen` tokens more than its own.
+fn packed(rows: Vec<Row>, seen: usize, batch_tokens: usize) -> impl Iterator<Item = Vec<Row>> {
     let mut passes: Vec<Vec<Row>> = Vec::new();
     let (mut width, mut plain) = (0, false);
     for row in rows {
         match passes.last_mut() {
-            Some(pass) if (pass.len() + 1) * width <= batch_tokens && row.is_plain() == plain => {
+            Some(pass) if (pass.len() + 1) * (seen + width) <= batch_tokens && row.is_plain() == plain => {
                 pass.push(row)
             }
             _ => {
@@ -282,7 +289,8 @@ mod tests {
         let header: Vec<i64> = (100..400).collect();
         let mut all: Vec<Sequences> = (1..6).map(|own| question(&header, own, 40)).collect();
         all.push(question(&[], 50, 30));
-        let found = together(&all, FREE, 100);
+        // Two rows of 40 tokens, each with 18 for what it sees of the prefix.
+        let found = together(&all, FREE, 120);
         assert_eq!(documents(&found), [vec![0, 1, 2, 3, 4], vec![5]]);
         assert_eq!(found[0].prefix, header);
         assert_eq!(found[0].passes.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 1]);

@@ -136,7 +136,7 @@ impl<'a> Scorer<'a> {
             match kept {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(error) => {
-                    // Of several the first one's, whichever lane was faster.
+                    // Of several that of the first batch.
                     if failure.as_ref().is_none_or(|(other, _)| batch < *other) {
                         failure = Some((batch, error));
                     }
@@ -146,7 +146,8 @@ impl<'a> Scorer<'a> {
         });
         if let Some((_, error)) = failure {
             if !unit.answers.is_empty() {
-                unit.publish(self.context, task)?;
+                // What went wrong first is what is said.
+                let _ = unit.publish(self.context, task);
             }
             return Err(error);
         }

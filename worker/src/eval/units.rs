@@ -1,7 +1,8 @@
 //! Answers on disk, so that a crash costs at most one unit.
 //!
 //! A unit is a JSON-lines file of responses. Rows are laid out the same way in every attempt (see [`super::layout`]), and a pass
-//! of which an answer is missing is computed again as a whole: resumed results are bit-identical.
+//! of which an answer is missing is computed again as a whole: resumed results are bit-identical,
+//! unless there is so much less memory that smaller batches have to do (see [`super::room`]).
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
