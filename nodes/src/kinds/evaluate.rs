@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Dtype;
+use crate::limit::Limit;
 use crate::task_file::TaskFiles;
 use crate::task_group::TaskGroups;
 use crate::tasks::{self, TASKS};
@@ -65,9 +66,9 @@ pub struct Evaluate {
     /// The subject named in the prompt's first line.
     #[serde(default)]
     pub topic: Option<String>,
-    /// Only the first so many questions.
+    /// Only the first so many questions of each task, or, below 1, such a part of them, rounded up.
     #[serde(default)]
-    pub limit: Option<u64>,
+    pub limit: Option<Limit>,
     /// Examples before each question of lm-eval's tasks. Default: none, 5 of `gsm8k`; `ifeval` has none, as in lm-eval.
     #[serde(default)]
     pub num_fewshot: Option<u32>,
@@ -135,9 +136,6 @@ impl Kind for Evaluate {
             } else if self.tasks[..index].contains(task) {
                 errors.push(ParamError::value("tasks", format!("`{task}` stands there twice")));
             }
-        }
-        if self.limit == Some(0) {
-            errors.push(ParamError::value("limit", "must be at least 1"));
         }
         if self.batch_tokens == Some(0) {
             errors.push(ParamError::value("batch_tokens", "must be at least 1"));

@@ -1,6 +1,7 @@
 //! The `benchmark` action.
 
 use qpipe_nodes::kinds::{Benchmark, Protocol};
+use qpipe_nodes::limit::Limit;
 use qpipe_nodes::protocol::Level;
 use qpipe_nodes::results::{BENCHMARK_FILE, BenchmarkResult};
 use serde_json::Value;
@@ -33,7 +34,7 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
     let options = TaskOptions {
         topic: &parameters.topic,
         candidates: parameters.candidates,
-        limit: Some(u64::from(parameters.questions)),
+        limit: Some(Limit::Count(u64::from(parameters.questions))),
         ..TaskOptions::default()
     };
     let documents = mcqa::Mcqa.questions(&Data::open(context.input("data")?)?, &options)?.documents;

@@ -1,5 +1,6 @@
 //! Four-choice questions from the rows of data files.
 
+use qpipe_nodes::limit::Limit;
 use serde_json::Value;
 
 use super::error::EvalError;
@@ -25,18 +26,19 @@ pub struct Question {
 }
 
 /// Reads the questions of a file, or of all data files in a folder and its subfolders in the order of their
-/// paths: at most `limit`, at least one. Rows after the limit are not looked at.
+/// paths: those within `limit`, at least one. Rows after a number of questions are not looked at.
 ///
 /// # Errors
 /// When a file cannot be read, a row is no question, or there is none.
-pub fn read(data: &Data, limit: Option<u64>) -> Result<Vec<Question>, EvalError> {
-    let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+pub fn read(data: &Data, limit: Option<Limit>) -> Result<Vec<Question>, EvalError> {
+    let most = limit.and_then(Limit::count).unwrap_or(usize::MAX);
     let mut questions = Vec::new();
     for file in data.files() {
-        for row in rows::read(file, limit - questions.len())? {
+        for row in rows::read(file, most - questions.len())? {
             questions.push(question(row)?);
         }
     }
+    questions.truncate(limit.map_or(questions.len(), |limit| limit.of(questions.len())));
     if questions.is_empty() { Err(EvalError::Empty(data.path().to_owned())) } else { Ok(questions) }
 }
 
@@ -100,7 +102,7 @@ mod tests {
 
     const ROW: &str = r#"{"question": "q", "choices": ["w", "x", "y", "z"], "answer": "C", "subject": "s"}"#;
 
-    fn read_bytes(bytes: &[u8], limit: Option<u64>) -> Result<Vec<Question>, EvalError> {
+    fn read_bytes(bytes: &[u8], limit: Option<Limit>) -> Result<Vec<Question>, EvalError> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("data.jsonl");
         fs::write(&file, bytes).unwrap();
@@ -148,8 +150,10 @@ mod tests {
     #[test]
     fn the_limit_hides_what_comes_later() {
         let text = format!("{ROW}\nbroken\n");
-        assert_eq!(read_bytes(text.as_bytes(), Some(1)).unwrap().len(), 1);
-        assert!(read_bytes(text.as_bytes(), Some(2)).is_err());
+        assert_eq!(read_bytes(text.as_bytes(), Some(Limit::Count(1))).unwrap().len(), 1);
+        assert!(read_bytes(text.as_bytes(), Some(Limit::Count(2))).is_err());
+        let text = format!("{ROW}\n").repeat(5);
+        assert_eq!(read_bytes(text.as_bytes(), Some(Limit::Part(0.5))).unwrap().len(), 3);
     }
 
     #[test]

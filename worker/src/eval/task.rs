@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use qpipe_nodes::kinds::{Bos, Candidates};
+use qpipe_nodes::limit::Limit;
 use qpipe_nodes::results::{Divergence, Filtered};
 use serde_json::Value;
 
@@ -205,8 +206,8 @@ pub struct TaskOptions<'a> {
     pub topic: &'a str,
     /// What is scored as the answer.
     pub candidates: Candidates,
-    /// Only the first so many questions.
-    pub limit: Option<u64>,
+    /// Not all questions.
+    pub limit: Option<Limit>,
     /// Examples before each question; `None`: as the task says.
     pub num_fewshot: Option<u32>,
     /// Of the choice of examples.

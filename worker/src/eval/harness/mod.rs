@@ -83,8 +83,8 @@ impl Task for HarnessTask {
             options,
         };
         let of = rows.len() as u64;
-        let limit = options.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-        let documents = rows.into_iter().take(limit).map(|row| writer.document(row));
+        let asked = options.limit.map_or(rows.len(), |limit| limit.of(rows.len()));
+        let documents = rows.into_iter().take(asked).map(|row| writer.document(row));
         Ok(Questions { documents: documents.collect::<Result<_, _>>()?, of })
     }
 
