@@ -15,6 +15,7 @@
 mod activations;
 pub mod affine;
 pub mod bitstream;
+mod cpu;
 pub mod gptq;
 pub mod int4;
 pub mod int8;
@@ -34,6 +35,7 @@ pub mod w8a16;
 mod weight;
 pub mod weight_only;
 
+pub use cpu::{Isa, UnknownIsa};
 pub use product::linear;
 pub use table::{KERNELS, Kernel, Layer, PreparedLinear, kernel_for, prepare};
 pub use weight::{Codes, KernelError, QuantizedWeight, Scheme};

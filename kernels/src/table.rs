@@ -47,6 +47,7 @@ pub trait PreparedLinear: Debug {
 
 /// All kernels, best first. The last one supports everything.
 pub static KERNELS: &[&dyn Kernel] = &[
+    &int8::Fused,
     &int8::IntMm,
     &int4::PackedCpu,
     &int4::PackedCuda,

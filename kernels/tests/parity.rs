@@ -227,6 +227,7 @@ fn every_kernel_agrees_with_the_reference_on_the_cpu() {
         "w4a8-grouped-tiles",
         "w4a8-progressive-tiles",
         "w8a16-tiles",
+        "w8a8-cpu-fused",
         "w8a8-int-mm",
         "weight-only-tiles",
     ];

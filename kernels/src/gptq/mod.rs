@@ -10,13 +10,14 @@
 
 mod strip;
 
-use std::cell::RefCell;
-
 use rayon::prelude::*;
-use rayon::{ThreadPool, ThreadPoolBuilder};
 use tch::{Device, Kind, TchError, Tensor};
 
-use strip::{Instructions, LANES, Strip, Task};
+use strip::{LANES, Strip, Task};
+
+use crate::cpu::Isa;
+use crate::cpu::threads::on_threads;
+use crate::cpu::view::{elements, elements_mut};
 
 /// When the zero point is added: the two references differ, and so do their codes where a half is rounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +96,7 @@ pub fn round_block(
         lowest: grid.lowest as f32,
         highest: grid.highest as f32,
         kind: grid.kind,
-        instructions: Instructions::of_this_machine(),
+        isa: Isa::here(),
     };
     let stride = LANES * columns as usize;
     let results = elements_mut::<u8>(&mut codes)
@@ -118,43 +119,6 @@ pub fn round_block(
 /// `tensor` as f32 on the CPU, without gaps.
 fn floats(tensor: &Tensor) -> Result<Tensor, TchError> {
     tensor.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()
-}
-
-/// An element type of a tensor.
-trait Element: tch::kind::Element {}
-impl Element for f32 {}
-impl Element for u8 {}
-
-/// The elements of a tensor without gaps on the CPU, row by row.
-fn elements<T: Element>(tensor: &Tensor) -> &[T] {
-    assert!(tensor.kind() == T::KIND && tensor.device() == Device::Cpu && tensor.is_contiguous());
-    // SAFETY: the tensor has as many elements of this type side by side, and is borrowed as long as they are.
-    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), tensor.numel()) }
-}
-
-/// The same, to be written to.
-fn elements_mut<T: Element>(tensor: &mut Tensor) -> &mut [T] {
-    assert!(tensor.kind() == T::KIND && tensor.device() == Device::Cpu && tensor.is_contiguous());
-    // SAFETY: as above; the tensor was just made, and no other shares its memory.
-    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }
-}
-
-/// Runs `work` on a pool of `threads` threads, which the calling thread keeps.
-fn on_threads(threads: i32, work: impl FnOnce() + Send) {
-    thread_local! {
-        static POOL: RefCell<Option<(i32, ThreadPool)>> = const { RefCell::new(None) };
-    }
-    POOL.with_borrow_mut(|kept| {
-        if kept.as_ref().is_none_or(|(size, _)| *size != threads) {
-            let builder = ThreadPoolBuilder::new().num_threads(threads.max(1) as usize);
-            *kept = builder.build().ok().map(|pool| (threads, pool));
-        }
-        match kept {
-            Some((_, pool)) => pool.install(work),
-            // Without threads of its own it runs on rayon's.
-            None => work(),
-        }
-    });
 }
 
 #[cfg(test)]

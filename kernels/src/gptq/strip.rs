@@ -1,45 +1,17 @@
 //! Sixteen rows of a block, one in each lane.
 
-use half::f16;
+use half::{bf16, f16};
 use tch::Kind;
 
 use super::ZeroPoint;
+use crate::cpu::Isa;
+use crate::cpu::float::Float;
 
 /// Rows of a strip: a vector of AVX-512, two of AVX2.
 pub(super) const LANES: usize = 16;
 
 /// A value of each row.
 type Lanes = [f32; LANES];
-
-/// Which code runs. All compute the same bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Instructions {
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    Any,
-}
-
-impl Instructions {
-    /// The widest that this processor has.
-    pub(super) fn of_this_machine() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let has_avx512 = is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq");
-            if has_avx512 {
-                return Self::Avx512;
-            }
-            if is_x86_feature_detected!("avx2") {
-                return Self::Avx2;
-            }
-        }
-        Self::Any
-    }
-}
 
 /// What all strips of a block share. See [`super::Grid`].
 pub(super) struct Task<'a> {
@@ -56,7 +28,7 @@ pub(super) struct Task<'a> {
     pub(super) lowest: f32,
     pub(super) highest: f32,
     pub(super) kind: Kind,
-    pub(super) instructions: Instructions,
+    pub(super) isa: Isa,
 }
 
 /// Up to [`LANES`] rows: what goes in and what comes out, [rows, B] each.
@@ -71,14 +43,14 @@ pub(super) struct Strip<'a> {
 impl Task<'_> {
     /// Rounds a strip.
     pub(super) fn round(&self, strip: Strip<'_>) {
-        match self.instructions {
-            // SAFETY: `of_this_machine` found the instructions.
+        match self.isa {
+            // SAFETY: `isa` says that the processor has the instructions.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512 => unsafe { self.round_avx512(strip) },
+            Isa::Avx512 | Isa::Avx512Vnni => unsafe { self.round_avx512(strip) },
             // SAFETY: likewise.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => unsafe { self.round_avx2(strip) },
-            Instructions::Any => self.round_any(strip),
+            Isa::Avx2 => unsafe { self.round_avx2(strip) },
+            _ => self.round_any(strip),
         }
     }
 
@@ -166,17 +138,9 @@ impl Task<'_> {
             value[lane] = (code[lane] - zero[lane]) * scale[lane];
         }
         match self.kind {
-            Kind::BFloat16 => value.map(rounded_to_bfloat16),
-            Kind::Half => value.map(|value| f16::from_f32(value).to_f32()),
+            Kind::BFloat16 => value.map(bf16::rounded),
+            Kind::Half => value.map(f16::rounded),
             _ => value,
         }
     }
-}
-
-/// The nearest bfloat16, the even one of two. Finite values only.
-#[inline(always)]
-fn rounded_to_bfloat16(value: f32) -> f32 {
-    let bits = value.to_bits();
-    let half = 0x7FFF + ((bits >> 16) & 1);
-    f32::from_bits(bits.wrapping_add(half) & 0xFFFF_0000)
 }

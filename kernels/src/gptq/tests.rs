@@ -1,4 +1,3 @@
-use super::strip::Instructions;
 use super::*;
 
 /// The loop in libtorch's operations, column by column: the definition.
@@ -82,7 +81,7 @@ fn every_set_of_instructions_computes_the_same_bits() {
     let (rows, columns) = (16, 96);
     let (block, factor, scale) = (random(rows, columns), factor(columns), random(rows, 3).abs() + 0.1);
     let group_of: Vec<usize> = (0..columns as usize).map(|column| column / 32).collect();
-    let with = |instructions: Instructions| {
+    let with = |isa: Isa| {
         let task = strip::Task {
             factor: elements(&factor),
             scale: elements(&scale),
@@ -93,7 +92,7 @@ fn every_set_of_instructions_computes_the_same_bits() {
             lowest: -8.0,
             highest: 7.0,
             kind: Kind::BFloat16,
-            instructions,
+            isa,
         };
         let count = block.numel();
         let (mut codes, mut values, mut errors) = (vec![0; count], vec![0.0; count], vec![0.0; count]);
@@ -106,7 +105,9 @@ fn every_set_of_instructions_computes_the_same_bits() {
         });
         (codes, values, errors)
     };
-    assert_eq!(with(Instructions::of_this_machine()), with(Instructions::Any));
+    for isa in Isa::all_of_this_machine() {
+        assert_eq!(with(isa), with(Isa::Portable), "{isa:?}");
+    }
 }
 
 #[test]

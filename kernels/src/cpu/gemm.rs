@@ -1,0 +1,171 @@
+//! Codes of activations times an int8 weight, a block of exact sums after the other.
+
+use std::ops::Range;
+
+use tch::{Device, Kind, TchError, Tensor};
+
+use super::dot::{self, CHANNELS, ROWS, Weight};
+use super::isa::Isa;
+use super::panel::Panel;
+use super::threads::in_parts;
+use super::view::{Columns, elements};
+
+/// Input channels that are summed in one go: four rows of them stay in the first-level cache.
+const TERMS: usize = 2048;
+/// Rows whose sums are kept while all input channels are gone through.
+const KEPT_ROWS: usize = 8;
+/// Output channels whose sums are.
+const KEPT_CHANNELS: usize = 32;
+/// Products that one thread does without waking another.
+const ALONE: usize = 1 << 17;
+
+/// Takes the sums of one row and of output channels from `first` on.
+pub(crate) trait Sink: Sync {
+    /// Called once for every row and output channel, by one of several threads.
+    fn take(&self, row: usize, first: usize, sums: &[i32]);
+}
+
+/// All sums of `rows` rows and `out_features` output channels, given to `sink`.
+pub(crate) fn multiply(
+    panel: &Panel,
+    rows: usize,
+    weight: Weight<'_>,
+    out_features: usize,
+    isa: Isa,
+    sink: &impl Sink,
+) {
+    let alone = ALONE / (rows * weight.in_features()).max(1);
+    in_parts(out_features, KEPT_CHANNELS, alone, |channels| {
+        for first in channels.clone().step_by(KEPT_CHANNELS) {
+            let channels = first..(first + KEPT_CHANNELS).min(channels.end);
+            for first in (0..rows).step_by(KEPT_ROWS) {
+                let rows = first..(first + KEPT_ROWS).min(rows);
+                some(panel, rows, weight, channels.clone(), isa, sink);
+            }
+        }
+    });
+}
+
+/// `codes`, i8 [M, K], times the transposed `weight`, i8 [N, K], both without gaps on the CPU: i32 [M, N].
+///
+/// # Errors
+///
+/// Only libtorch's.
+pub(crate) fn product(codes: &Tensor, weight: &Tensor) -> Result<Tensor, TchError> {
+    let (rows, in_features) = codes.size2()?;
+    let out_features = weight.size2()?.0;
+    let mut sums = Tensor::f_empty([rows, out_features], (Kind::Int, Device::Cpu))?;
+    let isa = Isa::here();
+    let (in_features, out_features) = (in_features as usize, out_features as usize);
+    let weight = elements::<i8>(weight);
+    let channel_sums = dot::channel_sums(weight, in_features, isa);
+    let panel = Panel::new(elements(codes), in_features, isa);
+    let weight = Weight::new(weight, in_features, &channel_sums);
+    multiply(&panel, rows as usize, weight, out_features, isa, &Columns::<i32>::new(&mut sums));
+    Ok(sums)
+}
+
+impl Sink for Columns<i32> {
+    fn take(&self, row: usize, first: usize, sums: &[i32]) {
+        // SAFETY: the matrix outlives `multiply`, which gives each part out once.
+        unsafe { self.part(row, first, sums.len()) }.copy_from_slice(sums);
+    }
+}
+
+/// The sums of at most [`KEPT_ROWS`] rows and [`KEPT_CHANNELS`] output channels.
+fn some(
+    panel: &Panel,
+    rows: Range<usize>,
+    weight: Weight<'_>,
+    channels: Range<usize>,
+    isa: Isa,
+    sink: &impl Sink,
+) {
+    let mut kept = [[0_i32; KEPT_CHANNELS]; KEPT_ROWS];
+    let (block_rows, block_channels) = shape(rows.len(), isa);
+    for start in (0..weight.in_features()).step_by(TERMS) {
+        let over = start..(start + TERMS).min(weight.in_features());
+        for channel in channels.clone().step_by(block_channels) {
+            let some_channels = channel..(channel + block_channels).min(channels.end);
+            for row in rows.clone().step_by(block_rows) {
+                let some_rows = row..(row + block_rows).min(rows.end);
+                let (count, width) = (some_rows.len(), some_channels.len());
+                let sums = dot::block(panel, weight, some_rows, some_channels.clone(), over.clone(), isa);
+                let (row, channel) = (row - rows.start, channel - channels.start);
+                for (kept, sums) in kept[row..row + count].iter_mut().zip(&sums) {
+                    for (kept, sum) in kept[channel..channel + width].iter_mut().zip(sums) {
+                        *kept = kept.wrapping_add(*sum);
+                    }
+                }
+            }
+        }
+    }
+    for (row, kept) in rows.zip(&kept) {
+        sink.take(row, channels.start, &kept[..channels.len()]);
+    }
+}
+
+/// Rows and output channels of a block: as many as there are registers for. AVX2 has half as many as AVX-512.
+fn shape(rows: usize, isa: Isa) -> (usize, usize) {
+    match isa {
+        Isa::Avx512Vnni => (ROWS, CHANNELS),
+        _ if rows <= 2 => (2, CHANNELS),
+        _ => (ROWS, CHANNELS / 2),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    struct Kept(Mutex<Vec<i64>>, usize);
+
+    impl Sink for Kept {
+        fn take(&self, row: usize, first: usize, sums: &[i32]) {
+            for (place, sum) in sums.iter().enumerate() {
+                self.0.lock().unwrap()[row * self.1 + first + place] += i64::from(*sum);
+            }
+        }
+    }
+
+    /// Codes that repeat only after a long time, the extremes among them.
+    fn codes(count: usize, seed: u32) -> Vec<i8> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as i8
+        };
+        (0..count).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn sums_are_exact_on_every_instruction_set_and_shape() {
+        for isa in Isa::all_of_this_machine() {
+            for (rows, out_features, in_features) in [
+                (1, 1, 1), (1, 37, 100), (2, 4, 16), (3, 5, 17), (4, 3, 64), (5, 33, 63), (9, 70, 65), (17, 31, 129),
+                (2, 9, 4200), (11, 6, 2049),
+            ] {
+                let (mut x, mut weight) = (codes(rows * in_features, 1), codes(out_features * in_features, 2));
+                // The largest sum there can be.
+                x[..in_features].fill(-128);
+                weight[..in_features].fill(-128);
+                let panel = Panel::new(&x, in_features, isa);
+                let sums = dot::channel_sums(&weight, in_features, isa);
+                let kept = Kept(Mutex::new(vec![0; rows * out_features]), out_features);
+                multiply(&panel, rows, Weight::new(&weight, in_features, &sums), out_features, isa, &kept);
+                let expected: Vec<i64> = x
+                    .chunks(in_features)
+                    .flat_map(|x| {
+                        weight.chunks(in_features).map(move |weight| {
+                            x.iter().zip(weight).map(|(&x, &weight)| i64::from(x) * i64::from(weight)).sum()
+                        })
+                    })
+                    .collect();
+                assert!(kept.0.into_inner().unwrap() == expected, "{isa:?} {rows} {out_features} {in_features}");
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Which instructions kernels may use.
+
+use std::env;
+use std::ffi::OsString;
+use std::sync::OnceLock;
+
+/// Sets of instructions, each with those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isa {
+    /// What every processor of this architecture has.
+    Portable,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL.
+    Avx512,
+    /// AVX-512 with products of int8 (VNNI).
+    Avx512Vnni,
+}
+
+/// A name in QPIPE_CPU that is none.
+#[derive(Debug, thiserror::Error)]
+#[error("QPIPE_CPU is `{}`, expected one of {}", found.display(), names().join(", "))]
+pub struct UnknownIsa {
+    found: OsString,
+}
+
+impl Isa {
+    /// All of them, by the names that QPIPE_CPU knows.
+    const NAMED: [(&'static str, Self); 4] = [
+        ("portable", Self::Portable),
+        ("avx2", Self::Avx2),
+        ("avx512", Self::Avx512),
+        ("avx512-vnni", Self::Avx512Vnni),
+    ];
+
+    /// What kernels use: all that this processor has, or less where QPIPE_CPU says so. It is read once; a name that is
+    /// none limits nothing here (see [`Isa::most_allowed`]).
+    pub fn here() -> Self {
+        static HERE: OnceLock<Isa> = OnceLock::new();
+        *HERE.get_or_init(|| Self::of_this_machine().min(Self::most_allowed().unwrap_or(Self::Avx512Vnni)))
+    }
+
+    /// What QPIPE_CPU allows.
+    ///
+    /// # Errors
+    ///
+    /// A name that is none.
+    pub fn most_allowed() -> Result<Self, UnknownIsa> {
+        let Some(found) = env::var_os("QPIPE_CPU") else { return Ok(Self::Avx512Vnni) };
+        match Self::NAMED.iter().find(|(name, _)| found == *name) {
+            Some((_, isa)) => Ok(*isa),
+            None => Err(UnknownIsa { found }),
+        }
+    }
+
+    /// Its name, as QPIPE_CPU has it.
+    pub fn name(self) -> &'static str {
+        Self::NAMED.iter().find(|(_, isa)| *isa == self).map_or("", |(name, _)| name)
+    }
+
+    /// Those that this processor has, the least first.
+    pub fn all_of_this_machine() -> impl Iterator<Item = Self> {
+        let most = Self::of_this_machine();
+        Self::NAMED.into_iter().map(|(_, isa)| isa).filter(move |isa| *isa <= most)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn of_this_machine() -> Self {
+        if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")) {
+            return Self::Portable;
+        }
+        let has_avx512 = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq");
+        match (has_avx512, is_x86_feature_detected!("avx512vnni")) {
+            (true, true) => Self::Avx512Vnni,
+            (true, false) => Self::Avx512,
+            (false, _) => Self::Avx2,
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn of_this_machine() -> Self {
+        Self::Portable
+    }
+}
+
+fn names() -> Vec<&'static str> {
+    Isa::NAMED.iter().map(|(name, _)| *name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_set_holds_the_ones_before_it() {
+        assert!(Isa::NAMED.is_sorted_by_key(|(_, isa)| *isa));
+        assert_eq!(Isa::all_of_this_machine().next(), Some(Isa::Portable));
+        assert_eq!(Isa::Avx2.name(), "avx2");
+    }
+}

@@ -1,0 +1,20 @@
+//! What the kernels for CPUs are made of.
+//!
+//! ```text
+//! x, floating point ─► rows: int8 codes, a scale each ─► panel: codes as the processor multiplies them
+//!                                                              │
+//!             weight, int8 [N, K] ──────────────────────► dot: blocks of exact int32 sums ─► gemm ─► sink: scales, bias, y
+//! ```
+//!
+//! [`Isa`] says which instructions are used. All of them give the same integers.
+
+pub(crate) mod dot;
+pub(crate) mod float;
+pub(crate) mod gemm;
+mod isa;
+pub(crate) mod panel;
+pub(crate) mod rows;
+pub(crate) mod threads;
+pub(crate) mod view;
+
+pub use isa::{Isa, UnknownIsa};

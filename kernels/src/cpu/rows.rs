@@ -1,0 +1,190 @@
+//! Activations as int8 codes, a row at a time: the definitions of [`crate::symmetric`] and [`crate::torchao`], to the bit.
+
+use tch::Tensor;
+
+use super::float::{Float, for_kind};
+use super::isa::Isa;
+use super::threads::in_parts;
+use super::view::elements;
+
+/// How activations become codes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Rule {
+    /// A scale a row: see [`crate::symmetric`].
+    Dynamic,
+    /// This scale, a number of the activations' type, for all rows.
+    Static(f32),
+    /// A scale a row: see [`crate::torchao`].
+    Torchao,
+}
+
+/// Values of a row that are quantized by one thread without another being woken.
+const ALONE: usize = 1 << 15;
+
+/// Rows [M, K] as codes.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    /// i8 [M, K].
+    pub(crate) codes: Vec<i8>,
+    /// `[M]`: x ≈ code · scale. NaN where a row has a value that is not finite.
+    pub(crate) scales: Vec<f32>,
+}
+
+impl Rows {
+    /// Quantizes `x` [M, K], without gaps on the CPU.
+    pub(crate) fn quantize(x: &Tensor, rule: Rule, isa: Isa) -> Self {
+        for_kind!(x.kind(), quantize_all(x, rule, isa))
+    }
+}
+
+fn quantize_all<T: Float>(x: &Tensor, rule: Rule, isa: Isa) -> Rows {
+    let values = elements::<T>(x);
+    let width = *x.size().last().expect("activations have a last dimension") as usize;
+    let count = values.len() / width.max(1);
+    let mut rows = Rows { codes: vec![0; values.len()], scales: vec![0.0; count] };
+    let codes = Shared(rows.codes.as_mut_ptr());
+    let scales = Shared(rows.scales.as_mut_ptr());
+    in_parts(count, 1, ALONE / width.max(1), |range| {
+        let (codes, scales) = (&codes, &scales);
+        for row in range {
+            // SAFETY: each row is given to one thread, and both vectors outlive the call.
+            let (codes, scale) = unsafe {
+                (std::slice::from_raw_parts_mut(codes.0.add(row * width), width), &mut *scales.0.add(row))
+            };
+            *scale = quantize_row(&values[row * width..][..width], rule, codes, isa);
+        }
+    });
+    rows
+}
+
+/// A pointer that threads share; each writes to other places.
+struct Shared<T>(*mut T);
+
+// SAFETY: see above.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+fn quantize_row<T: Float>(x: &[T], rule: Rule, codes: &mut [i8], isa: Isa) -> f32 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2,fma")]
+        fn with_avx2<T: Float>(x: &[T], rule: Rule, codes: &mut [i8]) -> f32 {
+            quantize_values(x, rule, codes)
+        }
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+        fn with_avx512<T: Float>(x: &[T], rule: Rule, codes: &mut [i8]) -> f32 {
+            quantize_values(x, rule, codes)
+        }
+        // SAFETY: the processor has these instructions: `isa` says so.
+        match isa {
+            Isa::Avx512 | Isa::Avx512Vnni => return unsafe { with_avx512(x, rule, codes) },
+            Isa::Avx2 => return unsafe { with_avx2(x, rule, codes) },
+            Isa::Portable => {}
+        }
+    }
+    let _ = isa;
+    quantize_values(x, rule, codes)
+}
+
+// The compiler makes vectors of its loops; products and sums stay apart, as Rust promises.
+#[inline(always)]
+fn quantize_values<T: Float>(x: &[T], rule: Rule, codes: &mut [i8]) -> f32 {
+    if let Rule::Static(scale) = rule {
+        divide(x, scale, codes);
+        return scale;
+    }
+    // As integers, magnitudes are ordered alike, and NaN is above infinity.
+    let largest = x.iter().fold(0_u32, |most, value| most.max(value.wide().to_bits() & 0x7FFF_FFFF));
+    let largest = f32::from_bits(largest);
+    if !largest.is_finite() {
+        codes.fill(0);
+        return f32::NAN;
+    }
+    let scale = T::rounded(largest / 127.5);
+    if let Rule::Torchao = rule {
+        let scale = scale.max(f32::EPSILON);
+        let factor = 1.0 / scale;
+        for (code, value) in codes.iter_mut().zip(x) {
+            *code = code_of(value.wide() * factor);
+        }
+        return scale;
+    }
+    let scale = if scale == 0.0 { T::EPSILON } else { scale };
+    divide(x, scale, codes);
+    scale
+}
+
+#[inline(always)]
+fn divide<T: Float>(x: &[T], scale: f32, codes: &mut [i8]) {
+    for (code, value) in codes.iter_mut().zip(x) {
+        *code = code_of(T::rounded(value.wide() / scale));
+    }
+}
+
+/// Rounds half to even. The order of rounding and clamping makes no difference: the bounds are whole numbers.
+#[inline(always)]
+fn code_of(scaled: f32) -> i8 {
+    // Adding 1.5 · 2^23 leaves no room for a fraction; the sum is rounded half to even, and its low bits are the integer.
+    const SHIFT: f32 = 12_582_912.0;
+    // NaN becomes 0, as libtorch has it.
+    let clamped = if scaled.is_nan() { 0.0 } else { scaled.clamp(-128.0, 127.0) };
+    (clamped + SHIFT).to_bits() as i8
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use tch::{Device, Kind};
+
+    use super::*;
+    use crate::{symmetric, torchao};
+
+    fn codes(rows: &Rows) -> Vec<i64> {
+        rows.codes.iter().map(|&code| i64::from(code)).collect()
+    }
+
+    fn integers(tensor: &Tensor) -> Vec<i64> {
+        Vec::try_from(tensor.to_kind(Kind::Int64).view([-1])).unwrap()
+    }
+
+    #[test]
+    fn codes_and_scales_are_those_of_the_definitions() {
+        let _guard = tch::no_grad_guard();
+        tch::manual_seed(3);
+        for kind in [Kind::Float, Kind::BFloat16, Kind::Half] {
+            let x = Tensor::randn([40, 77], (Kind::Float, Device::Cpu)) * 3.0;
+            // Halves, a row of zeros, the smallest numbers, and single peaks on either side.
+            let _ = x.narrow(0, 0, 8).copy_(&((x.narrow(0, 0, 8) * 4.0).round() / 8.0));
+            let _ = x.get(8).zero_();
+            let _ = x.narrow(0, 9, 2).copy_(&(x.narrow(0, 9, 2) * 1e-7));
+            let _ = x.narrow(0, 11, 1).narrow(1, 5, 1).fill_(-60.0);
+            let _ = x.narrow(0, 12, 1).narrow(1, 5, 1).fill_(60.0);
+            let x = x.to_kind(kind);
+            for isa in Isa::all_of_this_machine() {
+                let scale = symmetric::scales(&x, 8);
+                let rows = Rows::quantize(&x, Rule::Dynamic, isa);
+                assert_eq!(codes(&rows), integers(&symmetric::codes(&x, &scale, 8)), "{kind:?} {isa:?}");
+                let expected = Vec::<f32>::try_from(scale.to_kind(Kind::Float).view([-1])).unwrap();
+                assert_eq!(rows.scales, expected);
+
+                let scale = torchao::scales(&x).unwrap();
+                let rows = Rows::quantize(&x, Rule::Torchao, isa);
+                assert_eq!(codes(&rows), integers(&torchao::codes(&x, &scale).unwrap()), "{kind:?} {isa:?}");
+                assert_eq!(rows.scales, Vec::<f32>::try_from(scale.view([-1])).unwrap());
+
+                let scale = Tensor::full([1], 0.031, (kind, Device::Cpu));
+                let wide = scale.double_value(&[0]) as f32;
+                let rows = Rows::quantize(&x, Rule::Static(wide), isa);
+                assert_eq!(codes(&rows), integers(&symmetric::codes(&x, &scale, 8)), "{kind:?} {isa:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_with_a_value_that_is_not_finite_has_no_scale() {
+        let x = Tensor::from_slice(&[1.0_f32, f32::NAN, 2.0, f32::INFINITY, 3.0, 4.0]).view([3, 2]);
+        for rule in [Rule::Dynamic, Rule::Torchao] {
+            let rows = Rows::quantize(&x, rule, Isa::here());
+            assert!(rows.scales[0].is_nan() && rows.scales[1].is_nan() && rows.scales[2] > 0.0);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Tensors as slices.
+
+use half::{bf16, f16};
+use tch::{Device, Kind, Tensor};
+
+/// A type of elements. (tch's own trait takes bfloat16 for float16.)
+pub(crate) trait Element: Copy {
+    /// What libtorch calls it.
+    const KIND: Kind;
+}
+
+impl Element for u8 {
+    const KIND: Kind = Kind::Uint8;
+}
+
+impl Element for i8 {
+    const KIND: Kind = Kind::Int8;
+}
+
+impl Element for i32 {
+    const KIND: Kind = Kind::Int;
+}
+
+impl Element for f32 {
+    const KIND: Kind = Kind::Float;
+}
+
+impl Element for bf16 {
+    const KIND: Kind = Kind::BFloat16;
+}
+
+impl Element for f16 {
+    const KIND: Kind = Kind::Half;
+}
+
+/// The elements of a tensor without gaps on the CPU, row by row.
+pub(crate) fn elements<T: Element>(tensor: &Tensor) -> &[T] {
+    assert!(tensor.kind() == T::KIND && tensor.device() == Device::Cpu && tensor.is_contiguous());
+    if tensor.numel() == 0 {
+        return &[];
+    }
+    // SAFETY: the tensor has as many elements of this type side by side, and is borrowed as long as they are.
+    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), tensor.numel()) }
+}
+
+/// The same, to be written to. No other tensor may share its memory.
+pub(crate) fn elements_mut<T: Element>(tensor: &mut Tensor) -> &mut [T] {
+    assert!(tensor.kind() == T::KIND && tensor.device() == Device::Cpu && tensor.is_contiguous());
+    if tensor.numel() == 0 {
+        return &mut [];
+    }
+    // SAFETY: as above; it was just made by the caller, as all callers do.
+    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }
+}
+
+/// A matrix [M, N] that several threads write to, each its own columns.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Columns<T> {
+    start: *mut T,
+    rows: usize,
+    width: usize,
+}
+
+// SAFETY: threads write to different elements, see `write`.
+unsafe impl<T: Send> Send for Columns<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Columns<T> {}
+
+impl<T: Element> Columns<T> {
+    /// Of a matrix that was just made.
+    pub(crate) fn new(matrix: &mut Tensor) -> Self {
+        let width = *matrix.size().last().expect("a matrix has columns") as usize;
+        let elements = elements_mut::<T>(matrix);
+        Self { start: elements.as_mut_ptr(), rows: elements.len() / width.max(1), width }
+    }
+
+    /// Columns `first` to `first + count` of a row.
+    ///
+    /// # Safety
+    ///
+    /// The matrix lives, and no two parts that overlap are held at one time.
+    #[expect(clippy::mut_from_ref, reason = "the caller keeps the parts apart")]
+    pub(crate) unsafe fn part(&self, row: usize, first: usize, count: usize) -> &mut [T] {
+        assert!(row < self.rows && first + count <= self.width);
+        // SAFETY: within the matrix, and nobody else's, as the caller promises.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.width + first), count) }
+    }
+}

@@ -1,0 +1,130 @@
+//! W8A8 on a CPU in one pass: rows are quantized, multiplied in int8 and scaled, a block at a time.
+
+use tch::{Device, Kind, Tensor};
+
+use crate::cpu::Isa;
+use crate::cpu::dot::{self, MOST_IN_FEATURES, Weight};
+use crate::cpu::float::{Float, for_kind};
+use crate::cpu::gemm::{self, Sink};
+use crate::cpu::panel::Panel;
+use crate::cpu::rows::{Rows, Rule};
+use crate::cpu::view::{Columns, elements};
+use crate::table::{Kernel, Layer, PreparedLinear};
+use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+
+/// See the module's documentation. The weight in memory is the one that was handed over.
+#[derive(Debug)]
+pub struct Fused;
+
+impl Kernel for Fused {
+    fn name(&self) -> &'static str {
+        "w8a8-cpu-fused"
+    }
+
+    fn supports(&self, layer: &Layer) -> bool {
+        matches!(layer.scheme, Scheme::W8A8 | Scheme::W8A8Static | Scheme::W8A8Torchao)
+            && layer.device == Device::Cpu
+            && matches!(layer.kind, Kind::Float | Kind::BFloat16 | Kind::Half)
+            && layer.in_features <= MOST_IN_FEATURES as i64
+    }
+
+    fn prepare(
+        &self,
+        weight: QuantizedWeight,
+        layer: &Layer,
+    ) -> Result<Box<dyn PreparedLinear>, KernelError> {
+        // Rounded to the activations' type first: that is what a checkpoint loaded in that type means.
+        let rounded = |scale: &Tensor| scale.f_to_kind(layer.kind)?.f_to_kind(Kind::Float);
+        let (codes, scale, rule) = match weight.codes() {
+            Codes::Int8 { weight, scale } => (weight, rounded(scale)?, Rule::Dynamic),
+            Codes::Int8Static { weight, scale, input_scale } => {
+                let input_scale = f32::try_from(rounded(input_scale)?.f_view([-1])?.f_get(0)?)?;
+                (weight, rounded(scale)?, Rule::Static(input_scale))
+            }
+            Codes::Int8Torchao { weight, scale } => (weight, scale.f_to_kind(Kind::Float)?, Rule::Torchao),
+            _ => unreachable!("supports() admits W8A8 only"),
+        };
+        let codes = codes.f_contiguous()?;
+        let isa = Isa::here();
+        let channel_sums = dot::channel_sums(elements(&codes), weight.in_features() as usize, isa);
+        let bias = weight.bias().map(|bias| bias.f_to_kind(Kind::Float)?.f_contiguous()).transpose()?;
+        let scale = scale.f_view([-1])?.f_contiguous()?;
+        Ok(Box::new(PreparedFused { codes, scale, bias, channel_sums, rule, isa }))
+    }
+}
+
+#[derive(Debug)]
+struct PreparedFused {
+    /// i8 [N, K].
+    codes: Tensor,
+    /// f32 `[N]`.
+    scale: Tensor,
+    /// f32 `[N]`.
+    bias: Option<Tensor>,
+    /// See [`dot::channel_sums`].
+    channel_sums: Vec<i32>,
+    rule: Rule,
+    isa: Isa,
+}
+
+impl PreparedLinear for PreparedFused {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let mut shape = x.size();
+        *shape.last_mut().expect("activations have a last dimension") = self.codes.size()[0];
+        let mut y = Tensor::empty(shape, (x.kind(), Device::Cpu));
+        let x = x.contiguous();
+        for_kind!(x.kind(), multiply(self, &x, &mut y));
+        y
+    }
+
+    fn bytes(&self) -> u64 {
+        let sums = size_of_val(self.channel_sums.as_slice()) as u64;
+        bytes_of([&self.codes, &self.scale].into_iter().chain(&self.bias)) + sums
+    }
+}
+
+/// `x` [..., K] to `y` [..., N], both without gaps.
+fn multiply<T: Float>(layer: &PreparedFused, x: &Tensor, y: &mut Tensor) {
+    let (out_features, in_features) = (layer.codes.size()[0] as usize, layer.codes.size()[1] as usize);
+    let rows = Rows::quantize(x, layer.rule, layer.isa);
+    let panel = Panel::new(&rows.codes, in_features, layer.isa);
+    let sink = Scaled {
+        y: Columns::<T>::new(y),
+        row_scales: &rows.scales,
+        scale: elements(&layer.scale),
+        bias: layer.bias.as_ref().map(elements),
+        rounds_sums: matches!(layer.rule, Rule::Torchao),
+    };
+    let weight = Weight::new(elements(&layer.codes), in_features, &layer.channel_sums);
+    gemm::multiply(&panel, rows.scales.len(), weight, out_features, layer.isa, &sink);
+}
+
+/// Makes outputs of sums: times the scales of row and output channel, plus the bias.
+struct Scaled<'a, T> {
+    y: Columns<T>,
+    row_scales: &'a [f32],
+    scale: &'a [f32],
+    bias: Option<&'a [f32]>,
+    /// torchao rounds the sums, scaled by the activation's scale, to the activation's type.
+    rounds_sums: bool,
+}
+
+impl<T: Float> Sink for Scaled<'_, T> {
+    fn take(&self, row: usize, first: usize, sums: &[i32]) {
+        let channels = first..first + sums.len();
+        // SAFETY: the output outlives `multiply`, which gives each part out once.
+        let y = unsafe { self.y.part(row, first, sums.len()) };
+        let row_scale = self.row_scales[row];
+        let scaled = |sum: i32, channel: usize| {
+            let scaled = sum as f32 * row_scale;
+            (if self.rounds_sums { T::rounded(scaled) } else { scaled }) * self.scale[channel]
+        };
+        for ((y, &sum), channel) in y.iter_mut().zip(sums).zip(channels) {
+            let scaled = scaled(sum, channel);
+            *y = T::narrow(match self.bias {
+                Some(bias) => scaled + bias[channel],
+                None => scaled,
+            });
+        }
+    }
+}

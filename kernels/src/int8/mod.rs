@@ -1,0 +1,14 @@
+//! W8A8: int8 weights with a scale an output channel, activations quantized to int8 when they come, exact int32 sums.
+//!
+//! Activations are quantized (see [`crate::symmetric`] and [`crate::torchao`]) with a scale a token, or one found
+//! beforehand; the sums are scaled in f32 by the activation's and the output channel's scale. On a CPU [`Fused`] does all of
+//! that in one pass over the weight; [`IntMm`] is libtorch's product between operations of libtorch.
+
+mod fused;
+mod int_mm;
+mod matrix;
+
+pub use fused::Fused;
+pub use int_mm::IntMm;
+
+pub(crate) use matrix::{IntMatrix, int_mm};
