@@ -7,6 +7,7 @@
 //! * [`limit`]: how many of a task's questions are asked.
 //! * [`figure`]: figures that are not finite, in JSON.
 //! * [`task_file`]: what lm-eval's own task files say.
+//! * [`task_origin`]: where they say it.
 //! * [`task_group`]: what its files of groups say.
 //! * [`results`]: the files inside an evaluation or a benchmark artifact, which the worker writes and
 //!   the report reads.
@@ -25,6 +26,7 @@ pub mod results;
 pub mod scheme;
 pub mod task_file;
 pub mod task_group;
+pub mod task_origin;
 pub mod tasks;
 
 pub use artifact::Artifact;

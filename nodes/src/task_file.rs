@@ -3,6 +3,9 @@
 //! Files that need no Python are read as they are. `include`, groups and paths are settled by whoever reads the file; here
 //! is one task.
 
+mod fewshot;
+mod step;
+
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
@@ -10,6 +13,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::ParamError;
+use crate::task_origin::Origins;
+
+pub use fewshot::{FewshotConfig, Sampler};
+pub use step::{FilterList, Step};
 
 /// One task. Keys that only other programs read are known, and passed over.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -74,12 +81,19 @@ pub struct TaskFile {
     /// What is taken out of a reply before it is judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter_list: Option<Vec<FilterList>>,
+    /// Begins the answer: a field's name, a Jinja template or a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gen_prefix: Option<String>,
     /// How often each question is asked; 1.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub repeats: u32,
     /// `version` counts.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub metadata: Map<String, Value>,
+    /// Where its rules stand. Filled in for the worker, and in no key.
+    #[serde(default, skip_serializing_if = "Origins::is_empty")]
+    #[schemars(skip)]
+    pub origins: Origins,
 }
 
 /// What a task file may say, but for [`PASSED_OVER`].
@@ -114,29 +128,6 @@ pub enum OutputType {
     GenerateUntil,
 }
 
-/// How examples are chosen.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct FewshotConfig {
-    /// `default` (at random) or `first_n`.
-    #[serde(default)]
-    pub sampler: Sampler,
-    /// The split that they are taken from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub split: Option<String>,
-}
-
-/// How examples are chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Sampler {
-    /// At random.
-    #[default]
-    Default,
-    /// The first of the split.
-    FirstN,
-}
-
 /// One entry of `metric_list`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -163,53 +154,11 @@ pub struct Metric {
     pub ignore_numbers: bool,
 }
 
-/// One entry of `filter_list`.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct FilterList {
-    /// As tables call it.
-    pub name: String,
-    /// Its steps.
-    pub filter: Vec<Step>,
-}
-
-/// A step of a filter.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "function", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Step {
-    /// A match of an expression of Python's.
-    Regex {
-        /// The expression.
-        #[serde(default = "after_hashes")]
-        regex_pattern: String,
-        /// Which match, from the end where it is negative.
-        #[serde(default)]
-        group_select: i64,
-        /// What stands for none.
-        #[serde(default = "invalid")]
-        fallback: String,
-    },
-    /// The one reply.
-    TakeFirst,
-    /// Without whitespace at its ends.
-    RemoveWhitespace,
-    /// In lower case.
-    Lowercase,
-    /// In upper case.
-    Uppercase,
-}
-
 fn one_space() -> String {
     " ".to_owned()
 }
 fn blank_line() -> String {
     "\n\n".to_owned()
-}
-fn after_hashes() -> String {
-    r"#### (\-?[0-9\.\,]+)".to_owned()
-}
-fn invalid() -> String {
-    "[invalid]".to_owned()
 }
 fn one() -> u32 {
     1
@@ -270,7 +219,7 @@ impl TaskFile {
         let chooses = self.output_type == OutputType::MultipleChoice;
         let writes = self.output_type == OutputType::GenerateUntil;
         for (key, is_given, fits) in [
-            ("doc_to_choice", !self.doc_to_choice.is_null(), chooses),
+            ("doc_to_choice", !self.doc_to_choice.is_null(), chooses || writes),
             ("filter_list", self.filter_list.is_some(), writes),
             ("generation_kwargs", self.generation_kwargs.is_some(), writes),
         ] {
@@ -286,6 +235,9 @@ impl TaskFile {
         }
         if self.repeats != 1 {
             errors.push(ParamError::value("repeats", "each question is asked once"));
+        }
+        for (index, list) in self.filter_list.iter().flatten().enumerate() {
+            errors.extend(list.check(index, self.repeats));
         }
         if chooses && self.doc_to_choice.is_null() {
             errors.push(ParamError::missing("`doc_to_choice` is missing"));
@@ -378,6 +330,25 @@ mod tests {
     }
 
     #[test]
+    fn examples_have_a_form_of_their_own() {
+        let read = |config: Value| {
+            let file = json!({"task": "t", "doc_to_text": "q", "doc_to_target": "a", "gen_prefix": "So", "fewshot_config": config});
+            read(file).expect("a task")
+        };
+        let task = read(json!({
+            "sampler": "first_n", "samples": [{"q": "x", "a": "y"}], "doc_to_choice": {"b": "two", "a": "one"},
+            "fewshot_indices": [1], "target_delimiter": "", "gen_prefix": "Thus",
+        }));
+        let config = task.fewshot_config.expect("examples");
+        assert_eq!(config.doc_to_choice, json!(["two", "one"]));
+        assert_eq!(config.samples.map(|samples| samples.len()), Some(1));
+        assert_eq!(config.gen_prefix.as_deref(), Some("Thus"));
+        // What older files say is written as before, so that its key stays.
+        let written = serde_json::to_value(read(json!({"split": "dev"}))).expect("JSON");
+        assert_eq!(written["fewshot_config"], json!({"sampler": "default", "split": "dev"}));
+    }
+
+    #[test]
     fn what_is_not_done_is_refused_by_name() {
         let refused = |changes: Value| {
             let mut value = json!({"task": "t", "output_type": "multiple_choice", "doc_to_text": "q", "doc_to_choice": ["a"], "doc_to_target": 0});
@@ -420,9 +391,23 @@ mod tests {
             Ok("it is true of `acc`".to_owned())
         );
         assert!(refused(json!({"process_docs": "x"})).is_err_and(|error| error.contains("process_docs")));
+        let filtered = |step: Value| {
+            refused(
+                json!({"output_type": "generate_until", "filter_list": [{"name": "x", "filter": [step]}]}),
+            )
+        };
+        assert_eq!(filtered(json!({"function": "take_first_k", "k": 1})), Ok(String::new()));
+        assert_eq!(
+            filtered(json!({"function": "take_first_k", "k": 8})),
+            Ok("takes 8 replies, and there is one reply to a question".to_owned())
+        );
         assert!(
-            refused(json!({"filter_list": [{"name": "x", "filter": [{"function": "majority_vote"}]}]}))
-                .is_err()
+            filtered(json!({"function": "custom", "filter_fn": "x"}))
+                .is_err_and(|error| error.contains("custom"))
+        );
+        assert!(
+            refused(json!({"fewshot_config": {"process_docs": "x"}}))
+                .is_err_and(|error| error.contains("process_docs"))
         );
     }
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use qpipe_nodes::{KindSpec, Parsed, Resources};
 
+use super::task_origins::TaskOrigins;
+
 /// One node that runs, or is found in the cache.
 #[derive(Clone, Debug)]
 pub struct Instance {
@@ -28,6 +30,8 @@ pub struct Instance {
     pub base_dir: PathBuf,
     /// Where it stands.
     pub location: Location,
+    /// Where the rules of its task files stand.
+    pub task_origins: TaskOrigins,
 }
 
 /// What is connected to a port: indices into [`super::Pipeline::instances`].

@@ -19,6 +19,7 @@ use super::source::{Sources, Span};
 use super::sources_there;
 use super::substitute::Scope;
 use super::task_files;
+use super::task_origins::TaskOrigins;
 use super::value::find;
 
 /// A pipeline without mistakes.
@@ -185,6 +186,7 @@ fn build(file: &Path, bundle: &Bundle, sources: &mut Sources, mistakes: &mut Mis
                     line: position.line,
                     column: position.column,
                 },
+                task_origins: TaskOrigins::new(),
             })
         });
     let mut instances: Vec<Instance> = instances.collect();

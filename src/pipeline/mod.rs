@@ -36,6 +36,10 @@ mod sources_there;
 mod substitute;
 mod task_files;
 mod task_groups;
+mod task_index;
+mod task_members;
+mod task_origins;
+mod task_text;
 mod value;
 mod yaml;
 
@@ -43,3 +47,4 @@ pub use error::{Code, PipelineError, PipelineErrors};
 pub use instance::{Binding, Instance, Location};
 pub use load::Pipeline;
 pub use source::{Source, Sources};
+pub use task_origins::{TaskOrigins, put_back};

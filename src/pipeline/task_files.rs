@@ -1,8 +1,8 @@
 //! The task files that evaluations name: read, and put into the parameters, so that a key holds what a file says and not
 //! where it lies.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 
 use qpipe_nodes::task_file::{PASSED_OVER, TaskFile, TaskFiles};
 use qpipe_nodes::task_group::TaskGroups;
@@ -10,11 +10,13 @@ use qpipe_nodes::{ParamError, Target, kind, tasks};
 use serde_json::{Map, Value as Json};
 
 use super::error::{Code, Mistake, Mistakes};
-use super::include::read_text;
 use super::instance::Instance;
 use super::nearest::advice;
 use super::source::{Source, Sources, Span};
-use super::task_groups::Groups;
+use super::task_groups::{Groups, Standing};
+use super::task_index::TaskIndex;
+use super::task_origins;
+use super::task_text;
 use super::value::{Data, Entry, Key, Value, find};
 use super::yaml;
 
@@ -34,6 +36,7 @@ pub(super) fn fill_in(
     sources: &mut Sources,
     mistakes: &mut Mistakes,
 ) {
+    let (mut read, mut index_of_tasks) = (HashMap::new(), TaskIndex::default());
     for (index, instance) in instances.iter_mut().enumerate().filter(|(_, it)| it.kind.name == KIND) {
         let Some(Json::Array(named)) = instance.parsed.params.get(TASKS) else { continue };
         if !named.iter().filter_map(Json::as_str).any(tasks::is_file) {
@@ -46,9 +49,18 @@ pub(super) fn fill_in(
                 names.push(name.to_owned());
                 continue;
             }
-            let mut reader = Reader { at: place(index), sources, mistakes };
+            let mut reader = Reader {
+                at: place(index),
+                pipeline: &instance.base_dir,
+                sources,
+                mistakes,
+                read: &mut read,
+                index: &mut index_of_tasks,
+            };
             let mut of_file = TaskFiles::new();
-            for task in reader.tasks(&instance.base_dir.join(name), &mut groups) {
+            let mut tasks = reader.tasks(&instance.base_dir.join(name), &mut groups);
+            instance.task_origins.extend(task_origins::taken(tasks.iter_mut()));
+            for task in tasks {
                 // It may stand in several groups.
                 let is_known = of_file.get(&task.task).is_some_and(|known| is_same(known, &task));
                 if !is_known {
@@ -78,8 +90,13 @@ fn is_same(one: &TaskFile, other: &TaskFile) -> bool {
 pub(super) struct Reader<'a> {
     /// Where the pipeline names the file.
     pub(super) at: Span,
+    /// Where the pipeline lies.
+    pub(super) pipeline: &'a Path,
     sources: &'a mut Sources,
     pub(super) mistakes: &'a mut Mistakes,
+    /// What the files say that were read: a mistake in a file that many include is one mistake.
+    read: &'a mut HashMap<PathBuf, Option<Vec<Entry>>>,
+    pub(super) index: &'a mut TaskIndex,
 }
 
 impl Reader<'_> {
@@ -89,8 +106,10 @@ impl Reader<'_> {
         match find(&entries, "group").map(|entry| &entry.value) {
             None => self.task(&entries, None).into_iter().collect(),
             Some(Value { data: Data::Text(name), .. }) => {
-                let folder = path.parent().unwrap_or(Path::new("."));
-                Groups { reader: self, folder, outermost: name, groups }.members(name, &entries, &[], 0)
+                let folder = path.parent().unwrap_or(Path::new(""));
+                let open = vec![path.to_path_buf()];
+                let group = Standing { name, folder };
+                Groups { reader: self, outermost: name, groups, open }.members(&group, &entries, &[])
             }
             Some(value) => {
                 self.wrong(value.span, "`group` is no name");
@@ -114,6 +133,7 @@ impl Reader<'_> {
             self.report(entries, error);
         }
         let mut task = task.filter(|_| errors.is_empty())?;
+        task.origins = task_origins::origins(entries, self.sources);
         task.group = group.map(str::to_owned);
         // The order of the choices counts, and that of a mapping's keys is in no key.
         if let Json::Object(choices) = &task.doc_to_choice {
@@ -124,8 +144,11 @@ impl Reader<'_> {
 
     /// What the file at `path` says, over what it includes.
     pub(super) fn entries(&mut self, path: &Path, depth: usize) -> Option<Vec<Entry>> {
-        let text = match read_text(path) {
-            Ok((_, text)) => text,
+        if let Some(known) = self.read.get(path) {
+            return known.clone();
+        }
+        let text = match task_text::read(path) {
+            Ok(text) => text,
             Err(error) => {
                 let problem = error.words(path);
                 self.mistakes.push(
@@ -135,12 +158,19 @@ impl Reader<'_> {
                 return None;
             }
         };
+        let said = self.said(path, text, depth);
+        self.read.insert(path.to_path_buf(), said.clone());
+        said
+    }
+
+    /// What `text` says, which is the file at `path`.
+    fn said(&mut self, path: &Path, text: String, depth: usize) -> Option<Vec<Entry>> {
         let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
         let (index, source) = self.sources.add(Source::new(path.display().to_string(), folder.clone(), text));
         let begin = Span { source: index, start: 0, end: 0 };
         let before = self.mistakes.len();
         let root = yaml::parse(source.text(), index, 0, self.mistakes);
-        let Some(Value { data: Data::Mapping(own), .. }) = root else {
+        let Some(Value { data: Data::Mapping(mut own), .. }) = root else {
             if self.mistakes.len() == before {
                 self.wrong(begin, "a task file is a mapping");
             }
@@ -149,9 +179,22 @@ impl Reader<'_> {
         if self.mistakes.len() > before {
             return None;
         }
-        let (included, own): (Vec<Entry>, Vec<Entry>) =
-            own.into_iter().partition(|entry| entry.key.text == "include");
-        let Some(Entry { key, value }) = included.into_iter().next() else { return Some(own) };
+        let mut entries = self.included(&mut own, &folder, depth)?;
+        merge(&mut entries, own);
+        Some(entries)
+    }
+
+    /// What `own`, which stands in `folder`, includes; the key is taken out.
+    pub(super) fn included(
+        &mut self,
+        own: &mut Vec<Entry>,
+        folder: &Path,
+        depth: usize,
+    ) -> Option<Vec<Entry>> {
+        let Some(place) = own.iter().position(|entry| entry.key.text == "include") else {
+            return Some(Vec::new());
+        };
+        let Entry { key, value } = own.remove(place);
         if depth == DEEPEST {
             self.mistakes.push(Mistake::new(Code::IncludeCycle, key.span, "files include each other"));
             return None;
@@ -170,7 +213,6 @@ impl Reader<'_> {
         for file in files {
             merge(&mut entries, self.entries(&folder.join(file), depth + 1)?);
         }
-        merge(&mut entries, own);
         Some(entries)
     }
 

@@ -89,6 +89,14 @@ fn data(named: &Named<'_>) -> String {
     if rows(named).all(|row| !row.tasks.is_empty()) {
         let n = describe::distinct(rows(named).map(|row| format::count(row.n)));
         let tasks = rows(named).map(|row| row.tasks.len()).max().unwrap_or(0) as u64;
+        if rows(named).all(|row| row.n == 0) {
+            return format!(
+                "{} foresaw the texts of {}, {}. The tables below have their perplexity.",
+                format::plural(named.iter().count() as u64, "model"),
+                format::plural(tasks, "task"),
+                devices(),
+            );
+        }
         return format!(
             "{} answered {n} questions of {}, {}. The accuracy is that of all questions together{}.",
             format::plural(named.iter().count() as u64, "model"),

@@ -40,6 +40,7 @@ const COLUMNS: &[Column] = &[
     Column::figure("right", |_, row| {
         asked(row, format!("{}/{}", format::count(row.correct), format::count(row.n)))
     }),
+    Column::figure("word perplexity", |_, row| perplexity(row).map_or(String::new(), format::quantity)),
     Column::name("linear layers", |_, row| row.scheme.clone()).in_document_only(),
     Column::name("against", |named, row| match &row.against {
         Some(Against::Paired { baseline, .. }) => named.name(*baseline).to_owned(),
@@ -68,6 +69,13 @@ const COLUMNS: &[Column] = &[
 /// Nothing where no question was asked that can be answered rightly.
 fn asked(row: &Row, text: String) -> String {
     if row.n == 0 { String::new() } else { text }
+}
+
+/// That of the one text, where there is one.
+fn perplexity(row: &Row) -> Option<f64> {
+    let metrics = row.tasks.iter().flat_map(|task| &task.figures.metrics);
+    let mut found = metrics.filter(|metric| metric.name == "word_perplexity").map(|metric| metric.value);
+    found.next().filter(|_| found.next().is_none())
 }
 
 fn of_difference(row: &Row, text: impl Fn(&Difference) -> String) -> String {

@@ -104,8 +104,10 @@ fn worker(
     known: &[Option<Arc<Known>>],
     inputs: BTreeMap<String, Binding>,
 ) -> Work {
+    let mut params = instance.parsed.params.clone();
+    pipeline::put_back(&mut params, &instance.task_origins);
     Work::Worker {
-        params: instance.parsed.params.clone(),
+        params,
         inputs,
         device: planner.machine.device(&instance.resources),
         threads: planner.threads(instance, known),

@@ -45,7 +45,7 @@ pub enum EvalError {
         problem: String,
     },
     /// A row that a task's template or function cannot read.
-    #[error("{place}: {task}'s `{rule}`: {problem}")]
+    #[error("{}", rule_words(place, task, rule, problem, origin.as_deref()))]
     Rule {
         /// Where.
         place: Place,
@@ -55,6 +55,8 @@ pub enum EvalError {
         rule: &'static str,
         /// What is wrong, in words.
         problem: String,
+        /// Where the rule stands, of a task that comes from a file.
+        origin: Option<String>,
     },
     /// A task file with what does not work.
     #[error("task `{task}`: {problem}")]
@@ -238,6 +240,9 @@ impl EvalError {
             | Self::NoFiles(_) => Some(
                 "Write one JSON object a line: `question` (text), `choices` (four texts), `answer` (a letter, or an index from 0).",
             ),
+            Self::Rule { origin: Some(_), .. } => {
+                Some("Look at that line of the task file, and at that row.")
+            }
             Self::Rule { .. } | Self::Chat { .. } | Self::Judge { .. } => Some(
                 "Look at that row; docs/evaluation.md says what each task needs of a row, and what of a chat template.",
             ),
@@ -272,5 +277,12 @@ impl From<EvalError> for ActionError {
             Some(help) => failed.help(help),
             None => failed,
         }
+    }
+}
+
+fn rule_words(place: &Place, task: &str, rule: &str, problem: &str, origin: Option<&str>) -> String {
+    match origin {
+        Some(origin) => format!("{origin}: `{rule}`: {problem}, with the row {place}"),
+        None => format!("{place}: {task}'s `{rule}`: {problem}"),
     }
 }

@@ -21,6 +21,9 @@ const PREFIXES: usize = 8;
 /// … and as a batch.
 const BATCHES: usize = 4;
 
+/// Sequences that share nothing are in one row up to so many tokens.
+const LONGEST_TREE: usize = 1024;
+
 /// Keys and values of a prefix's token, which every row of a pass has in each block, take about such a part of the memory that a
 /// token takes on its way through a block.
 const PREFIX_PART: usize = 16;
@@ -72,8 +75,8 @@ impl Batch {
 /// `batch_tokens` tokens.
 pub fn apart(sequences: &[Sequences], batch_tokens: usize) -> Vec<Batch> {
     let mut batches: Vec<Batch> = Vec::new();
-    for (index, document) in sequences.iter().enumerate() {
-        let rows = Row::apart(index, document);
+    for index in 0..sequences.len() {
+        let rows = Row::apart(sequences, &[index]);
         let tokens: usize = rows.iter().map(Row::len).sum();
         let passes = rows.into_iter().map(|row| vec![row]);
         match batches.last_mut() {
@@ -84,15 +87,19 @@ pub fn apart(sequences: &[Sequences], batch_tokens: usize) -> Vec<Batch> {
     batches
 }
 
-/// Families first, then all others, the longest first. A pass has at most `batch_tokens` tokens, padding counted, but at least
+/// Families and long texts first, then all others, the longest first. A pass has at most `batch_tokens` tokens, padding counted, but at least
 /// a row; rows that need a mask are not in one pass with those that need none.
 pub fn together(sequences: &[Sequences], cost: Cost, batch_tokens: usize) -> Vec<Batch> {
     let questions = Question::all(sequences);
-    let (mut families, mut singles) = (Vec::new(), Vec::new());
+    let (mut families, mut texts, mut singles) = (Vec::new(), Vec::new(), Vec::new());
     let families_of = Families { questions: &questions, cost };
     for part in families_of.divide(0..questions.len()).parts {
         let prefix = part.prefix;
         let first = part.range.start;
+        if prefix == 0 && let [question] = &questions[part.range.clone()] && question.is_scattered {
+            texts.push(scattered(Row::apart(sequences, &question.documents), batch_tokens));
+            continue;
+        }
         let rows =
             questions[part.range].iter().map(|question| Row::new(sequences, &question.documents, prefix));
         if prefix == 0 {
@@ -102,12 +109,19 @@ pub fn together(sequences: &[Sequences], cost: Cost, batch_tokens: usize) -> Vec
             families.extend(divided(first, rows.collect(), batch_tokens));
         }
     }
+    families.extend(texts);
     families.sort_by_key(|batch| Reverse(batch.tokens()));
     singles.sort_by_key(|row| (row.is_plain(), Reverse(row.len())));
     families.extend(
         packed(singles, 0, batch_tokens).map(|pass| Batch { prefix: Vec::new(), passes: vec![pass] }),
     );
     families
+}
+
+/// The windows of a long text as a batch.
+fn scattered(mut windows: Vec<Row>, batch_tokens: usize) -> Batch {
+    windows.sort_by_key(|row| Reverse(row.len()));
+    Batch { prefix: Vec::new(), passes: packed(windows, 0, batch_tokens).collect() }
 }
 
 /// A family as batches.
@@ -150,6 +164,9 @@ struct Question {
     /// Tokens of the row that holds it whole.
     tokens: usize,
     is_plain: bool,
+    /// Whether it is long and its sequences, windows of a text, share nothing: in one row each token would be compared with all
+    /// of the others.
+    is_scattered: bool,
     /// Tokens that it begins with like the one before, as far as all of both may have them in a prefix.
     shared: usize,
 }
@@ -179,6 +196,7 @@ impl Question {
                 documents: vec![index],
                 tokens: row.len(),
                 is_plain: row.is_plain(),
+                is_scattered: row.len() > LONGEST_TREE && !sequences[index].begins_alike(),
                 shared,
             });
         }
@@ -328,6 +346,19 @@ mod tests {
         assert_eq!(found.len(), 60 * 50 / 400 + 1);
         assert!(found.iter().all(|batch| batch.prefix == header && batch.cells() <= 100));
         assert_eq!(found.iter().map(|batch| batch.documents().len()).sum::<usize>(), 60);
+    }
+
+    #[test]
+    fn windows_of_a_long_text_are_rows_of_their_own() {
+        // The prefix token before the first window, the last token of the window before in front of the others.
+        let window = |own: i64| Sequence { ids: vec![own; 801], context: 1 };
+        let text = Sequences(vec![window(1), window(2), window(3)]);
+        let all = [question(&[], 9, 5), text.clone(), text];
+        let found = together(&all, FREE, 1600);
+        assert_eq!(documents(&found), [vec![1, 2], vec![0]]);
+        assert_eq!(found[0].passes.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
+        assert!(found[0].rows().all(Row::is_plain));
+        assert_eq!(found[0].tokens(), 2400);
     }
 
     #[test]

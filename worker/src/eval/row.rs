@@ -75,9 +75,10 @@ impl Row {
         tree.row
     }
 
-    /// Lays out document number `index`, each of its sequences in a row of its own; sequences that differ in nothing but their
-    /// last token are one. A document without sequences has a row without tokens.
-    pub fn apart(index: usize, document: &Sequences) -> Vec<Self> {
+    /// Lays out the equal documents `indices` of `sequences`, each of their sequences in a row of its own; sequences that differ
+    /// in nothing but their last token are one. A document without sequences has a row without tokens.
+    pub fn apart(sequences: &[Sequences], indices: &[usize]) -> Vec<Self> {
+        let Some(document) = indices.first().map(|&index| &sequences[index]) else { return Vec::new() };
         let mut read: Vec<(&[i64], Vec<usize>)> = Vec::new();
         for (request, sequence) in document.0.iter().enumerate() {
             let tokens = &sequence.ids[..sequence.ids.len() - 1];
@@ -89,9 +90,11 @@ impl Row {
         if read.is_empty() {
             read.push((&[], Vec::new()));
         }
-        let row = |(_, requests)| {
+        let row = |(_, requests): (_, Vec<usize>)| {
             let mut tree = Tree::default();
-            tree.add(index, document, requests);
+            for &index in indices {
+                tree.add(index, document, requests.iter().copied());
+            }
             tree.row
         };
         read.into_iter().map(row).collect()

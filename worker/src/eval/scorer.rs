@@ -19,7 +19,7 @@ use crate::model::Decoder;
 /// Answers are published when so many are due …
 const UNIT_QUESTIONS: usize = 512;
 /// … or so much time went into them.
-const UNIT_TIME: Duration = Duration::from_secs(5);
+const UNIT_TIME: Duration = Duration::from_secs(1);
 
 /// A task with its data, ready to be put to the model.
 pub(super) struct Prepared {
@@ -39,7 +39,7 @@ pub(super) struct Scorer<'a> {
     reference: Option<&'a Decoder>,
     writer: Writer<'a>,
     room: Room,
-    /// Questions answered.
+    /// Questions whose answers are on disk.
     done: u64,
     /// Questions of all tasks.
     total: u64,
@@ -125,12 +125,10 @@ impl<'a> Scorer<'a> {
         lanes.run(&open, answer, &mut |batch, found| {
             let kept = found.map_err(ActionError::from).and_then(|mut found| {
                 found.retain(|(document, _)| !known.contains_key(document));
-                self.done += found.len() as u64;
                 unit.answers.extend(found);
                 if unit.is_due() {
-                    answers.extend(unit.publish(self.context, task)?);
+                    answers.extend(self.publish(&mut unit, task)?);
                 }
-                self.context.progress(self.done, self.total, "questions", None);
                 self.context.check_stop()
             });
             match kept {
@@ -147,11 +145,22 @@ impl<'a> Scorer<'a> {
         if let Some((_, error)) = failure {
             if !unit.answers.is_empty() {
                 // What went wrong first is what is said.
-                let _ = unit.publish(self.context, task);
+                let _ = self.publish(&mut unit, task);
             }
             return Err(error);
         }
-        answers.extend(unit.answers);
+        if !unit.answers.is_empty() {
+            answers.extend(self.publish(&mut unit, task)?);
+        }
+        Ok(answers)
+    }
+
+    /// Writes the answers of `unit`, says how many there are now, hands them out and begins again.
+    fn publish(&mut self, unit: &mut Unit, task: &str) -> Result<Responses, ActionError> {
+        let Unit { answers, .. } = std::mem::take(unit);
+        units::publish(self.context, task, &answers)?;
+        self.done += answers.len() as u64;
+        self.context.progress(self.done, self.total, "questions", None);
         Ok(answers)
     }
 }
@@ -171,12 +180,5 @@ impl Default for Unit {
 impl Unit {
     fn is_due(&self) -> bool {
         self.answers.len() >= UNIT_QUESTIONS || self.began.elapsed() >= UNIT_TIME && !self.answers.is_empty()
-    }
-
-    /// Writes the answers, hands them out and begins again.
-    fn publish(&mut self, context: &Context<'_>, task: &str) -> Result<Responses, ActionError> {
-        let Self { answers, .. } = std::mem::take(self);
-        units::publish(context, task, &answers)?;
-        Ok(answers)
     }
 }

@@ -37,6 +37,12 @@ impl Sequences {
         self.0.iter().map(limit).min().unwrap_or(0)
     }
 
+    /// Whether all sequences have their first token in common.
+    pub fn begins_alike(&self) -> bool {
+        let first = |sequence: &Sequence| sequence.ids.first().copied();
+        self.0.windows(2).all(|pair| first(&pair[0]) == first(&pair[1]))
+    }
+
     /// Tokens of context + continuation over all requests.
     pub fn tokens(&self) -> u64 {
         self.0.iter().map(|sequence| sequence.ids.len() as u64).sum()

@@ -109,6 +109,7 @@ impl<'a> Dataset<'a> {
                     task: self.spec.name.clone(),
                     rule: "process_docs",
                     problem,
+                    origin: None,
                 })?;
             }
             all.push(row);

@@ -25,13 +25,14 @@ pub mod writing;
 use std::sync::Arc;
 
 use qpipe_nodes::kinds::Bos;
+use qpipe_nodes::task_origin::Origins;
 use serde_json::Value;
 
 use self::dataset::Dataset;
 use self::fewshot::Sampler;
 use self::prompt::Piece;
 use self::spec::{Answering, Spec};
-use self::template::{Rule, Templates};
+use self::template::{Problem, Rule, Templates};
 use super::error::EvalError;
 use super::python::{self, literal};
 use super::rows::{Data, DataRow};
@@ -46,12 +47,19 @@ pub use judge::metric_is_better_when_higher;
 #[derive(Clone, Debug)]
 pub struct HarnessTask {
     spec: Spec,
+    /// Where its rules stand, if it comes from a file.
+    origins: Origins,
 }
 
 impl HarnessTask {
     /// The task that `spec` describes.
     pub fn new(spec: Spec) -> Self {
-        Self { spec }
+        Self { spec, origins: Origins::new() }
+    }
+
+    /// The same, with where its rules stand.
+    pub fn with_origins(self, origins: Origins) -> Self {
+        Self { origins, ..self }
     }
 }
 
@@ -75,6 +83,7 @@ impl Task for HarnessTask {
         let pool = if shots > 0 { dataset.examples()? } else { Arc::default() };
         let mut writer = Writer {
             spec: &self.spec,
+            origins: &self.origins,
             chooses_contexts: None,
             templates: Templates::default(),
             sampler: Sampler::new(Arc::clone(&pool), self.spec.sampling, options.seed),
@@ -110,6 +119,7 @@ impl Task for HarnessTask {
 /// Makes documents of rows, one after another: each question draws its examples from where the one before it stopped.
 struct Writer<'a> {
     spec: &'a Spec,
+    origins: &'a Origins,
     /// Whether the choices stand before what is scored: then the question is the index of the right one. As in lm-eval, the
     /// first row decides.
     chooses_contexts: Option<bool>,
@@ -128,8 +138,7 @@ impl Writer<'_> {
         let is_index = self.spec.answering.is_choosing() && index_of(&text).is_some();
         let chooses_contexts = *self.chooses_contexts.get_or_insert(is_index);
         let before = self.before(&place, &row, chooses_contexts)?;
-        // A question without an answer is asked, and counted as wrong.
-        let target = match self.spec.answering.is_choosing() && self.spec.target.lacks_field(&row) {
+        let target = match self.has_no_answer(&row) {
             true => Value::Null,
             false => self.target(&place, &row)?,
         };
@@ -274,6 +283,14 @@ impl Writer<'_> {
         }
     }
 
+    /// Whether a question to choose from has no right choice. It is asked, and counted as wrong.
+    fn has_no_answer(&self, row: &Value) -> bool {
+        let target = &self.spec.target;
+        self.spec.answering.is_choosing()
+            && (target.lacks_field(row)
+                || target.value(&self.templates, row).is_err_and(|problem| problem.is_no_choice))
+    }
+
     /// The answer, or several: a template may print a list.
     fn target(&self, place: &Place, row: &Value) -> Result<Value, EvalError> {
         let target = self.value(place, "doc_to_target", &self.spec.target, row)?;
@@ -285,8 +302,10 @@ impl Writer<'_> {
         rule.value(&self.templates, row).map_err(|problem| self.wrong(place, name, problem))
     }
 
-    fn wrong(&self, place: &Place, rule: &'static str, problem: String) -> EvalError {
-        EvalError::Rule { place: place.clone(), task: self.spec.name.clone(), rule, problem }
+    fn wrong(&self, place: &Place, rule: &'static str, problem: impl Into<Problem>) -> EvalError {
+        let Problem { words, line, .. } = problem.into();
+        let origin = self.origins.get(rule).map(|origin| origin.place(line));
+        EvalError::Rule { place: place.clone(), task: self.spec.name.clone(), rule, problem: words, origin }
     }
 }
 

@@ -41,18 +41,35 @@ impl Rule {
     /// what it is.
     ///
     /// # Errors
-    /// In words: what the template or the function cannot do with this row.
-    pub fn value(&self, templates: &Templates, row: &Value) -> Result<Value, String> {
+    /// What the template or the function cannot do with this row.
+    pub fn value(&self, templates: &Templates, row: &Value) -> Result<Value, Problem> {
         match self {
             Self::Constant(value) => Ok(value.clone()),
             Self::FieldOrText(text) => Ok(row.get(text).cloned().unwrap_or_else(|| text.as_str().into())),
-            Self::Function(function) => function(row),
+            Self::Function(function) => Ok(function(row)?),
             Self::Template(source) => match row.get(source) {
                 Some(field) => Ok(field.clone()),
-                None if is_name(source) => Err(format!("`{source}` is missing")),
+                None if is_name(source) => Err(format!("`{source}` is missing").into()),
                 None => templates.evaluate(source, row),
             },
         }
+    }
+}
+
+/// Why a rule makes nothing of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// In words.
+    pub words: String,
+    /// The line of the template, from 1, where one is to blame.
+    pub line: Option<usize>,
+    /// Whether what the row gives as the answer is none of its choices.
+    pub is_no_choice: bool,
+}
+
+impl From<String> for Problem {
+    fn from(words: String) -> Self {
+        Self { words, line: None, is_no_choice: false }
     }
 }
 
@@ -87,7 +104,7 @@ impl Default for Templates {
 }
 
 impl Templates {
-    fn evaluate(&self, source: &str, row: &Value) -> Result<Value, String> {
+    fn evaluate(&self, source: &str, row: &Value) -> Result<Value, Problem> {
         let variables = minijinja::Value::from(Serde(row));
         if let Some(expression) = sole_expression(source)
             && let Ok(compiled) = self.environment.compile_expression(expression)
@@ -95,9 +112,10 @@ impl Templates {
             let names = || compiled.undeclared_variables(false);
             let value = compiled.eval(variables).map_err(|error| words(&error, expression, &names(), row))?;
             if has_undefined(&value) {
-                return Err(missing(&names(), row).unwrap_or_else(|| format!("`{expression}` is undefined")));
+                let words = missing(&names(), row).unwrap_or_else(|| format!("`{expression}` is undefined"));
+                return Err(words.into());
             }
-            return serde_json::to_value(&value).map_err(|error| error.to_string());
+            return serde_json::to_value(&value).map_err(|error| error.to_string().into());
         }
         let nothing = HashSet::new();
         let template = self.environment.template_from_str(source);
@@ -129,19 +147,23 @@ fn has_undefined(value: &minijinja::Value) -> bool {
 }
 
 /// What is wrong with a template or `row`, in words: the field that is missing, else what the engine says of which line.
-fn words(error: &Error, source: &str, names: &HashSet<String>, row: &Value) -> String {
+fn words(error: &Error, source: &str, names: &HashSet<String>, row: &Value) -> Problem {
     // What is undefined has no methods either.
     if matches!(error.kind(), ErrorKind::UndefinedError | ErrorKind::UnknownMethod)
         && let Some(missing) = missing(names, row)
     {
-        return missing;
+        return Problem { line: error.line(), ..missing.into() };
     }
     let problem = error
         .detail()
         .map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
     match error.line().and_then(|line| source.lines().nth(line - 1)) {
-        Some(line) => format!("{problem} in `{line}`"),
-        None => problem,
+        Some(text) => Problem {
+            words: format!("{problem} in `{text}`"),
+            line: error.line(),
+            is_no_choice: error.detail().is_some_and(|detail| detail.starts_with(NO_CHOICE)),
+        },
+        None => problem.into(),
     }
 }
 
@@ -155,11 +177,14 @@ fn missing(names: &HashSet<String>, row: &Value) -> Option<String> {
     (!quoted.is_empty()).then(|| format!("{} {verb} missing", quoted.join(", ")))
 }
 
+/// What `index` says of a value that is not there.
+const NO_CHOICE: &str = "not in the list";
+
 /// Python's `list.index`.
 fn index_of(list: &minijinja::Value, wanted: &minijinja::Value) -> Result<minijinja::Value, Error> {
     let place = list.try_iter()?.position(|value| value == *wanted);
     place.map(minijinja::Value::from).ok_or_else(|| {
-        Error::new(ErrorKind::InvalidOperation, format!("{wanted:?} is not in the list {list:?}"))
+        Error::new(ErrorKind::InvalidOperation, format!("{NO_CHOICE}: {wanted:?} of {list:?}"))
     })
 }
 
@@ -181,8 +206,12 @@ mod tests {
 
     use super::*;
 
-    fn value(source: &str, row: &Value) -> Result<Value, String> {
+    fn problem(source: &str, row: &Value) -> Result<Value, Problem> {
         Rule::template(source).value(&Templates::default(), row)
+    }
+
+    fn value(source: &str, row: &Value) -> Result<Value, String> {
+        problem(source, row).map_err(|problem| problem.words)
     }
 
     #[test]
@@ -210,6 +239,9 @@ mod tests {
         assert_eq!(value("{{a}} {{b}}", &row).unwrap_err(), "`a`, `b` are missing");
         let third = value("One\n{{c.label[2]}}\n", &row).unwrap_err();
         assert_eq!(third, "undefined value in `{{c.label[2]}}`");
-        assert!(value("{{c.label.index('Z')}}", &row).unwrap_err().contains("is not in the list"));
+        assert_eq!(problem("One\n{{c.label[2]}}\n", &row).unwrap_err().line, Some(2));
+        let answer = problem("{{c.label.index('Z')}}", &row).unwrap_err();
+        assert!(answer.is_no_choice && answer.words.contains("not in the list: "), "{answer:?}");
+        assert!(!problem("{{c.label[2]}}", &row).unwrap_err().is_no_choice);
     }
 }

@@ -1,0 +1,83 @@
+//! The text of a task file, with PyYAML's leniency where the parser has less.
+
+use std::path::Path;
+
+use super::error::Mistakes;
+use super::include::{ReadError, read_text};
+use super::source::{Source, Sources};
+use super::value::Value;
+use super::yaml;
+
+/// The parser's words for a line of a quoted text that begins too far left. PyYAML reads such lines, and lm-eval's own task
+/// files have some.
+const TOO_FAR_LEFT: &str = "invalid indentation in multiline quoted scalar";
+/// Texts with more such lines are left to the parser.
+const MOST_LINES: usize = 1000;
+
+/// The text of the file at `path`, which the parser then reads as PyYAML does.
+pub(super) fn read(path: &Path) -> Result<String, ReadError> {
+    read_text(path).map(|(_, text)| indented(text))
+}
+
+/// What the file at `path` says, if it can be read; mistakes are for whoever needs the file.
+pub(super) fn glance(path: &Path) -> Option<Value> {
+    let (_, text) = read_text(path).ok()?;
+    let parsed = |text: &str| yaml::parse(text, 0, 0, &mut Mistakes::default());
+    parsed(&text).or_else(|| parsed(&indented(text)))
+}
+
+/// `text`, with the lines that stand too far left moved right. In a quoted text a line break and the blanks around it are one
+/// space, whatever their number, so that no value changes; nor does the number of a line.
+fn indented(mut text: String) -> String {
+    for _ in 0..MOST_LINES {
+        let Some(start) = too_far_left(&text) else { break };
+        text.insert(start, ' ');
+    }
+    text
+}
+
+/// Where the first line that stands too far left has its text.
+fn too_far_left(text: &str) -> Option<usize> {
+    let mut sources = Sources::default();
+    let mut mistakes = Mistakes::default();
+    if yaml::parse(text, 0, 0, &mut mistakes).is_some() || mistakes.is_empty() {
+        return None;
+    }
+    sources.add(Source::new(String::new(), Default::default(), text.to_owned()));
+    let errors = mistakes.finish(&sources);
+    let place = errors.iter().find(|error| error.to_string() == TOO_FAR_LEFT)?.place()?;
+    let mut numbers = place.rsplit(':').map(str::parse::<usize>);
+    let (column, line) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    let line_start = text.split_inclusive('\n').take(line - 1).map(str::len).sum::<usize>();
+    let before: usize = text[line_start..].chars().take(column - 1).map(char::len_utf8).sum();
+    Some(line_start + before)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parsed(text: &str) -> serde_json::Value {
+        yaml::parse(&indented(text.to_owned()), 0, 0, &mut Mistakes::default()).unwrap().to_json()
+    }
+
+    #[test]
+    fn quoted_text_may_go_on_in_the_first_column() {
+        let text = "a: '{{[\"x, \",\n\"y\",\n\n\"é\"]}}' # more\nb: \"1\n2 \\\n3\"\n";
+        assert_eq!(parsed(text), json!({ "a": "{{[\"x, \", \"y\",\n\"é\"]}}", "b": "1 2 3" }));
+        assert_eq!(parsed("a:\n  b:\n    - c: 'one\n   two\n\nthree'\n"), json!({ "a": { "b": [{ "c": "one two\nthree" }] } }));
+    }
+
+    #[test]
+    fn other_texts_stay_as_they_are() {
+        for text in ["a: 'b\n  c'\n", "a: 'b\nc\n", "a: [\n", "a: |\n  'b\nc: 'd'\n"] {
+            let mended = indented(text.to_owned());
+            assert_eq!(mended.lines().count(), text.lines().count());
+            assert_eq!(mended.replace(' ', ""), text.replace(' ', ""));
+        }
+        assert_eq!(indented("a: [\n".to_owned()), "a: [\n");
+    }
+}
