@@ -50,13 +50,14 @@ fn is_slow(x: &Tensor) -> bool {
     x.kind() == Kind::BFloat16 && x.device() == Device::Cpu && !has_bfloat16_products()
 }
 
+/// Whether libtorch multiplies bfloat16 by more than scalar instructions here.
 #[cfg(target_arch = "x86_64")]
-fn has_bfloat16_products() -> bool {
+pub(crate) fn has_bfloat16_products() -> bool {
     std::arch::is_x86_feature_detected!("avx512bw")
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn has_bfloat16_products() -> bool {
+pub(crate) fn has_bfloat16_products() -> bool {
     true
 }
 

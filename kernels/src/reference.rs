@@ -11,13 +11,16 @@ use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::torchao;
 use crate::weight::{Codes, KernelError, QuantizedWeight, bytes_of};
 
+/// Its name in the table.
+pub(crate) const NAME: &str = "reference";
+
 /// Serves every layer.
 #[derive(Debug)]
 pub struct Reference;
 
 impl Kernel for Reference {
     fn name(&self) -> &'static str {
-        "reference"
+        NAME
     }
 
     fn supports(&self, _layer: &Layer) -> bool {

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 
 use tch::{Device, Kind, Tensor};
 
+use crate::environment::wants_reference;
 use crate::reordered::Reordered;
 use crate::weight::{KernelError, QuantizedWeight, Scheme};
 use crate::{int4, int8, llm_int8, nf4, reference, w4a8, w8a16, weight_only};
@@ -49,21 +50,30 @@ pub trait PreparedLinear: Debug {
 pub static KERNELS: &[&dyn Kernel] = &[
     &int8::Fused,
     &int8::IntMm,
-    &int4::PackedCpu,
+    &int4::Fused,
     &int4::PackedCuda,
     &int4::Tiles,
     &llm_int8::LlmInt8,
+    &nf4::Fused,
     &nf4::Tiles,
     &weight_only::Tiles,
+    &w4a8::Fused,
     &w4a8::Progressive,
     &w4a8::Grouped,
+    &w8a16::Fused,
     &w8a16::Int8Tiles,
     &reference::Reference,
 ];
 
-/// The kernel that serves `layer`.
+/// The kernel that serves `layer`: the first that supports it, or the reference where the environment asks for it.
 pub fn kernel_for(layer: &Layer) -> &'static dyn Kernel {
-    *KERNELS.iter().find(|kernel| kernel.supports(layer)).expect("the reference supports every layer")
+    let usable =
+        |kernel: &&&dyn Kernel| kernel.supports(layer) && (!wants_reference() || is_reference(**kernel));
+    *KERNELS.iter().find(usable).expect("the reference supports every layer")
+}
+
+fn is_reference(kernel: &dyn Kernel) -> bool {
+    kernel.name() == reference::NAME
 }
 
 /// Prepares `weight` for activations of type `kind` on `device`, with the best kernel for it.

@@ -1,8 +1,8 @@
 //! Every kernel of the table against `reference`, on every scheme, shape and number of rows that it supports.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use qpipe_kernels::nf4::{self, Absmax};
-use qpipe_kernels::{Codes, KERNELS, Layer, QuantizedWeight, Scheme, bitstream, packing};
+use qpipe_kernels::nf4::Absmax;
+use qpipe_kernels::{Codes, KERNELS, Layer, QuantizedWeight, Scheme, random};
 use tch::{Cuda, Device, Kind, Tensor};
 
 /// (N, K): multiples of everything, of some things, of nothing; wide, tall, and single channels.
@@ -21,8 +21,6 @@ const SHAPES: [(i64, i64); 11] = [
 ];
 /// The last only with every third shape: it is slow.
 const ROWS: [i64; 6] = [1, 3, 16, 33, 130, 2049];
-/// So low that many activations are outliers.
-const THRESHOLD: f64 = 2.5;
 const KINDS: [Kind; 3] = [Kind::Float, Kind::BFloat16, Kind::Half];
 
 /// Largest difference from the reference, relative to the largest output.
@@ -59,78 +57,13 @@ fn schemes(in_features: i64) -> Vec<Scheme> {
 }
 
 fn weight(scheme: Scheme, out_features: i64, in_features: i64, kind: Kind, bias: bool) -> QuantizedWeight {
-    let options = (kind, Device::Cpu);
-    let bias = bias.then(|| Tensor::randn([out_features], options));
-    let scale = |columns: i64| Tensor::rand([out_features, columns], options) * 0.02 + 0.001;
-    let integers = |lowest: i64, highest: i64, columns: i64| {
-        Tensor::randint_low(lowest, highest + 1, [out_features, columns], (Kind::Int8, Device::Cpu))
-    };
-    let int8 = || integers(-128, 127, in_features);
-    let packed = || packing::pack(&integers(-8, 7, in_features)).unwrap();
-    let codes = match scheme {
-        Scheme::LlmInt8 => {
-            let absmax = (scale(1) * 100.0).to_kind(Kind::Float).view([-1]);
-            Codes::LlmInt8 { weight: int8(), absmax, threshold: THRESHOLD }
-        }
-        Scheme::Nf4 { block, nested } => nf4_codes(out_features * in_features, block, nested, kind),
-        Scheme::W8A8 => Codes::Int8 { weight: int8(), scale: scale(1) },
-        Scheme::W8A8Static => Codes::Int8Static {
-            weight: int8(),
-            scale: scale(1),
-            input_scale: Tensor::full([1], 0.01, options),
-        },
-        Scheme::W8A16 => Codes::Int8A16 { weight: int8(), scale: scale(1) },
-        Scheme::W8A8Torchao => Codes::Int8Torchao { weight: int8(), scale: scale(1) },
-        Scheme::W4A16 { group } => Codes::Int4 { packed: packed(), scale: scale(in_features / group), group },
-        Scheme::W4A16Asym { group } => Codes::Int4Asym {
-            packed: packed(),
-            scale: scale(in_features / group),
-            zero: integers(-8, 7, in_features / group),
-            group,
-        },
-        Scheme::WeightOnly { bits, group, asym } => {
-            let unsigned = |columns: i64| {
-                Tensor::randint_low(0, 1 << bits, [out_features, columns], (Kind::Uint8, Device::Cpu))
-            };
-            Codes::Bits {
-                packed: bitstream::pack(&unsigned(in_features), bits).unwrap(),
-                bits,
-                scale: scale(in_features / group),
-                zero: asym.then(|| unsigned(in_features / group)),
-                group,
-            }
-        }
-        Scheme::W4A8Float { group } => {
-            Codes::Int4A8 { packed: packed(), scale: scale(in_features / group), group }
-        }
-        Scheme::W4A8 { group } => {
-            let groups = in_features / group;
-            // With a scale of 16 the zero is 0; with 8 it is any code.
-            let small = integers(1, 8, groups);
-            let large = small.fmod(2.0).eq(0.0);
-            Codes::Progressive {
-                packed: packed(),
-                group_scale: small.where_self(&large.logical_not(), &small.full_like(16)),
-                group_zero: integers(-8, 7, groups).masked_fill(&large, 0),
-                channel_scale: scale(1),
-                group,
-            }
-        }
-    };
-    QuantizedWeight::new(codes, bias, out_features, in_features).unwrap()
+    random::weight(scheme, out_features, in_features, kind, bias).unwrap()
 }
 
-fn nf4_codes(weights: i64, block: i64, nested: bool, compute: Kind) -> Codes {
-    let floats = |count: i64| Tensor::rand([count], (Kind::Float, Device::Cpu)) * 0.1 + 0.001;
-    let bytes = |count: i64| Tensor::randint(256, [count], (Kind::Uint8, Device::Cpu));
-    let blocks = nf4::blocks(weights, block);
-    let absmax = if nested {
-        let scale = floats(nf4::blocks(blocks, nf4::NESTED_BLOCK));
-        Absmax::Nested { code: bytes(blocks), map: floats(256), scale, offset: 0.03 }
-    } else {
-        Absmax::Plain(floats(blocks))
-    };
-    Codes::Nf4 { packed: bytes((weights + 1) / 2), absmax, block, compute }
+/// Activations; those of LLM.int8() so large that many are outliers.
+fn activations(scheme: Scheme, rows: i64, in_features: i64, kind: Kind, device: Device) -> Tensor {
+    let x = Tensor::randn([rows, in_features], (kind, device));
+    if scheme == Scheme::LlmInt8 { x * (random::THRESHOLD / 2.5) } else { x }
 }
 
 fn copy_of(weight: &QuantizedWeight) -> QuantizedWeight {
@@ -197,7 +130,7 @@ fn compare(device: Device) -> Vec<&'static str> {
                     used.push(kernel.name());
                     let few = if number % 3 == 0 { ROWS.len() } else { ROWS.len() - 1 };
                     for rows in ROWS[..few].iter().copied() {
-                        let x = Tensor::randn([rows, in_features], (kind, device));
+                        let x = activations(scheme, rows, in_features, kind, device);
                         let (y, expected) = (prepared.forward(&x), expected.forward(&x));
                         assert_eq!((y.size(), y.kind()), (vec![rows, out_features], kind));
                         let difference = f64::try_from((&y - &expected).abs().max()).unwrap();
@@ -221,11 +154,14 @@ fn compare(device: Device) -> Vec<&'static str> {
 fn every_kernel_agrees_with_the_reference_on_the_cpu() {
     let expected = [
         "llm-int8-int-mm",
+        "nf4-cpu-fused",
         "nf4-tiles",
-        "w4a16-int4pack-cpu",
+        "w4a16-cpu-fused",
         "w4a16-tiles",
+        "w4a8-cpu-fused",
         "w4a8-grouped-tiles",
         "w4a8-progressive-tiles",
+        "w8a16-cpu-fused",
         "w8a16-tiles",
         "w8a8-cpu-fused",
         "w8a8-int-mm",
@@ -389,7 +325,7 @@ fn nf4_is_multiplied_in_the_type_that_it_says() {
     let _guard = tch::no_grad_guard();
     let x = Tensor::randn([5, 40], (Kind::BFloat16, Device::Cpu));
     // Drawn once: other tests draw from the same generator at the same time.
-    let Codes::Nf4 { packed, absmax, block, .. } = nf4_codes(64 * 40, 64, false, Kind::Float) else {
+    let Codes::Nf4 { packed, absmax, block, .. } = random::nf4_codes(64 * 40, 64, false, Kind::Float) else {
         unreachable!()
     };
     let outputs = [Kind::Float, Kind::BFloat16, Kind::Half].map(|compute| {

@@ -4,6 +4,7 @@
 //!   ports, its version. [`KINDS`] is the table of all of them.
 //! * [`protocol`]: the JSON lines between `qpipe` and `qpipe-worker`.
 //! * [`tasks`]: the tasks that an evaluation can name.
+//! * [`kernels`]: what a worker says of its kernels.
 //! * [`limit`]: how many of a task's questions are asked.
 //! * [`figure`]: figures that are not finite, in JSON.
 //! * [`task_file`]: what lm-eval's own task files say.
@@ -16,6 +17,7 @@
 
 pub mod artifact;
 pub mod figure;
+pub mod kernels;
 pub mod kind;
 pub mod kinds;
 pub mod limit;

@@ -91,7 +91,8 @@ pub struct TaskFile {
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub metadata: Map<String, Value>,
     /// Where its rules stand. Filled in for the worker, and in no key.
-    #[serde(default, skip_serializing_if = "Origins::is_empty")]
+    // No name of lm-eval's, so that a file cannot say it.
+    #[serde(rename = "@origins", default, skip_serializing_if = "Origins::is_empty")]
     #[schemars(skip)]
     pub origins: Origins,
 }
@@ -209,11 +210,11 @@ impl TaskFile {
     pub fn check(&self) -> Vec<ParamError> {
         let mut errors = Vec::new();
         // It names files.
-        let is_plain = |character: char| character.is_alphanumeric() || "_-.".contains(character);
+        let is_plain = |character: char| character.is_alphanumeric() || "_-.()".contains(character);
         if self.task.is_empty() || self.task.starts_with('.') || !self.task.chars().all(is_plain) {
             errors.push(
                 ParamError::value("task", format!("`{}` is no name of a task", self.task))
-                    .help("Use letters, digits, `_`, `-` and `.`."),
+                    .help("Use letters, digits, `_`, `-`, `.` and parentheses."),
             );
         }
         let chooses = self.output_type == OutputType::MultipleChoice;

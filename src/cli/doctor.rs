@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::exit::Exit;
 use super::failure::Failure;
-use super::{open, printer, size};
+use super::{kernels, open, printer, size};
 use crate::fetch;
 use crate::plan::{Machine, TORCH_VERSION};
 use crate::run::{Worker, worker_path};
@@ -25,7 +25,11 @@ static CHECKS: [Check; 5] =
 
 /// Says what works, what is missing, and the command that mends it.
 #[derive(Debug, Args)]
-pub(super) struct DoctorArgs {}
+pub(super) struct DoctorArgs {
+    /// Measures the kernel that serves each scheme here, one layer of a small decoder in bfloat16 (half a minute)
+    #[arg(long)]
+    kernels: bool,
+}
 
 /// What one check found.
 enum Finding {
@@ -35,7 +39,10 @@ enum Finding {
     Bad(String, String),
 }
 
-pub(super) fn exec(_: &DoctorArgs) -> Result<Exit, Failure> {
+pub(super) fn exec(args: &DoctorArgs) -> Result<Exit, Failure> {
+    if args.kernels {
+        return kernels::exec();
+    }
     let mut exit = Exit::Done;
     for (name, check) in CHECKS {
         let (mark, text, mend) = match check() {

@@ -10,6 +10,7 @@ mod exit;
 mod explain;
 mod failure;
 mod graph;
+mod kernels;
 mod lines;
 mod logging;
 mod open;

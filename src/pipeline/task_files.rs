@@ -247,7 +247,9 @@ impl Reader<'_> {
         };
         let mut mistake = Mistake::new(code, span, error.message.clone());
         if let (Target::Key, Some(name)) = (error.target, error.path.last()) {
-            let known: Vec<&str> = error.alternatives.iter().map(String::as_str).collect();
+            let known = error.alternatives.iter().map(String::as_str);
+            // One key is qpipe's own.
+            let known: Vec<&str> = known.filter(|known| !known.starts_with('@')).collect();
             mistake = advice(name, "Known keys", &known).into_iter().fold(mistake, Mistake::help);
         }
         self.mistakes.push(error.help.iter().fold(mistake, |mistake, help| mistake.help(help.clone())));

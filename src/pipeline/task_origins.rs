@@ -39,7 +39,7 @@ pub(super) fn taken<'a>(tasks: impl Iterator<Item = &'a mut TaskFile>) -> TaskOr
 pub fn put_back(params: &mut Json, origins: &TaskOrigins) {
     for (task, origins) in origins {
         if let Some(Json::Object(file)) = params.get_mut("task_files").and_then(|files| files.get_mut(task)) {
-            file.insert("origins".to_owned(), serde_json::to_value(origins).unwrap_or_default());
+            file.insert("@origins".to_owned(), serde_json::to_value(origins).unwrap_or_default());
         }
     }
 }

@@ -50,7 +50,7 @@ impl Machine {
         let hidden = std::env::var("QPIPE_DEVICE").is_ok_and(|value| value == "cpu");
         Self {
             cores,
-            cpu_class: cpu_class(&cpu).to_owned(),
+            cpu_class: limited(cpu_class(&cpu)),
             cpu_name: cpu_name(&cpu),
             gpus: if hidden { Vec::new() } else { gpus(store) },
         }
@@ -118,6 +118,15 @@ fn cpu_class(cpu: &str) -> &'static str {
         _ if is_x86_feature_detected!("avx2") => "x86-64-avx2",
         _ => "x86-64",
     }
+}
+
+/// The class with what the environment says about kernels: other kernels round differently.
+fn limited(class: &str) -> String {
+    let said = ["QPIPE_CPU", "QPIPE_KERNELS"].into_iter().filter_map(|name| {
+        let value = std::env::var(name).ok()?;
+        Some(format!(" {name}={value}"))
+    });
+    std::iter::once(class.to_owned()).chain(said).collect()
 }
 
 #[cfg(not(target_arch = "x86_64"))]

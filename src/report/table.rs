@@ -40,7 +40,9 @@ const COLUMNS: &[Column] = &[
     Column::figure("right", |_, row| {
         asked(row, format!("{}/{}", format::count(row.correct), format::count(row.n)))
     }),
-    Column::figure("word perplexity", |_, row| perplexity(row).map_or(String::new(), format::quantity)),
+    Column::figure("word perplexity", |_, row| {
+        perplexity(row).map_or(String::new(), |value| format!("{value:.3}"))
+    }),
     Column::name("linear layers", |_, row| row.scheme.clone()).in_document_only(),
     Column::name("against", |named, row| match &row.against {
         Some(Against::Paired { baseline, .. }) => named.name(*baseline).to_owned(),

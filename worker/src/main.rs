@@ -3,5 +3,9 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    qpipe_worker::serve::main()
+    // What `qpipe doctor --kernels` asks; otherwise actions come in on stdin.
+    match std::env::args().nth(1).as_deref() {
+        Some("kernels") => qpipe_worker::kernels::main(),
+        _ => qpipe_worker::serve::main(),
+    }
 }

@@ -58,6 +58,7 @@ pub fn main() -> ExitCode {
 }
 
 fn start() -> io::Result<ExitCode> {
+    qpipe_kernels::environment::check().map_err(io::Error::other)?;
     let events = EventWriter::take_stdout()?;
     let stop = Arc::new(AtomicBool::new(false));
     let busy = Arc::new(AtomicBool::new(false));

@@ -39,6 +39,15 @@ impl<'a> Weight<'a> {
         self.in_features
     }
 
+    /// Some output channels of it.
+    pub(crate) fn part(&self, channels: Range<usize>) -> Self {
+        Self {
+            codes: &self.codes[channels.start * self.in_features..channels.end * self.in_features],
+            in_features: self.in_features,
+            channel_sums: self.channel_sums.get(channels).unwrap_or_default(),
+        }
+    }
+
     fn channel(&self, channel: usize) -> &'a [i8] {
         &self.codes[channel * self.in_features..][..self.in_features]
     }
@@ -89,7 +98,9 @@ pub(crate) fn block(
             if over.start == 0 {
                 for (index, channel) in channels.enumerate() {
                     let added = i32::from(Panel::SHIFT) * weight.channel_sums[channel];
-                    sums.iter_mut().take(rows.len()).for_each(|sums| sums[index] = sums[index].wrapping_sub(added));
+                    sums.iter_mut()
+                        .take(rows.len())
+                        .for_each(|sums| sums[index] = sums[index].wrapping_sub(added));
                 }
             }
             sums

@@ -25,22 +25,106 @@ pub(crate) trait Sink: Sync {
     fn take(&self, row: usize, first: usize, sums: &[i32]);
 }
 
+/// Where the codes of output channels come from.
+pub(crate) trait Source: Sync {
+    /// K.
+    fn in_features(&self) -> usize;
+
+    /// The codes of some output channels, which may be made in `scratch`.
+    fn channels<'a>(&'a self, channels: Range<usize>, scratch: &'a mut Scratch) -> Weight<'a>;
+}
+
+/// Room for [`KEPT_CHANNELS`] output channels.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// i8 [channels, K].
+    pub(crate) codes: Vec<i8>,
+    /// See [`dot::channel_sums`].
+    pub(crate) channel_sums: Vec<i32>,
+}
+
+impl Source for Weight<'_> {
+    fn in_features(&self) -> usize {
+        Weight::in_features(self)
+    }
+
+    fn channels<'a>(&'a self, channels: Range<usize>, _: &'a mut Scratch) -> Weight<'a> {
+        self.part(channels)
+    }
+}
+
 /// All sums of `rows` rows and `out_features` output channels, given to `sink`.
 pub(crate) fn multiply(
     panel: &Panel,
     rows: usize,
-    weight: Weight<'_>,
+    weight: &impl Source,
     out_features: usize,
     isa: Isa,
     sink: &impl Sink,
 ) {
     let alone = ALONE / (rows * weight.in_features()).max(1);
     in_parts(out_features, KEPT_CHANNELS, alone, |channels| {
+        let mut scratch = Scratch::default();
         for first in channels.clone().step_by(KEPT_CHANNELS) {
-            let channels = first..(first + KEPT_CHANNELS).min(channels.end);
-            for first in (0..rows).step_by(KEPT_ROWS) {
-                let rows = first..(first + KEPT_ROWS).min(rows);
-                some(panel, rows, weight, channels.clone(), isa, sink);
+            let last = (first + KEPT_CHANNELS).min(channels.end);
+            let part = weight.channels(first..last, &mut scratch);
+            for row in (0..rows).step_by(KEPT_ROWS) {
+                let rows = row..(row + KEPT_ROWS).min(rows);
+                let mut kept = [[0_i32; KEPT_CHANNELS]; KEPT_ROWS];
+                for start in (0..part.in_features()).step_by(TERMS) {
+                    let over = start..(start + TERMS).min(part.in_features());
+                    blocks(panel, rows.clone(), part, last - first, over, isa, |row, channel, sum| {
+                        kept[row][channel] = kept[row][channel].wrapping_add(sum);
+                    });
+                }
+                for (row, kept) in rows.zip(&kept) {
+                    sink.take(row, first, &kept[..last - first]);
+                }
+            }
+        }
+    });
+}
+
+/// Takes the scaled sums of one row and of output channels from `first` on.
+pub(crate) trait GroupedSink: Sync {
+    /// The scale of a group of an output channel.
+    fn scale(&self, channel: usize, group: usize) -> f32;
+
+    /// Called once for every row and output channel, by one of several threads.
+    fn take(&self, row: usize, first: usize, sums: &[f32]);
+}
+
+/// The same where each `group` of input channels has a scale for its sums.
+pub(crate) fn multiply_groups(
+    panel: &Panel,
+    rows: usize,
+    weight: &impl Source,
+    (out_features, group): (usize, usize),
+    isa: Isa,
+    sink: &impl GroupedSink,
+) {
+    let groups = weight.in_features() / group;
+    in_parts(out_features, KEPT_CHANNELS, ALONE / (rows * weight.in_features()).max(1), |channels| {
+        let mut scratch = Scratch::default();
+        for first in channels.clone().step_by(KEPT_CHANNELS) {
+            let last = (first + KEPT_CHANNELS).min(channels.end);
+            let part = weight.channels(first..last, &mut scratch);
+            for row in (0..rows).step_by(KEPT_ROWS) {
+                let rows = row..(row + KEPT_ROWS).min(rows);
+                let mut kept = [[0.0_f32; KEPT_CHANNELS]; KEPT_ROWS];
+                for index in 0..groups {
+                    let scales: [f32; KEPT_CHANNELS] = std::array::from_fn(|channel| match first + channel {
+                        channel if channel < last => sink.scale(channel, index),
+                        _ => 0.0,
+                    });
+                    let over = index * group..(index + 1) * group;
+                    blocks(panel, rows.clone(), part, last - first, over, isa, |row, channel, sum| {
+                        kept[row][channel] += sum as f32 * scales[channel];
+                    });
+                }
+                for (row, kept) in rows.zip(&kept) {
+                    sink.take(row, first, &kept[..last - first]);
+                }
             }
         }
     });
@@ -61,7 +145,7 @@ pub(crate) fn product(codes: &Tensor, weight: &Tensor) -> Result<Tensor, TchErro
     let channel_sums = dot::channel_sums(weight, in_features, isa);
     let panel = Panel::new(elements(codes), in_features, isa);
     let weight = Weight::new(weight, in_features, &channel_sums);
-    multiply(&panel, rows as usize, weight, out_features, isa, &Columns::<i32>::new(&mut sums));
+    multiply(&panel, rows as usize, &weight, out_features, isa, &Columns::<i32>::new(&mut sums));
     Ok(sums)
 }
 
@@ -72,36 +156,30 @@ impl Sink for Columns<i32> {
     }
 }
 
-/// The sums of at most [`KEPT_ROWS`] rows and [`KEPT_CHANNELS`] output channels.
-fn some(
+/// The sums of at most [`KEPT_ROWS`] rows and all `channels` channels of `part` over some input channels: each is added by row,
+/// counted from the first, and channel.
+fn blocks(
     panel: &Panel,
     rows: Range<usize>,
-    weight: Weight<'_>,
-    channels: Range<usize>,
+    part: Weight<'_>,
+    channels: usize,
+    over: Range<usize>,
     isa: Isa,
-    sink: &impl Sink,
+    mut add: impl FnMut(usize, usize, i32),
 ) {
-    let mut kept = [[0_i32; KEPT_CHANNELS]; KEPT_ROWS];
     let (block_rows, block_channels) = shape(rows.len(), isa);
-    for start in (0..weight.in_features()).step_by(TERMS) {
-        let over = start..(start + TERMS).min(weight.in_features());
-        for channel in channels.clone().step_by(block_channels) {
-            let some_channels = channel..(channel + block_channels).min(channels.end);
-            for row in rows.clone().step_by(block_rows) {
-                let some_rows = row..(row + block_rows).min(rows.end);
-                let (count, width) = (some_rows.len(), some_channels.len());
-                let sums = dot::block(panel, weight, some_rows, some_channels.clone(), over.clone(), isa);
-                let (row, channel) = (row - rows.start, channel - channels.start);
-                for (kept, sums) in kept[row..row + count].iter_mut().zip(&sums) {
-                    for (kept, sum) in kept[channel..channel + width].iter_mut().zip(sums) {
-                        *kept = kept.wrapping_add(*sum);
-                    }
+    for channel in (0..channels).step_by(block_channels) {
+        let some_channels = channel..(channel + block_channels).min(channels);
+        for row in rows.clone().step_by(block_rows) {
+            let some_rows = row..(row + block_rows).min(rows.end);
+            let count = some_rows.len();
+            let sums = dot::block(panel, part, some_rows, some_channels.clone(), over.clone(), isa);
+            for (place, sums) in sums.iter().enumerate().take(count) {
+                for (sum, channel) in sums.iter().zip(some_channels.clone()) {
+                    add(row - rows.start + place, channel, *sum);
                 }
             }
         }
-    }
-    for (row, kept) in rows.zip(&kept) {
-        sink.take(row, channels.start, &kept[..channels.len()]);
     }
 }
 
@@ -145,17 +223,26 @@ mod tests {
     fn sums_are_exact_on_every_instruction_set_and_shape() {
         for isa in Isa::all_of_this_machine() {
             for (rows, out_features, in_features) in [
-                (1, 1, 1), (1, 37, 100), (2, 4, 16), (3, 5, 17), (4, 3, 64), (5, 33, 63), (9, 70, 65), (17, 31, 129),
-                (2, 9, 4200), (11, 6, 2049),
+                (1, 1, 1),
+                (1, 37, 100),
+                (2, 4, 16),
+                (3, 5, 17),
+                (4, 3, 64),
+                (5, 33, 63),
+                (9, 70, 65),
+                (17, 31, 129),
+                (2, 9, 4200),
+                (11, 6, 2049),
             ] {
-                let (mut x, mut weight) = (codes(rows * in_features, 1), codes(out_features * in_features, 2));
+                let (mut x, mut weight) =
+                    (codes(rows * in_features, 1), codes(out_features * in_features, 2));
                 // The largest sum there can be.
                 x[..in_features].fill(-128);
                 weight[..in_features].fill(-128);
                 let panel = Panel::new(&x, in_features, isa);
                 let sums = dot::channel_sums(&weight, in_features, isa);
                 let kept = Kept(Mutex::new(vec![0; rows * out_features]), out_features);
-                multiply(&panel, rows, Weight::new(&weight, in_features, &sums), out_features, isa, &kept);
+                multiply(&panel, rows, &Weight::new(&weight, in_features, &sums), out_features, isa, &kept);
                 let expected: Vec<i64> = x
                     .chunks(in_features)
                     .flat_map(|x| {
@@ -164,7 +251,10 @@ mod tests {
                         })
                     })
                     .collect();
-                assert!(kept.0.into_inner().unwrap() == expected, "{isa:?} {rows} {out_features} {in_features}");
+                assert!(
+                    kept.0.into_inner().unwrap() == expected,
+                    "{isa:?} {rows} {out_features} {in_features}"
+                );
             }
         }
     }

@@ -9,12 +9,16 @@
 //! [`Isa`] says which instructions are used. All of them give the same integers.
 
 pub(crate) mod dot;
+pub(crate) mod dot_float;
+pub(crate) mod dot_nibbles;
 pub(crate) mod float;
 pub(crate) mod gemm;
 mod isa;
+pub(crate) mod nibbles;
 pub(crate) mod panel;
 pub(crate) mod rows;
 pub(crate) mod threads;
 pub(crate) mod view;
+pub(crate) mod weight_only;
 
 pub use isa::{Isa, UnknownIsa};

@@ -32,8 +32,7 @@ impl Panel {
     /// From codes i8 [M, K].
     pub(crate) fn new(codes: &[i8], in_features: usize, isa: Isa) -> Self {
         if isa == Isa::Avx512Vnni {
-            let (values, stride) =
-                padded(codes, in_features, Self::SHIFTED, |code| code as u8 ^ Self::SHIFT);
+            let (values, stride) = padded(codes, in_features, Self::SHIFTED, |code| code as u8 ^ Self::SHIFT);
             Self::Shifted { values, stride }
         } else {
             let (values, stride) = padded(codes, in_features, Self::WIDE, i16::from);

@@ -74,9 +74,10 @@ fn quantize_row<T: Float>(x: &[T], rule: Rule, codes: &mut [i8], isa: Isa) -> f3
         fn with_avx512<T: Float>(x: &[T], rule: Rule, codes: &mut [i8]) -> f32 {
             quantize_values(x, rule, codes)
         }
-        // SAFETY: the processor has these instructions: `isa` says so.
         match isa {
+            // SAFETY: `isa` says that the processor has these instructions.
             Isa::Avx512 | Isa::Avx512Vnni => return unsafe { with_avx512(x, rule, codes) },
+            // SAFETY: likewise.
             Isa::Avx2 => return unsafe { with_avx2(x, rule, codes) },
             Isa::Portable => {}
         }
@@ -153,9 +154,9 @@ mod tests {
         for kind in [Kind::Float, Kind::BFloat16, Kind::Half] {
             let x = Tensor::randn([40, 77], (Kind::Float, Device::Cpu)) * 3.0;
             // Halves, a row of zeros, the smallest numbers, and single peaks on either side.
-            let _ = x.narrow(0, 0, 8).copy_(&((x.narrow(0, 0, 8) * 4.0).round() / 8.0));
+            x.narrow(0, 0, 8).copy_(&((x.narrow(0, 0, 8) * 4.0).round() / 8.0));
             let _ = x.get(8).zero_();
-            let _ = x.narrow(0, 9, 2).copy_(&(x.narrow(0, 9, 2) * 1e-7));
+            x.narrow(0, 9, 2).copy_(&(x.narrow(0, 9, 2) * 1e-7));
             let _ = x.narrow(0, 11, 1).narrow(1, 5, 1).fill_(-60.0);
             let _ = x.narrow(0, 12, 1).narrow(1, 5, 1).fill_(60.0);
             let x = x.to_kind(kind);

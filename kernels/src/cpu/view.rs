@@ -1,5 +1,7 @@
 //! Tensors as slices.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 use tch::{Device, Kind, Tensor};
 
@@ -51,6 +53,44 @@ pub(crate) fn elements_mut<T: Element>(tensor: &mut Tensor) -> &mut [T] {
     }
     // SAFETY: as above; it was just made by the caller, as all callers do.
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }
+}
+
+/// The elements of a floating-point tensor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Floats<'a> {
+    Single(&'a [f32]),
+    Brain(&'a [bf16]),
+    Half(&'a [f16]),
+}
+
+impl<'a> Floats<'a> {
+    /// Of a tensor without gaps on the CPU.
+    pub(crate) fn of(tensor: &'a Tensor) -> Self {
+        match tensor.kind() {
+            Kind::BFloat16 => Self::Brain(elements(tensor)),
+            Kind::Half => Self::Half(elements(tensor)),
+            _ => Self::Single(elements(tensor)),
+        }
+    }
+
+    /// One of them.
+    pub(crate) fn at(&self, index: usize) -> f32 {
+        match self {
+            Self::Single(values) => values[index],
+            Self::Brain(values) => values[index].to_f32(),
+            Self::Half(values) => values[index].to_f32(),
+        }
+    }
+
+    /// Some of them, in place of what `into` holds.
+    pub(crate) fn copy(&self, range: Range<usize>, into: &mut Vec<f32>) {
+        into.clear();
+        match self {
+            Self::Single(values) => into.extend_from_slice(&values[range]),
+            Self::Brain(values) => into.extend(values[range].iter().map(|value| value.to_f32())),
+            Self::Half(values) => into.extend(values[range].iter().map(|value| value.to_f32())),
+        }
+    }
 }
 
 /// A matrix [M, N] that several threads write to, each its own columns.

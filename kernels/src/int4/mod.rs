@@ -1,15 +1,15 @@
 //! W4A16: 4-bit weights, floating-point activations.
 //!
-//! Few rows go to libtorch's `_weight_int4pack_mm*`, which reads the packed weight once. Its time grows with
-//! the rows, so above `FEW_ROWS` a tile of output channels is unpacked from the same packed weight and
-//! multiplied as a matrix. [`Tiles`] does only the latter, straight from compressed-tensors' packing.
+//! Few rows are multiplied straight from the packed weight: by [`Fused`] on a CPU, by libtorch's `_weight_int4pack_mm` on CUDA.
+//! That time grows with the rows, so for many a tile of output channels is unpacked from the same packed weight and
+//! multiplied as a matrix. [`Tiles`] does only the latter, for groups and devices that the others do not know.
 
-mod cpu;
 mod cuda;
+mod fused;
 mod tiles;
 
-pub use cpu::PackedCpu;
 pub use cuda::PackedCuda;
+pub use fused::Fused;
 pub use tiles::Tiles;
 
 use tch::{TchError, Tensor};

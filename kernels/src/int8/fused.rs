@@ -96,7 +96,7 @@ fn multiply<T: Float>(layer: &PreparedFused, x: &Tensor, y: &mut Tensor) {
         rounds_sums: matches!(layer.rule, Rule::Torchao),
     };
     let weight = Weight::new(elements(&layer.codes), in_features, &layer.channel_sums);
-    gemm::multiply(&panel, rows.scales.len(), weight, out_features, layer.isa, &sink);
+    gemm::multiply(&panel, rows.scales.len(), &weight, out_features, layer.isa, &sink);
 }
 
 /// Makes outputs of sums: times the scales of row and output channel, plus the bias.

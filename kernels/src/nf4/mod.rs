@@ -4,12 +4,14 @@
 //! weight\[i\] = [`TABLE`]\[code\[i\]\] · absmax\[i / block\], in f32. Codes are two a byte, the first in the high half.
 //! With double quantization the largest magnitudes are themselves stored in 8 bits ([`Absmax::Nested`]).
 
+mod fused;
 mod tiles;
 
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::weight::bytes_of;
 
+pub use fused::Fused;
 pub use tiles::Tiles;
 
 /// What the 16 codes stand for: quantiles of a normal distribution, 0 among them.

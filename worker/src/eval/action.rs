@@ -225,7 +225,9 @@ fn read_tasks(
         let group = file.and_then(|file| file.group.as_deref());
         let data = Data::open(data_of(&inputs, name, group)?)?;
         let named: Vec<Box<dyn Task>> = match file {
-            Some(file) => vec![Box::new(HarnessTask::new(file::spec(file)?).with_origins(file.origins.clone()))],
+            Some(file) => {
+                vec![Box::new(HarnessTask::new(file::spec(file)?).with_origins(file.origins.clone()))]
+            }
             None => tasks_named(name).ok_or_else(|| EvalError::UnknownTask(name.clone()))?,
         };
         for task in named {

@@ -96,7 +96,10 @@ pub fn together(sequences: &[Sequences], cost: Cost, batch_tokens: usize) -> Vec
     for part in families_of.divide(0..questions.len()).parts {
         let prefix = part.prefix;
         let first = part.range.start;
-        if prefix == 0 && let [question] = &questions[part.range.clone()] && question.is_scattered {
+        if prefix == 0
+            && let [question] = &questions[part.range.clone()]
+            && question.is_scattered
+        {
             texts.push(scattered(Row::apart(sequences, &question.documents), batch_tokens));
             continue;
         }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use qpipe_nodes::task_file::{Metric, OutputType, Sampler, Step as FileStep, TaskFile};
 use serde_json::Value;
 
+use super::choice_letter::{self, ChoiceLetter};
 use super::exact_match::ExactMatch;
 use super::fewshot::Sampling;
 use super::filter::{Filter, Step};
-use super::spec::{Answering, DEFAULT_TOKENS, Spec, Splits};
+use super::spec::{Answering, DEFAULT_TOKENS, Examples, Prefix, Spec, Splits};
 use super::template::Rule;
 use super::writing::{Verdict, Writing};
 use crate::eval::error::EvalError;
@@ -48,6 +49,8 @@ pub fn spec(file: &TaskFile) -> Result<Spec, EvalError> {
             _ => rule(&file.doc_to_target),
         },
         description: rule_or_text(&file.description.clone().into()),
+        prefix: file.gen_prefix.as_deref().and_then(prefix),
+        examples: examples(file),
         target_delimiter: file.target_delimiter.clone(),
         fewshot_delimiter: file.fewshot_delimiter.clone(),
         sampling: match config.map(|config| config.sampler).unwrap_or_default() {
@@ -69,6 +72,32 @@ pub fn spec(file: &TaskFile) -> Result<Spec, EvalError> {
     })
 }
 
+/// How examples differ from questions.
+fn examples(file: &TaskFile) -> Examples {
+    let config = file.fewshot_config.clone().unwrap_or_default();
+    let given = |value: &Value, rule: fn(&Value) -> Rule| (!value.is_null()).then(|| rule(value));
+    let target = match file.output_type {
+        OutputType::MultipleChoice => rule_or_text,
+        _ => rule,
+    };
+    let samples = config.samples.map(|samples| samples.into_iter().map(Value::Object).collect());
+    Examples {
+        samples: samples.map(Arc::new),
+        text: given(&config.doc_to_text, rule),
+        choices: given(&config.doc_to_choice, rule),
+        target: given(&config.doc_to_target, target),
+        prefix: config.gen_prefix.as_deref().or(file.gen_prefix.as_deref()).and_then(prefix),
+        target_delimiter: config.target_delimiter,
+        fewshot_delimiter: config.fewshot_delimiter,
+    }
+}
+
+/// What begins an answer; an empty text is nothing.
+fn prefix(source: &str) -> Option<Prefix> {
+    let rule = rule_or_text(&source.into());
+    (!source.is_empty()).then(|| Prefix { rule, source: source.to_owned() })
+}
+
 /// A text is a field's name or a template; all else stands for itself.
 fn rule(value: &Value) -> Rule {
     match value {
@@ -80,7 +109,7 @@ fn rule(value: &Value) -> Rule {
 /// The same, but a text that is neither stands for itself as well.
 fn rule_or_text(value: &Value) -> Rule {
     match value {
-        Value::String(source) if !source.contains("{{") && !source.contains("{%") => {
+        Value::String(source) if !["{{", "{%", "{#"].iter().any(|begin| source.contains(begin)) => {
             Rule::FieldOrText(source.clone())
         }
         value => rule(value),
@@ -145,10 +174,10 @@ fn generation(file: &TaskFile) -> Result<GenerationRule, String> {
 
 fn verdict(file: &TaskFile) -> Result<Verdict, String> {
     let filters = match &file.filter_list {
-        None => vec![Filter::new(qpipe_nodes::results::NO_FILTER, Vec::new())],
+        None => vec![Filter::new(qpipe_nodes::results::NO_FILTER, vec![Step::First])],
         Some(list) => {
             let filter = |entry: &qpipe_nodes::task_file::FilterList| {
-                let steps = entry.filter.iter().filter_map(step).collect::<Result<_, String>>()?;
+                let steps = entry.filter.iter().map(step).collect::<Result<_, String>>()?;
                 Ok(Filter::new(&entry.name, steps))
             };
             list.iter().map(filter).collect::<Result<_, String>>()?
@@ -159,18 +188,43 @@ fn verdict(file: &TaskFile) -> Result<Verdict, String> {
     Ok(Verdict::ExactMatch { filters, comparison })
 }
 
-/// `None`: a step that leaves a single reply as it is.
-fn step(step: &FileStep) -> Option<Result<Step, String>> {
-    Some(Ok(match step {
-        FileStep::TakeFirst => return None,
+fn step(step: &FileStep) -> Result<Step, String> {
+    Ok(match step {
+        FileStep::TakeFirst => Step::First,
+        FileStep::TakeFirstK { k } => Step::FirstOf(*k as usize),
+        FileStep::MajorityVote => Step::Majority,
         FileStep::RemoveWhitespace => Step::RemoveWhitespace,
         FileStep::Lowercase => Step::Lowercase,
         FileStep::Uppercase => Step::Uppercase,
-        FileStep::Regex { regex_pattern, group_select, fallback } => match pattern(regex_pattern) {
-            Ok(pattern) => Step::Regex { pattern, select: *group_select, fallback: fallback.clone() },
-            Err(error) => return Some(Err(error)),
+        FileStep::FormatSpan => Step::Spans,
+        FileStep::RegexPos { fallback, .. } => Step::Tags(fallback.clone()),
+        FileStep::Map { mapping_dict, default_value } => {
+            Step::Map { values: mapping_dict.clone().unwrap_or_default(), other: default_value.clone() }
+        }
+        FileStep::Regex { regex_pattern, group_select, fallback } => Step::Regex {
+            pattern: pattern(regex_pattern)?,
+            select: *group_select,
+            fallback: fallback.clone(),
         },
-    }))
+        FileStep::MultiChoiceRegex {
+            regex_pattern,
+            group_select,
+            fallback,
+            ignore_case,
+            ignore_punctuation,
+            regexes_to_ignore,
+        } => {
+            let ignored = regexes_to_ignore.iter().flatten().map(|source| pattern(source));
+            Step::ChoiceLetter(ChoiceLetter {
+                pattern: pattern(regex_pattern)?,
+                select: *group_select,
+                fallback: fallback.clone(),
+                ignore_case: *ignore_case,
+                punctuation: ignore_punctuation.then(choice_letter::punctuation),
+                ignored: ignored.collect::<Result<_, _>>()?,
+            })
+        }
+    })
 }
 
 fn comparison(metric: &Metric) -> Result<ExactMatch, String> {
@@ -235,6 +289,27 @@ mod tests {
         assert_eq!(rule_of(json!({"max_tokens": 3})).unwrap().until, ["\n\n"]);
         assert!(rule_of(json!({"do_sample": true})).unwrap_err().contains("temperature"));
         assert!(rule_of(json!({"max_gen_toks": 0})).unwrap_err().contains("`max_gen_toks`"));
+    }
+
+    #[test]
+    fn examples_are_as_questions_but_for_what_the_file_says() {
+        let task = |config: Value| {
+            read(json!({
+                "task": "t", "output_type": "multiple_choice", "doc_to_text": "{{q}}", "doc_to_choice": "c",
+                "doc_to_target": "label", "gen_prefix": "So {{x}}", "fewshot_config": config,
+            }))
+            .unwrap()
+        };
+        let plain = task(json!({})).examples;
+        assert!(plain.text.is_none() && plain.choices.is_none() && plain.target.is_none());
+        assert_eq!(plain.prefix.map(|prefix| prefix.source).as_deref(), Some("So {{x}}"));
+        let own = task(
+            json!({"samples": [{"q": 1}], "doc_to_target": "{{a}}", "gen_prefix": "", "target_delimiter": ":"}),
+        );
+        assert!(own.prefix.is_some() && own.examples.prefix.is_none());
+        assert_eq!(own.examples.samples.as_deref(), Some(&vec![json!({"q": 1})]));
+        assert!(matches!(own.examples.target, Some(Rule::Template(source)) if source == "{{a}}"));
+        assert_eq!(own.examples.target_delimiter.as_deref(), Some(":"));
     }
 
     #[test]

@@ -96,16 +96,13 @@ impl Step {
         let each = |change: &dyn Fn(&Value) -> Result<Value, FilterError>| -> Result<Value, FilterError> {
             entries(replies).iter().map(change).collect::<Result<Vec<_>, _>>().map(Value::Array)
         };
-        let each_text = |step, change: &dyn Fn(&str) -> String| {
-            each(&|reply| Ok(change(as_text(step, reply)?).into()))
-        };
+        let each_text =
+            |step, change: &dyn Fn(&str) -> String| each(&|reply| Ok(change(as_text(step, reply)?).into()));
         match self {
             Self::First => entries(replies).into_iter().next().ok_or(FilterError::Nothing("take_first")),
             Self::FirstOf(count) => Ok(entries(replies).into_iter().take(*count).collect()),
             Self::Majority => Ok(vec![majority(&entries(replies))?].into()),
-            Self::RemoveWhitespace => {
-                each_text("remove_whitespace", &|text| python::strip(text).to_owned())
-            }
+            Self::RemoveWhitespace => each_text("remove_whitespace", &|text| python::strip(text).to_owned()),
             Self::Lowercase => each_text("lowercase", &str::to_lowercase),
             Self::Uppercase => each_text("uppercase", &str::to_uppercase),
             Self::Regex { pattern, select, fallback } => each(&|reply| {

@@ -180,7 +180,8 @@ fn number(word: &str, is_negative: bool) -> Option<Value> {
     let word = word.replace('_', "").to_ascii_lowercase();
     for (prefix, radix) in [("0x", 16), ("0o", 8), ("0b", 2)] {
         if let Some(digits) = word.strip_prefix(prefix) {
-            let value = i128::from_str_radix(digits, radix).ok().filter(|_| !digits.starts_with(['+', '-']))?;
+            let value =
+                i128::from_str_radix(digits, radix).ok().filter(|_| !digits.starts_with(['+', '-']))?;
             return Some(integer(&value.to_string(), is_negative));
         }
     }
@@ -237,9 +238,36 @@ mod tests {
     #[test]
     fn all_else_is_none() {
         for text in [
-            "", "a", "[a]", "['a'", "['a'] + []", "['a\nb']", "[,]", "['a',,]", "[01]", "[1 2]", "--1", "[not 1]",
-            "1__0", "1_", "0_1x", "Nonesuch", "{1}", "{[]: 1}", "\u{a0}[1]", "[\u{a0}1]", "['\0']", "1\n2", "[1, 2",
-            "b'x'", "[nan]", "[inf]", "0x", "0x+1", "1e", "1.2.3",
+            "",
+            "a",
+            "[a]",
+            "['a'",
+            "['a'] + []",
+            "['a\nb']",
+            "[,]",
+            "['a',,]",
+            "[01]",
+            "[1 2]",
+            "--1",
+            "[not 1]",
+            "1__0",
+            "1_",
+            "0_1x",
+            "Nonesuch",
+            "{1}",
+            "{[]: 1}",
+            "\u{a0}[1]",
+            "[\u{a0}1]",
+            "['\0']",
+            "1\n2",
+            "[1, 2",
+            "b'x'",
+            "[nan]",
+            "[inf]",
+            "0x",
+            "0x+1",
+            "1e",
+            "1.2.3",
         ] {
             assert_eq!(read(text), None, "{text:?}");
         }

@@ -100,7 +100,9 @@ mod tests {
 
     #[test]
     fn what_is_no_text_is_none() {
-        for source in ["'a", "'a\nb'", r"'\x4'", r"'\u12'", r"'\ud83d'", r"'\N{BULLET}'", "'''a''", r"'\", r"r'\'"] {
+        for source in
+            ["'a", "'a\nb'", r"'\x4'", r"'\u12'", r"'\ud83d'", r"'\N{BULLET}'", "'''a''", r"'\", r"r'\'"]
+        {
             assert_eq!(read(source), None, "{source}");
         }
         assert!(begins("'a") && begins("r'") && begins("U\""));

@@ -10,16 +10,29 @@
 //! tests/parity/harness.py.
 
 pub mod catalog;
+mod choice_letter;
 mod dataset;
 mod exact_match;
 pub mod fewshot;
 pub mod file;
 pub mod filter;
+mod gold;
+mod json_text;
 mod judge;
+mod literal;
+mod literal_text;
 pub mod perplexity;
+mod printed;
 mod prompt;
+mod python_filters;
+mod python_methods;
+mod python_objects;
+#[cfg(test)]
+mod python_tests;
+mod spans;
 pub mod spec;
 pub mod template;
+mod text;
 pub mod writing;
 
 use std::sync::Arc;
@@ -30,11 +43,11 @@ use serde_json::Value;
 
 use self::dataset::Dataset;
 use self::fewshot::Sampler;
-use self::prompt::Piece;
-use self::spec::{Answering, Spec};
+use self::prompt::{Piece, Turn};
+use self::spec::{Answering, Prefix, Spec};
 use self::template::{Problem, Rule, Templates};
+use self::text::text_of;
 use super::error::EvalError;
-use super::python::{self, literal};
 use super::rows::{Data, DataRow};
 use super::task::{
     Asked, Definition, Document, Generation, Judgement, Overlong, Place, Questions, Request, Response, Rules,
@@ -80,7 +93,11 @@ impl Task for HarnessTask {
             Answering::Foreseeing { .. } => 0,
             _ => self.spec.shots(options.num_fewshot),
         };
-        let pool = if shots > 0 { dataset.examples()? } else { Arc::default() };
+        let pool = match (shots, self.spec.samples()) {
+            (0, _) => Arc::default(),
+            (_, Some(samples)) => Arc::clone(samples),
+            (_, None) => dataset.examples()?,
+        };
         let mut writer = Writer {
             spec: &self.spec,
             origins: &self.origins,
@@ -130,22 +147,31 @@ struct Writer<'a> {
     options: &'a TaskOptions<'a>,
 }
 
+/// What stands before a question, and what begins its answer.
+struct Before {
+    pieces: Vec<Piece>,
+    prefix: String,
+}
+
 impl Writer<'_> {
     fn document(&mut self, row: DataRow) -> Result<Document, EvalError> {
         let place = row.place;
         let row = Value::Object(row.fields);
-        let text = self.value(&place, "doc_to_text", &self.spec.text, &row)?;
-        let is_index = self.spec.answering.is_choosing() && index_of(&text).is_some();
+        let text = self.text(&place, "doc_to_text", &self.spec.text, &row)?;
+        let is_index = self.spec.answering.is_choosing() && gold::integer(&text).is_some();
         let chooses_contexts = *self.chooses_contexts.get_or_insert(is_index);
-        let before = self.before(&place, &row, chooses_contexts)?;
+        let before = Before {
+            pieces: self.before(&place, &row, chooses_contexts)?,
+            prefix: self.prefix(&place, "gen_prefix", self.spec.prefix.as_ref(), &row)?,
+        };
         let target = match self.has_no_answer(&row) {
             true => Value::Null,
-            false => self.target(&place, &row)?,
+            false => self.target(&place, "doc_to_target", &self.spec.target, &row)?,
         };
         let spec = self.spec;
         let (asked, choices, gold) = match &spec.answering {
             Answering::Choosing => {
-                let choices = self.choices(&place, &row)?;
+                let choices = self.choices(&place, "doc_to_choice", &spec.choices, &row)?;
                 let (requests, gold) = self.requests(&place, &before, &text, &choices, &target)?;
                 let gold = gold.into_iter().filter(|&index| index < choices.len());
                 let gold = gold.map(|index| index as u32).collect();
@@ -156,26 +182,27 @@ impl Writer<'_> {
                     .verdict
                     .check(&row)
                     .map_err(|problem| self.wrong(&place, "process_results", problem))?;
-                let prompt = self.context(&place, before, python::text_of(&text))?;
+                let prompt = self.context(&place, &before, text_of(&text), &spec.target_delimiter)?;
                 let rule = Arc::clone(&writing.rule);
-                (Asked::Reply(Generation { prompt, rule }), right_replies(&target), Vec::new())
+                let right = self.right_replies(&place, &target, &row)?;
+                (Asked::Reply(Generation { prompt, rule }), right, Vec::new())
             }
             Answering::Continuing => {
-                let context = self.context(&place, before, python::text_of(&text))?;
-                let continuation = python::text_of(&target);
+                let context = self.context(&place, &before, text_of(&text), &spec.target_delimiter)?;
+                let continuation = text_of(&target);
                 let request = Request { context, continuation: continuation.clone() };
                 (Asked::Continuations(vec![request]), vec![continuation], vec![0])
             }
             Answering::Foreseeing { counted } => {
-                let text = python::text_of(&target);
+                let text = text_of(&target);
                 let counted = match counted {
-                    Some(rule) => python::text_of(&self.value(&place, "process_results", rule, &row)?),
+                    Some(rule) => text_of(&self.value(&place, "process_results", rule, &row)?),
                     None => text.clone(),
                 };
                 (Asked::Text(perplexity::whole(text, &counted)), Vec::new(), Vec::new())
             }
         };
-        let source = Some(Source { target: python::text_of(&target), row });
+        let source = Some(Source { target: text_of(&target), row });
         Ok(Document { place, asked, choices, gold, source })
     }
 
@@ -183,38 +210,40 @@ impl Writer<'_> {
     fn requests(
         &self,
         place: &Place,
-        before: &[Piece],
+        before: &Before,
         text: &Value,
         choices: &[String],
         target: &Value,
     ) -> Result<(Vec<Request>, Vec<usize>), EvalError> {
-        // A conversation ends where the answer begins.
-        let delimiter = if self.options.chat.is_some() { "" } else { self.spec.target_delimiter.as_str() };
+        let delimiter = self.spec.continuation_delimiter(self.options.chat.is_some());
         if self.chooses_contexts == Some(true) {
-            let follows = python::text_of(target);
+            let follows = text_of(target);
             let request = |choice: &String| {
                 let continuation = format!("{delimiter}{follows}");
-                Ok(Request { context: self.context(place, before.to_vec(), choice.clone())?, continuation })
+                Ok(Request { context: self.context(place, before, choice.clone(), "")?, continuation })
             };
             let requests = choices.iter().map(request).collect::<Result<_, EvalError>>()?;
-            return Ok((requests, index_of(text).into_iter().collect()));
+            return Ok((requests, gold::right_choices(text, choices)));
         }
-        let context = self.context(place, before.to_vec(), python::text_of(text))?;
+        let context = self.context(place, before, text_of(text), &self.spec.target_delimiter)?;
         let request = |choice: &String| Request {
             context: Arc::clone(&context),
             continuation: format!("{delimiter}{choice}"),
         };
-        Ok((choices.iter().map(request).collect(), gold(target, choices)))
+        Ok((choices.iter().map(request).collect(), gold::right_choices(target, choices)))
     }
 
-    /// The text that ends with `question`.
+    /// The text that ends with `question`, and with what begins its answer, before which `delimiter` stands.
     fn context(
         &self,
         place: &Place,
-        mut pieces: Vec<Piece>,
+        before: &Before,
         question: String,
+        delimiter: &str,
     ) -> Result<Arc<str>, EvalError> {
-        pieces.push(Piece::question(question));
+        let mut pieces = before.pieces.clone();
+        let prefix = before.prefix.as_str();
+        pieces.extend(Piece::turn(Turn { question, prefix, target_delimiter: delimiter, ..Turn::default() }));
         let text = match self.options.chat {
             None => prompt::plain(&pieces),
             Some(template) => prompt::conversation(&pieces, template)
@@ -244,43 +273,99 @@ impl Writer<'_> {
         let asked = self.spec.excludes_the_question().then_some(row);
         let Some(examples) = self.sampler.sample(shots as usize, asked) else {
             let split = self.spec.example_split();
+            let hint = match self.spec.samples() {
+                Some(_) => " in its `fewshot_config`".to_owned(),
+                None => format!(": files of the split `{split}` are looked for"),
+            };
             return Err(EvalError::Fewshot {
                 task: self.spec.name.clone(),
                 asked: shots,
                 found: self.pool.len(),
-                hint: format!(": files of the split `{split}` are looked for"),
+                hint,
             });
         };
         for example in &examples {
-            let choices = match self.spec.answering {
-                Answering::Choosing => self.choices(place, example)?,
-                _ => Vec::new(),
-            };
-            let text = self.value(place, "doc_to_text", &self.spec.text, example)?;
-            let target = self.target(place, example)?;
-            let right = index_of(&text).and_then(|index| choices.get(index));
-            let (question, answer) = match right {
-                Some(choice) if chooses_contexts => (choice.clone(), python::text_of(&target)),
-                _ => (python::text_of(&text), answer(&target, &choices)),
-            };
-            let delimiters = (self.spec.target_delimiter.as_str(), self.spec.fewshot_delimiter.as_str());
-            pieces.extend(Piece::example(question, answer, delimiters));
+            pieces.extend(self.example(place, example, chooses_contexts)?);
         }
         Ok(pieces)
     }
 
-    fn choices(&self, place: &Place, row: &Value) -> Result<Vec<String>, EvalError> {
-        match self.value(place, "doc_to_choice", &self.spec.choices, row)? {
-            Value::Array(choices) if !choices.is_empty() => Ok(choices.iter().map(python::text_of).collect()),
-            // A template around several expressions prints a list.
-            Value::String(text) if literal::texts(&text).is_some_and(|choices| !choices.is_empty()) => {
-                Ok(literal::texts(&text).unwrap_or_default())
+    /// An example with its answer.
+    fn example(
+        &self,
+        place: &Place,
+        example: &Value,
+        chooses_contexts: bool,
+    ) -> Result<Vec<Piece>, EvalError> {
+        let own = &self.spec.examples;
+        let choices = match (self.spec.example_choices(), &own.choices) {
+            (None, _) => Vec::new(),
+            (Some(rule), None) => self.choices(place, "doc_to_choice", rule, example)?,
+            (Some(rule), Some(_)) => self.choices(place, "fewshot_config.doc_to_choice", rule, example)?,
+        };
+        let text = match &own.text {
+            None => self.text(place, "doc_to_text", &self.spec.text, example)?,
+            Some(rule) => self.text(place, "fewshot_config.doc_to_text", rule, example)?,
+        };
+        let target = match &own.target {
+            None => self.target(place, "doc_to_target", &self.spec.target, example)?,
+            Some(rule) => self.target(place, "fewshot_config.doc_to_target", rule, example)?,
+        };
+        let (question, answer) = match gold::choice(&choices, &text).filter(|_| chooses_contexts) {
+            Some(choice) => (choice.clone(), gold::answer(&target, &[])),
+            None => (text_of(&text), gold::answer(&target, &choices)),
+        };
+        let prefix = self.prefix(place, "fewshot_config.gen_prefix", own.prefix.as_ref(), example)?;
+        let (target_delimiter, fewshot_delimiter) = self.spec.example_delimiters();
+        let answer = Some(answer);
+        Ok(Piece::turn(Turn { question, answer, prefix: &prefix, target_delimiter, fewshot_delimiter }))
+    }
+
+    /// What begins an answer; nothing where nothing does.
+    fn prefix(
+        &self,
+        place: &Place,
+        name: &'static str,
+        prefix: Option<&Prefix>,
+        row: &Value,
+    ) -> Result<String, EvalError> {
+        let Some(Prefix { rule, .. }) = prefix else { return Ok(String::new()) };
+        Ok(text_of(&self.value(place, name, rule, row)?))
+    }
+
+    /// The choices: a list, which a template may print.
+    fn choices(
+        &self,
+        place: &Place,
+        name: &'static str,
+        rule: &Rule,
+        row: &Value,
+    ) -> Result<Vec<String>, EvalError> {
+        let given = self.value(place, name, rule, row)?;
+        let read = given.as_str().and_then(literal::list).map(Value::from);
+        match read.unwrap_or(given) {
+            Value::Array(choices) if choices.is_empty() => {
+                Err(self.wrong(place, name, "gives an empty list".to_owned()))
             }
+            Value::Array(choices) => Ok(choices.iter().map(text_of).collect()),
             other => {
                 let problem = format!("gives {}, expected a list of choices", super::rows::described(&other));
-                Err(self.wrong(place, "doc_to_choice", problem))
+                Err(self.wrong(place, name, problem))
             }
         }
+    }
+
+    /// The replies of which any is right; where there are choices, the one that the answer is the index of.
+    fn right_replies(&self, place: &Place, target: &Value, row: &Value) -> Result<Vec<String>, EvalError> {
+        if !self.spec.has_choices() {
+            return Ok(gold::right_replies(target));
+        }
+        let choices = self.choices(place, "doc_to_choice", &self.spec.choices, row)?;
+        let right = gold::choice(&choices, target).cloned().ok_or_else(|| {
+            let problem = format!("gives {}, expected the index of a choice", super::rows::described(target));
+            self.wrong(place, "doc_to_target", problem)
+        })?;
+        Ok(vec![right])
     }
 
     /// Whether a question to choose from has no right choice. It is asked, and counted as wrong.
@@ -291,11 +376,22 @@ impl Writer<'_> {
                 || target.value(&self.templates, row).is_err_and(|problem| problem.is_no_choice))
     }
 
-    /// The answer, or several: a template may print a list.
-    fn target(&self, place: &Place, row: &Value) -> Result<Value, EvalError> {
-        let target = self.value(place, "doc_to_target", &self.spec.target, row)?;
-        let several = target.as_str().and_then(literal::texts);
-        Ok(several.map_or(target, |texts| texts.into()))
+    /// The question, or the index of a choice.
+    fn text(&self, place: &Place, name: &'static str, rule: &Rule, row: &Value) -> Result<Value, EvalError> {
+        let text = self.value(place, name, rule, row)?;
+        Ok(if rule.is_printed(row) { gold::printed_text(&text, self.spec.has_choices()) } else { text })
+    }
+
+    /// The answer, or several.
+    fn target(
+        &self,
+        place: &Place,
+        name: &'static str,
+        rule: &Rule,
+        row: &Value,
+    ) -> Result<Value, EvalError> {
+        let target = self.value(place, name, rule, row)?;
+        Ok(if rule.is_printed(row) { gold::printed_target(target, self.spec.has_choices()) } else { target })
     }
 
     fn value(&self, place: &Place, name: &'static str, rule: &Rule, row: &Value) -> Result<Value, EvalError> {
@@ -306,54 +402,5 @@ impl Writer<'_> {
         let Problem { words, line, .. } = problem.into();
         let origin = self.origins.get(rule).map(|origin| origin.place(line));
         EvalError::Rule { place: place.clone(), task: self.spec.name.clone(), rule, problem: words, origin }
-    }
-}
-
-/// The index that a value is, or that a text of digits stands for.
-fn index_of(value: &Value) -> Option<usize> {
-    match value {
-        Value::Number(number) => number.as_u64().and_then(|index| usize::try_from(index).ok()),
-        Value::String(text) if python::is_number(text) => text.parse().ok(),
-        _ => None,
-    }
-}
-
-/// The index of a right choice; Python's truth values are numbers.
-fn place_of(value: &Value) -> Option<usize> {
-    match value {
-        Value::Bool(is_second) => Some(usize::from(*is_second)),
-        value => index_of(value),
-    }
-}
-
-/// The indices of the right choices; beyond the choices, or none, where the data's answer is none of them.
-fn gold(target: &Value, choices: &[String]) -> Vec<usize> {
-    if let Value::Array(targets) = target {
-        return targets.iter().filter_map(place_of).collect();
-    }
-    match (place_of(target), target) {
-        (Some(index), _) => vec![index],
-        (None, Value::String(text)) => choices.iter().position(|choice| choice == text).into_iter().collect(),
-        (None, _) => Vec::new(),
-    }
-}
-
-/// The replies of which any is right.
-fn right_replies(target: &Value) -> Vec<String> {
-    match target {
-        Value::Array(targets) => targets.iter().map(python::text_of).collect(),
-        target => vec![python::text_of(target)],
-    }
-}
-
-/// What stands behind an example.
-fn answer(target: &Value, choices: &[String]) -> String {
-    let first = match target {
-        Value::Array(targets) => targets.first().unwrap_or(&Value::Null),
-        target => target,
-    };
-    match place_of(first).and_then(|index| choices.get(index)) {
-        Some(choice) => choice.clone(),
-        None => python::text_of(first),
     }
 }

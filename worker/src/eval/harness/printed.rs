@@ -3,6 +3,7 @@
 use minijinja::value::{Tuple, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 
+use super::python_objects::Listed;
 use super::text;
 
 /// `str(value)`.
@@ -19,14 +20,21 @@ pub(super) fn text_of(value: &Value) -> Result<String, Error> {
 /// Whether a value stays what it is where a template is nothing but an expression: what a row may hold, and prints the same from
 /// there.
 pub(super) fn is_plain(value: &Value) -> bool {
-    let has_plain_entries =
-        || value.try_iter().is_ok_and(|mut entries| entries.all(|entry| entry.kind() != ValueKind::Seq && is_plain(&entry)));
+    let has_plain_entries = || {
+        value
+            .try_iter()
+            .is_ok_and(|mut entries| entries.all(|entry| entry.kind() != ValueKind::Seq && is_plain(&entry)))
+    };
     match value.kind() {
         ValueKind::None | ValueKind::Bool | ValueKind::String => true,
         ValueKind::Number => value.is_integer() && i64::try_from(value.clone()).is_ok(),
-        ValueKind::Seq => !value.is_tuple() && has_plain_entries(),
+        ValueKind::Seq => !value.is_tuple() && !is_listed(value) && has_plain_entries(),
         _ => false,
     }
+}
+
+fn is_listed(value: &Value) -> bool {
+    value.downcast_object_ref::<Listed>().is_some()
 }
 
 /// `repr(value)`.
@@ -44,10 +52,12 @@ fn repr(value: &Value) -> Result<String, Error> {
         }
         ValueKind::Seq | ValueKind::Iterable => {
             let entries = value.try_iter()?.map(|entry| repr(&entry)).collect::<Result<Vec<_>, _>>()?;
-            match value.downcast_object_ref::<Tuple>() {
-                Some(tuple) if tuple.len() == 1 => format!("({},)", entries.join(", ")),
-                Some(_) => format!("({})", entries.join(", ")),
-                None => format!("[{}]", entries.join(", ")),
+            let entries = entries.join(", ");
+            match (value.downcast_object_ref::<Tuple>(), value.downcast_object_ref::<Listed>()) {
+                (Some(tuple), _) if tuple.len() == 1 => format!("({entries},)"),
+                (Some(_), _) => format!("({entries})"),
+                (None, Some(listed)) => listed.printed(&format!("[{entries}]")),
+                (None, None) => format!("[{entries}]"),
             }
         }
         _ => value.to_string(),

@@ -1,12 +1,14 @@
 //! What lm-eval's task files say, as data: where questions come from, how they are written, what is counted.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::fewshot::Sampling;
 use super::template::Rule;
 use super::writing::Writing;
+use crate::eval::python;
 
 /// Rewrites a row before anything is made of it.
 pub type Prepare = fn(&mut Map<String, Value>) -> Result<(), String>;
@@ -34,6 +36,10 @@ pub struct Spec {
     pub target: Rule,
     /// Makes what stands before the examples.
     pub description: Rule,
+    /// Makes what begins the answer.
+    pub prefix: Option<Prefix>,
+    /// How examples differ from questions.
+    pub examples: Examples,
     /// Stands between a question and its answer.
     pub target_delimiter: String,
     /// Stands between examples.
@@ -48,6 +54,34 @@ pub struct Spec {
     pub metrics: Vec<String>,
     /// What the model is to do.
     pub answering: Answering,
+}
+
+/// What begins an answer.
+#[derive(Clone, Debug)]
+pub struct Prefix {
+    /// Makes it.
+    pub rule: Rule,
+    /// As the task file has it.
+    pub source: String,
+}
+
+/// How examples differ from questions, and which they are. What is `None` is as for questions, but for the prefix.
+#[derive(Clone, Debug, Default)]
+pub struct Examples {
+    /// The examples, where no split is named for them.
+    pub samples: Option<Arc<Vec<Value>>>,
+    /// Makes the question.
+    pub text: Option<Rule>,
+    /// Makes the choices.
+    pub choices: Option<Rule>,
+    /// Makes the answer.
+    pub target: Option<Rule>,
+    /// Makes what begins the answer; `None`: nothing.
+    pub prefix: Option<Prefix>,
+    /// Stands between a question and its answer.
+    pub target_delimiter: Option<String>,
+    /// Stands between examples.
+    pub fewshot_delimiter: Option<String>,
 }
 
 /// What the model is to do with a question.
@@ -120,6 +154,8 @@ impl Spec {
             choices,
             target,
             description: Rule::Constant(Value::Null),
+            prefix: None,
+            examples: Examples::default(),
             target_delimiter: " ".to_owned(),
             fewshot_delimiter: "\n\n".to_owned(),
             sampling: Sampling::Random,
@@ -136,6 +172,40 @@ impl Spec {
             Some(0) => 0,
             own => asked.or(own).unwrap_or(0),
         }
+    }
+
+    /// Whether it has choices. A task without them has no rule, or one that gives none.
+    pub fn has_choices(&self) -> bool {
+        match &self.choices {
+            Rule::Constant(Value::Null) => false,
+            Rule::Constant(Value::Array(choices)) => !choices.is_empty(),
+            _ => true,
+        }
+    }
+
+    /// Makes the choices of an example; `None`: it has none.
+    pub fn example_choices(&self) -> Option<&Rule> {
+        self.examples.choices.as_ref().or_else(|| self.has_choices().then_some(&self.choices))
+    }
+
+    /// Stands between question and answer of an example, and between examples.
+    pub fn example_delimiters(&self) -> (&str, &str) {
+        let Examples { target_delimiter, fewshot_delimiter, .. } = &self.examples;
+        (
+            target_delimiter.as_ref().unwrap_or(&self.target_delimiter),
+            fewshot_delimiter.as_ref().unwrap_or(&self.fewshot_delimiter),
+        )
+    }
+
+    /// The examples that the task file holds. A split that is named for them goes before.
+    pub fn samples(&self) -> Option<&Arc<Vec<Value>>> {
+        self.examples.samples.as_ref().filter(|_| self.splits.fewshot.is_none())
+    }
+
+    /// Stands before what is scored: in a conversation only behind an answer that has begun, and not with a blank.
+    pub fn continuation_delimiter(&self, is_chat: bool) -> &str {
+        let begun = self.prefix.as_ref().is_some_and(|prefix| !prefix.source.ends_with(python::is_space));
+        if !is_chat || begun { &self.target_delimiter } else { "" }
     }
 
     /// The split whose rows are asked.

@@ -11,7 +11,7 @@ use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, escape_formatt
 use minijinja_contrib::pycompat;
 use serde_json::Value;
 
-use crate::eval::python;
+use super::{printed, python_filters, python_methods, python_objects};
 
 /// How a text, a list of texts or an index comes from a row.
 #[derive(Clone, Debug)]
@@ -35,6 +35,11 @@ impl Rule {
     /// Whether it is the name of a field that `row` lacks.
     pub fn lacks_field(&self, row: &Value) -> bool {
         matches!(self, Self::Template(source) if is_name(source) && row.get(source).is_none())
+    }
+
+    /// Whether its value for `row` is what a template or a text prints, and not what a field holds or a function makes.
+    pub(super) fn is_printed(&self, row: &Value) -> bool {
+        matches!(self, Self::Template(source) | Self::FieldOrText(source) if row.get(source).is_none())
     }
 
     /// The value for `row`. What a template prints is a text, unless all of it is one expression: then its value stays
@@ -85,20 +90,21 @@ impl Default for Templates {
         let syntax = SyntaxConfig::builder().keep_trailing_newline(true).build();
         environment.set_syntax(syntax.expect("the default delimiters"));
         environment.set_unknown_method_callback(|state, value, method, args| {
+            if let Some(called) = python_methods::call(value, method, args) {
+                return called;
+            }
             match (value.kind(), method, args) {
                 (ValueKind::Seq, "index", [wanted]) => index_of(value, wanted),
                 _ => pycompat::unknown_method_callback(state, value, method, args),
             }
         });
         environment.set_formatter(|out, state, value| match value.kind() {
-            ValueKind::Bool | ValueKind::None | ValueKind::Seq | ValueKind::Map => {
-                let value = serde_json::to_value(value)
-                    .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
-                out.write_str(&python::text_of(&value)).map_err(Error::from)
-            }
-            _ => escape_formatter(out, state, value),
+            ValueKind::String | ValueKind::Undefined => escape_formatter(out, state, value),
+            _ => out.write_str(&printed::text_of(value)?).map_err(Error::from),
         });
         environment.add_filter("regex_replace", regex_replace);
+        environment.add_function("range", python_objects::range);
+        python_filters::add_to(&mut environment);
         Self { environment }
     }
 }
@@ -110,12 +116,15 @@ impl Templates {
             && let Ok(compiled) = self.environment.compile_expression(expression)
         {
             let names = || compiled.undeclared_variables(false);
-            let value = compiled.eval(variables).map_err(|error| words(&error, expression, &names(), row))?;
+            let value =
+                compiled.eval(variables.clone()).map_err(|error| words(&error, expression, &names(), row))?;
             if has_undefined(&value) {
                 let words = missing(&names(), row).unwrap_or_else(|| format!("`{expression}` is undefined"));
                 return Err(words.into());
             }
-            return serde_json::to_value(&value).map_err(|error| error.to_string().into());
+            if printed::is_plain(&value) {
+                return serde_json::to_value(&value).map_err(|error| error.to_string().into());
+            }
         }
         let nothing = HashSet::new();
         let template = self.environment.template_from_str(source);

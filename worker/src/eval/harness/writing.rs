@@ -8,8 +8,10 @@ use serde_json::Value;
 
 use super::exact_match::ExactMatch;
 use super::filter::Filter;
+use super::text;
 use crate::eval::error::EvalError;
 use crate::eval::ifeval;
+use crate::eval::python::pattern::PatternError;
 use crate::eval::task::{Document, GenerationRule, Judgement};
 
 /// What a task of written replies has instead of choices.
@@ -60,19 +62,43 @@ fn exact_match(
     filters: &[Filter],
     comparison: &ExactMatch,
 ) -> Result<Judgement, String> {
+    let row = document.source.as_ref().map_or(&Value::Null, |source| &source.row);
     let mut filtered = Vec::with_capacity(filters.len());
     let mut is_right = None;
     for filter in filters {
-        let left = filter.apply(reply).map_err(|error| error.to_string())?;
-        let mut holds = false;
-        for right in &document.choices {
-            holds |= comparison.holds(&left, right).map_err(|error| error.to_string())?;
-        }
-        is_right.get_or_insert(holds);
-        let metrics = [("exact_match".to_owned(), Figure::Number(f64::from(u8::from(holds))))].into();
-        filtered.push(Filtered { filter: filter.name.clone(), reply: Some(left), metrics });
+        let left = filter.apply(&[reply], row).map_err(|error| error.to_string())?;
+        let value = share(&left, &document.choices, comparison).map_err(|error| error.to_string())?;
+        is_right.get_or_insert(value == 1.0);
+        let reply = match &left {
+            Value::Array(replies) if replies.len() == 1 => text::text_of(&replies[0]),
+            left => text::text_of(left),
+        };
+        let metrics = [("exact_match".to_owned(), Figure::Number(value))].into();
+        filtered.push(Filtered { filter: filter.name.clone(), reply: Some(reply), metrics });
     }
     Ok(Judgement { pred: None, is_right, filtered })
+}
+
+/// What share of the replies that a filter left is right: 1 or 0 where it left one. Of several right answers any will do,
+/// and then one right reply will do too.
+fn share(left: &Value, right: &[String], comparison: &ExactMatch) -> Result<f64, PatternError> {
+    let replies = match left {
+        Value::Array(replies) => replies.as_slice(),
+        reply => std::slice::from_ref(reply),
+    };
+    let mut hits = 0;
+    for reply in replies.iter().filter(|reply| !reply.is_null()) {
+        let reply = text::text_of(reply);
+        let mut holds = false;
+        for right in right {
+            holds |= comparison.holds(&reply, right)?;
+        }
+        hits += usize::from(holds);
+    }
+    Ok(match right.len() {
+        1 => hits as f64 / replies.len().max(1) as f64,
+        _ => f64::from(u8::from(hits > 0)),
+    })
 }
 
 fn followed(document: &Document, reply: &str) -> Result<Judgement, String> {
@@ -91,4 +117,25 @@ fn followed(document: &Document, reply: &str) -> Result<Judgement, String> {
     .into();
     let filtered = Filtered { reply: Some(reply.to_owned()), ..Filtered::unfiltered(metrics) };
     Ok(Judgement { pred: None, is_right: Some(is_right), filtered: vec![filtered] })
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What is expected is what lm-eval 0.4.13 gives.
+    #[test]
+    fn what_filters_leave_is_compared() {
+        let right = |left: Value, right: &[&str]| {
+            let right: Vec<String> = right.iter().copied().map(str::to_owned).collect();
+            share(&left, &right, &ExactMatch::default()).unwrap()
+        };
+        assert_eq!((right(json!("a"), &["a"]), right(json!("a"), &["b"])), (1.0, 0.0));
+        assert_eq!((right(json!("a"), &["b", "a"]), right(json!("a"), &[])), (1.0, 0.0));
+        assert_eq!((right(json!(["a"]), &["a"]), right(json!(["a", "b"]), &["a"])), (1.0, 0.5));
+        assert_eq!((right(json!(3), &["3"]), right(Value::Null, &["None"])), (1.0, 0.0));
+    }
 }

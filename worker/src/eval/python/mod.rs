@@ -1,7 +1,6 @@
 //! Python's way with texts, values and regular expressions, where it differs from Rust's.
 
 mod case;
-pub(super) mod literal;
 pub(super) mod pattern;
 pub(super) mod random;
 pub(super) mod translate;

@@ -12,8 +12,8 @@ use crate::eval::task::Place;
 
 /// Fields without a value (pandas' `STR_NA_VALUES`).
 const MISSING: [&str; 19] = [
-    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
-    "NULL", "NaN", "None", "n/a", "nan", "null",
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A",
+    "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
 ];
 
 pub(super) fn read_commas(file: &Arc<PathBuf>, limit: usize) -> Result<Vec<DataRow>, EvalError> {

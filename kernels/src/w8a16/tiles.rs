@@ -1,21 +1,10 @@
-//! W8A16: int8 weights with a scale an output channel, floating-point activations. What the matrices outside the blocks
-//! are stored as: an output projection, or the embedding that serves as one.
-//!
-//! The weight in memory is the one that was handed over, unchanged: a tied embedding shares it.
+//! W8A16 by tiles of output channels that are unpacked and multiplied: any type, any device, any number of rows.
 
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Device, TchError, Tensor};
 
 use crate::product::product;
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
-
-/// Up to this many rows, in bf16 on a CPU, libtorch's `_weight_int8pack_mm` is used, above it tiles. Measured on one
-/// core without AMX (K = 1024, N = 32768, bf16, ms): 7 at 1 row and 36 at 16, where tiles take 17 and 140 and a 16-bit
-/// matrix 8 and 115. Tiles are never far behind a 16-bit matrix, which on a processor with AMX is what wins with many
-/// rows. In f32 the operation is not vectorised (42 at 1 row; tiles 10).
-const FEW_ROWS: i64 = 16;
-/// The operation takes input channels in whole vectors, and looks at no rest: K must be a multiple of the longest one.
-const VECTOR: i64 = 64;
 
 /// Weights in a tile. On a CPU it stays in the second-level cache while it is converted and multiplied, and is small
 /// beside the matrix of even a small model, since it counts as memory, too. (Four times as much is not faster.)
@@ -69,13 +58,7 @@ impl PreparedTiles {
         let mut shape = x.size();
         *shape.last_mut().expect("activations have a last dimension") = out_features;
         let x = x.f_reshape([-1, in_features])?;
-        let is_vectorised =
-            x.kind() == Kind::BFloat16 && x.device() == Device::Cpu && in_features % VECTOR == 0;
-        let mut y = if is_vectorised && x.size()[0] <= FEW_ROWS {
-            x.f_contiguous()?.f_internal_weight_int8pack_mm(&self.weight, &self.scale)?
-        } else {
-            self.multiply_tiles(&x)?
-        };
+        let mut y = self.multiply_tiles(&x)?;
         if let Some(bias) = &self.bias {
             let _ = y.f_add_(bias)?;
         }

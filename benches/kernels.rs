@@ -1,0 +1,137 @@
+//! Each scheme's kernel against libtorch in bfloat16 and in float32, on the linear layers of a decoder block of
+//! Qwen3-0.6B's shape with random weights: medians of one call, and ratios, side by side.
+//!
+//! ```text
+//! cargo bench --bench kernels -- [THREADS [ROWS …]]
+//! ```
+//!
+//! Times are of the block's seven layers, `x` how many times faster than the baselines. These are the faster of libtorch's `linear` and, where this
+//! processor has it, oneDNN's with a weight that was packed beforehand.
+
+#![expect(clippy::print_stdout, reason = "a bench says what it measured")]
+
+use std::error::Error;
+
+use qpipe_kernels::speed::Speed;
+use qpipe_kernels::{Isa, Layer, PreparedLinear, Scheme, kernel_for, random};
+use tch::{Device, Kind, Tensor};
+
+/// (N, K): query, key, value, output, gate, up, down.
+const LAYERS: [(i64, i64); 7] =
+    [(2048, 1024), (1024, 1024), (1024, 1024), (1024, 2048), (3072, 1024), (3072, 1024), (1024, 3072)];
+const ROWS: [i64; 4] = [1, 8, 32, 512];
+const GROUP: i64 = 128;
+/// So many bytes of weights are gone through before one is read again.
+const BEYOND_CACHES: u64 = 192 << 20;
+
+const SCHEMES: [Scheme; 7] = [
+    Scheme::W8A8,
+    Scheme::W4A16 { group: GROUP },
+    Scheme::Nf4 { block: 64, nested: true },
+    Scheme::W4A8 { group: GROUP },
+    Scheme::W4A8Float { group: GROUP },
+    Scheme::LlmInt8,
+    Scheme::W8A16,
+];
+
+/// One decoder block's layers, so often that all copies together are beyond every cache; each call is timed on all of them in
+/// turn.
+fn of_block(
+    bytes: u64,
+    mut layer: impl FnMut(i64, i64) -> Result<Box<dyn Fn()>, Box<dyn Error>>,
+) -> Result<f64, Box<dyn Error>> {
+    let copies = BEYOND_CACHES.div_ceil(bytes.max(1));
+    let mut calls = Vec::new();
+    for _ in 0..copies {
+        for (out_features, in_features) in LAYERS {
+            calls.push(layer(out_features, in_features)?);
+        }
+    }
+    Ok(Speed::of(|| calls.iter().for_each(|call| call())).seconds / copies as f64)
+}
+
+fn weights() -> u64 {
+    LAYERS.iter().map(|(n, k)| (n * k) as u64).sum()
+}
+
+fn input(rows: i64, in_features: i64, kind: Kind) -> Tensor {
+    Tensor::randn([rows, in_features], (Kind::Float, Device::Cpu)).to_kind(kind)
+}
+
+fn dense(rows: i64, kind: Kind) -> Result<f64, Box<dyn Error>> {
+    let weight = |n, k| Tensor::randn([n, k], (Kind::Float, Device::Cpu)).to_kind(kind);
+    let bytes = weights() * kind.elt_size_in_bytes() as u64;
+    let plain = of_block(bytes, |n, k| {
+        let (weight, x) = (weight(n, k), input(rows, k, kind));
+        Ok(Box::new(move || drop(x.linear::<Tensor>(&weight, None))))
+    })?;
+    // oneDNN's own layout; it refuses types that this processor lacks instructions for.
+    let packed = of_block(bytes, |n, k| {
+        let (weight, x) = (weight(n, k).f_to_mkldnn(kind)?, input(rows, k, kind));
+        let call =
+            move || x.f_to_mkldnn(kind)?.f_mkldnn_linear(&weight, None::<Tensor>)?.f_to_dense(kind, false);
+        drop(call()?);
+        Ok(Box::new(move || drop(call())))
+    });
+    Ok(packed.map_or(plain, |packed| packed.min(plain)))
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut numbers = std::env::args().skip(1).filter_map(|argument| argument.parse::<i64>().ok());
+    let threads = numbers.next().unwrap_or(2);
+    let wanted: Vec<i64> = numbers.collect();
+    tch::set_num_threads(i32::try_from(threads)?);
+    let _guard = tch::no_grad_guard();
+    println!("{threads} threads, {}", Isa::here().name());
+    println!(
+        "{:22} {:>4} {:>9} {:>7} {:>7} {:>8}  kernel",
+        "scheme, activations", "rows", "ms", "x f32", "x bf16", "bytes"
+    );
+    for rows in if wanted.is_empty() { ROWS.to_vec() } else { wanted } {
+        let (plain, half) = (dense(rows, Kind::Float)?, dense(rows, Kind::BFloat16)?);
+        for (name, seconds) in [("float32", plain), ("bfloat16", half)] {
+            println!(
+                "{name:22} {rows:4} {:9.3} {:6.2}x {:6.2}x",
+                1e3 * seconds,
+                plain / seconds,
+                half / seconds
+            );
+        }
+        for scheme in SCHEMES {
+            for kind in [Kind::Float, Kind::BFloat16] {
+                let (mut kernels, mut bytes) = (Vec::new(), 0);
+                let mut prepared = |n, k| -> Result<Box<dyn PreparedLinear>, Box<dyn Error>> {
+                    let weight = random::weight(scheme, n, k, kind, false)?;
+                    let layer = Layer {
+                        scheme: weight.scheme(),
+                        out_features: n,
+                        in_features: k,
+                        device: Device::Cpu,
+                        kind,
+                    };
+                    kernels.push(kernel_for(&layer).name());
+                    Ok(kernel_for(&layer).prepare(weight, &layer)?)
+                };
+                for (n, k) in LAYERS {
+                    bytes += prepared(n, k)?.bytes();
+                }
+                let seconds = of_block(bytes, |n, k| {
+                    let (layer, x) = (prepared(n, k)?, input(rows, k, kind));
+                    Ok(Box::new(move || drop(layer.forward(&x))))
+                })?;
+                kernels.sort_unstable();
+                kernels.dedup();
+                let name = format!("{scheme}, {}", if kind == Kind::Float { "float32" } else { "bfloat16" });
+                println!(
+                    "{name:22} {rows:4} {:9.3} {:6.2}x {:6.2}x {:7.3}x  {}",
+                    1e3 * seconds,
+                    plain / seconds,
+                    half / seconds,
+                    bytes as f64 / (4 * weights()) as f64,
+                    kernels.join(", "),
+                );
+            }
+        }
+    }
+    Ok(())
+}

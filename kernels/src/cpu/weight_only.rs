@@ -1,0 +1,184 @@
+//! Layers with weights in few bits and activations in floating point, however these weights are stored.
+//!
+//! Few rows are multiplied straight from the packed bytes. For many, a tile of output channels is unpacked, on all threads,
+//! and multiplied as a matrix by libtorch: its products are as fast as they come.
+
+use std::fmt::Debug;
+
+use half::{bf16, f16};
+use tch::{Device, Kind, TchError, Tensor};
+
+use super::dot_float::ROWS;
+use super::float::Float;
+use super::isa::Isa;
+use super::threads::in_parts;
+use super::view::{Columns, elements};
+use crate::product::{has_bfloat16_products, product};
+use crate::table::PreparedLinear;
+use crate::weight::bytes_of;
+
+/// Weights in a tile: it stays in the second-level cache while it is made and multiplied.
+const TILE_WEIGHTS: usize = 1 << 17;
+/// Weights that one thread multiplies by without waking another.
+const ALONE: usize = 1 << 17;
+/// Weights that one thread unpacks without waking another.
+const UNPACKED_ALONE: usize = 1 << 15;
+
+/// Room for what belongs to one output channel.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// [K / group].
+    pub(crate) scales: Vec<f32>,
+    /// [K / group].
+    pub(crate) zeros: Vec<u8>,
+}
+
+/// A matrix [N, K] in few bits.
+pub(crate) trait Stored: Debug {
+    /// Up to this many rows are multiplied from the packed bytes.
+    const FEW_ROWS: usize;
+
+    /// The matrix as threads read it.
+    type View<'a>: Channels + Sync
+    where
+        Self: 'a;
+
+    /// Its slices: asking a tensor for its own costs as much as an output channel does.
+    fn view(&self) -> Self::View<'_>;
+
+    /// Bytes of its tensors.
+    fn bytes(&self) -> u64;
+}
+
+/// What can be done with the output channels of a matrix.
+pub(crate) trait Channels {
+    /// N and K.
+    fn shape(&self) -> (usize, usize);
+
+    /// Activations of one row in the order that [`Channels::products`] wants.
+    fn ordered(&self, row: Vec<f32>) -> Vec<f32>;
+
+    /// The products of at most [`ROWS`] rows with an output channel. `scratch` is for its scales.
+    fn products(&self, rows: &[&[f32]], channel: usize, scratch: &mut Scratch, isa: Isa) -> [f32; ROWS];
+
+    /// The weights of an output channel, `[K]`, rounded to the type `T` and held in the type `V`.
+    fn unpack<T: Float, V: Float>(&self, channel: usize, scratch: &mut Scratch, weights: &mut [V], isa: Isa);
+}
+
+/// Such a matrix with a bias.
+#[derive(Debug)]
+pub(crate) struct WeightOnly<S> {
+    stored: S,
+    /// `[N]` in f32.
+    bias: Option<Tensor>,
+    isa: Isa,
+}
+
+impl<S: Stored> WeightOnly<S> {
+    /// With a bias `[N]` in any floating-point type, rounded to `kind`.
+    ///
+    /// # Errors
+    ///
+    /// Only libtorch's.
+    pub(crate) fn new(stored: S, bias: Option<&Tensor>, kind: Kind) -> Result<Self, TchError> {
+        let bias =
+            bias.map(|bias| bias.f_to_kind(kind)?.f_to_kind(Kind::Float)?.f_contiguous()).transpose()?;
+        Ok(Self { stored, bias, isa: Isa::here() })
+    }
+
+    /// `x` [M, K] without gaps, few rows, to `y` [M, N].
+    fn multiply<T: Float>(&self, x: &Tensor, y: &mut Tensor) {
+        let stored = self.stored.view();
+        let (out_features, in_features) = stored.shape();
+        let rows: Vec<Vec<f32>> = elements::<T>(x)
+            .chunks_exact(in_features)
+            .map(|row| stored.ordered(row.iter().map(|value| value.wide()).collect()))
+            .collect();
+        let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
+        let bias = self.bias.as_ref().map(elements::<f32>);
+        let (y, isa) = (Columns::<T>::new(y), self.isa);
+        in_parts(out_features, 8, ALONE / (in_features * rows.len()).max(1), |channels| {
+            let mut scratch = Scratch::default();
+            for channel in channels {
+                let bias = bias.map_or(0.0, |bias| bias[channel]);
+                for (some, first) in rows.chunks(ROWS).zip((0..).step_by(ROWS)) {
+                    let products = stored.products(some, channel, &mut scratch, isa);
+                    for (row, product) in products.iter().enumerate().take(some.len()) {
+                        // SAFETY: the output outlives the call, and each channel is one thread's.
+                        let place = unsafe { y.part(first + row, channel, 1) };
+                        place[0] = T::narrow(product + bias);
+                    }
+                }
+            }
+        });
+    }
+
+    /// `x` [M, K] to [M, N], a tile after the other.
+    fn multiply_tiles(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        let kind = x.kind();
+        if kind == Kind::BFloat16 && has_bfloat16_products() {
+            return self.tiles::<bf16, bf16>(x, kind);
+        }
+        let wide = x.f_to_kind(Kind::Float)?;
+        match kind {
+            Kind::BFloat16 => self.tiles::<bf16, f32>(&wide, kind),
+            Kind::Half => self.tiles::<f16, f32>(&wide, kind),
+            _ => self.tiles::<f32, f32>(&wide, kind),
+        }
+    }
+
+    fn tiles<T: Float, V: Float>(&self, x: &Tensor, kind: Kind) -> Result<Tensor, TchError> {
+        let stored = self.stored.view();
+        let (out_features, in_features) = stored.shape();
+        let y = Tensor::f_empty([x.size()[0], out_features as i64], (kind, Device::Cpu))?;
+        let step = (TILE_WEIGHTS / in_features).clamp(1, out_features);
+        let mut tile = Tensor::f_empty([step as i64, in_features as i64], (V::KIND, Device::Cpu))?;
+        for start in (0..out_features).step_by(step) {
+            let count = step.min(out_features - start);
+            let (columns, isa) = (Columns::<V>::new(&mut tile), self.isa);
+            in_parts(count, 1, UNPACKED_ALONE / in_features, |channels| {
+                let mut scratch = Scratch::default();
+                for channel in channels {
+                    // SAFETY: the tile outlives the call, and each channel is one thread's.
+                    let weights = unsafe { columns.part(channel, 0, in_features) };
+                    stored.unpack::<T, V>(start + channel, &mut scratch, weights, isa);
+                }
+            });
+            let (start, count) = (start as i64, count as i64);
+            let mut part = product(x, &tile.f_narrow(0, 0, count)?.f_tr()?)?;
+            if let Some(bias) = &self.bias {
+                let _ = part.f_add_(&bias.f_narrow(0, start, count)?)?;
+            }
+            y.f_narrow(1, start, count)?.f_copy_(&part)?;
+        }
+        Ok(y)
+    }
+}
+
+impl<S: Stored> PreparedLinear for WeightOnly<S> {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let (out_features, in_features) = self.stored.view().shape();
+        let mut shape = x.size();
+        *shape.last_mut().expect("activations have a last dimension") = out_features as i64;
+        let x = x.reshape([-1, in_features as i64]);
+        let rows = x.size()[0];
+        if rows > S::FEW_ROWS as i64 {
+            return self
+                .multiply_tiles(&x)
+                .expect("its shape was checked when the layer was prepared")
+                .view(shape.as_slice());
+        }
+        let mut y = Tensor::empty([rows, out_features as i64], (x.kind(), Device::Cpu));
+        let x = x.contiguous();
+        match x.kind() {
+            Kind::BFloat16 => self.multiply::<bf16>(&x, &mut y),
+            Kind::Half => self.multiply::<f16>(&x, &mut y),
+            _ => self.multiply::<f32>(&x, &mut y),
+        }
+        y.view(shape.as_slice())
+    }
+
+    fn bytes(&self) -> u64 {
+        self.stored.bytes() + bytes_of(&self.bias)
+    }
+}

@@ -1,0 +1,130 @@
+//! 4-bit weights on a CPU, straight from compressed-tensors' packing.
+
+use tch::{Device, Kind, Tensor};
+
+use crate::cpu::Isa;
+use crate::cpu::dot_float::{self, Channel, Nibbles, ROWS};
+use crate::cpu::float::Float;
+use crate::cpu::nibbles::{CHUNK, Order, interleaved, pair};
+use crate::cpu::view::{Floats, elements};
+use crate::cpu::weight_only::{Channels, Scratch, Stored, WeightOnly};
+use crate::packing;
+use crate::table::{Kernel, Layer, PreparedLinear};
+use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+
+/// Groups of whole chunks; every floating-point type and number of rows. The weight in memory is the one that was handed
+/// over, with its scales in the activations' type.
+#[derive(Debug)]
+pub struct Fused;
+
+impl Kernel for Fused {
+    fn name(&self) -> &'static str {
+        "w4a16-cpu-fused"
+    }
+
+    fn supports(&self, layer: &Layer) -> bool {
+        layer.device == Device::Cpu
+            && matches!(layer.kind, Kind::Float | Kind::BFloat16 | Kind::Half)
+            && matches!(
+                layer.scheme,
+                Scheme::W4A16 { group } | Scheme::W4A16Asym { group } if group % CHUNK as i64 == 0
+            )
+    }
+
+    fn prepare(
+        &self,
+        weight: QuantizedWeight,
+        layer: &Layer,
+    ) -> Result<Box<dyn PreparedLinear>, KernelError> {
+        let (packed, scale, zero, group) = match weight.codes() {
+            Codes::Int4 { packed, scale, group } => (packed, scale, None, *group),
+            Codes::Int4Asym { packed, scale, zero, group } => (packed, scale, Some(zero), *group),
+            _ => unreachable!("supports() admits W4A16 only"),
+        };
+        let stored = Packed {
+            bytes: packing::bytes(packed)?,
+            scale: scale.f_to_kind(layer.kind)?.f_contiguous()?,
+            zero: zero.map(|zero| packing::bytes(&packing::pack(zero)?)).transpose()?,
+            group: group as usize,
+        };
+        Ok(Box::new(WeightOnly::new(stored, weight.bias(), layer.kind)?))
+    }
+}
+
+#[derive(Debug)]
+struct Packed {
+    /// u8 [N, K/2].
+    bytes: Tensor,
+    /// [N, K/g] in the activations' type.
+    scale: Tensor,
+    /// The codes that stand for zero, packed as the others are: u8 [N, ⌈K/g/8⌉ · 4].
+    zero: Option<Tensor>,
+    group: usize,
+}
+
+impl Stored for Packed {
+    const FEW_ROWS: usize = 16;
+
+    type View<'a> = View<'a>;
+
+    fn view(&self) -> View<'_> {
+        View {
+            bytes: elements(&self.bytes),
+            scale: Floats::of(&self.scale),
+            zero: self.zero.as_ref().map(elements),
+            shape: (self.bytes.size()[0] as usize, 2 * self.bytes.size()[1] as usize),
+            group: self.group,
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        bytes_of([&self.bytes, &self.scale].into_iter().chain(&self.zero))
+    }
+}
+
+/// [`Packed`] as threads read it.
+struct View<'a> {
+    bytes: &'a [u8],
+    scale: Floats<'a>,
+    zero: Option<&'a [u8]>,
+    shape: (usize, usize),
+    group: usize,
+}
+
+impl View<'_> {
+    fn channel<'s>(&'s self, channel: usize, scratch: &'s mut Scratch) -> Channel<'s> {
+        let (out_features, in_features) = self.shape;
+        let groups = in_features / self.group;
+        self.scale.copy(channel * groups..(channel + 1) * groups, &mut scratch.scales);
+        if let Some(zero) = self.zero {
+            let width = zero.len() / out_features;
+            let bytes = &zero[channel * width..][..width];
+            scratch.zeros.clear();
+            scratch.zeros.extend(bytes.iter().flat_map(|&byte| pair(byte, Order::LowFirst)));
+        }
+        Channel {
+            bytes: &self.bytes[channel * in_features / 2..][..in_features / 2],
+            group: self.group,
+            scales: &scratch.scales,
+            nibbles: Nibbles::Integers { zeros: self.zero.map(|_| &scratch.zeros[..groups]) },
+        }
+    }
+}
+
+impl Channels for View<'_> {
+    fn shape(&self) -> (usize, usize) {
+        self.shape
+    }
+
+    fn ordered(&self, row: Vec<f32>) -> Vec<f32> {
+        interleaved(row.into_iter(), Order::LowFirst)
+    }
+
+    fn products(&self, rows: &[&[f32]], channel: usize, scratch: &mut Scratch, isa: Isa) -> [f32; ROWS] {
+        dot_float::four_bits(rows, self.channel(channel, scratch), isa)
+    }
+
+    fn unpack<T: Float, V: Float>(&self, channel: usize, scratch: &mut Scratch, weights: &mut [V], isa: Isa) {
+        dot_float::unpack_four_bits::<T, V>(self.channel(channel, scratch), Order::LowFirst, weights, isa);
+    }
+}

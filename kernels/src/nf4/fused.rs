@@ -1,0 +1,160 @@
+//! NF4 on a CPU, straight from bitsandbytes' packing: a code is looked up in registers.
+
+use tch::{Device, Kind, Tensor};
+
+use super::{Absmax, NESTED_BLOCK, TABLE};
+use crate::cpu::Isa;
+use crate::cpu::dot_float::{self, Channel, Nibbles, ROWS};
+use crate::cpu::float::Float;
+use crate::cpu::nibbles::{CHUNK, Order, interleaved};
+use crate::cpu::view::elements;
+use crate::cpu::weight_only::{Channels, Scratch, Stored, WeightOnly};
+use crate::table::{Kernel, Layer, PreparedLinear};
+use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+
+/// Blocks of whole chunks that end where rows end, computing in the activations' type.
+#[derive(Debug)]
+pub struct Fused;
+
+impl Kernel for Fused {
+    fn name(&self) -> &'static str {
+        "nf4-cpu-fused"
+    }
+
+    fn supports(&self, layer: &Layer) -> bool {
+        layer.device == Device::Cpu
+            && matches!(layer.kind, Kind::Float | Kind::BFloat16 | Kind::Half)
+            && matches!(
+                layer.scheme,
+                Scheme::Nf4 { block, .. } if block % CHUNK as i64 == 0 && layer.in_features % block == 0
+            )
+    }
+
+    fn prepare(
+        &self,
+        weight: QuantizedWeight,
+        layer: &Layer,
+    ) -> Result<Box<dyn PreparedLinear>, KernelError> {
+        let Codes::Nf4 { packed, absmax, block, compute } = weight.codes() else {
+            unreachable!("supports() admits NF4 only");
+        };
+        let stored = Packed {
+            bytes: packed.f_contiguous()?,
+            absmax: absmax.to_device(Device::Cpu)?,
+            block: *block as usize,
+            shape: (weight.out_features() as usize, weight.in_features() as usize),
+        };
+        let prepared = WeightOnly::new(stored, weight.bias(), *compute)?;
+        Ok(match *compute == layer.kind {
+            true => Box::new(prepared),
+            false => Box::new(Cast { prepared, compute: *compute }),
+        })
+    }
+}
+
+/// A layer that computes in another type than its activations have.
+#[derive(Debug)]
+struct Cast {
+    prepared: WeightOnly<Packed>,
+    compute: Kind,
+}
+
+impl PreparedLinear for Cast {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        self.prepared.forward(&x.to_kind(self.compute)).to_kind(x.kind())
+    }
+
+    fn bytes(&self) -> u64 {
+        self.prepared.bytes()
+    }
+}
+
+#[derive(Debug)]
+struct Packed {
+    /// u8 [N·K/2].
+    bytes: Tensor,
+    absmax: Absmax,
+    block: usize,
+    /// N and K.
+    shape: (usize, usize),
+}
+
+impl Stored for Packed {
+    const FEW_ROWS: usize = 16;
+
+    type View<'a> = View<'a>;
+
+    fn view(&self) -> View<'_> {
+        View {
+            bytes: elements(&self.bytes),
+            absmax: match &self.absmax {
+                Absmax::Plain(values) => Magnitudes::Plain(elements(values)),
+                Absmax::Nested { code, map, scale, offset } => Magnitudes::Nested {
+                    code: elements(code),
+                    map: elements(map),
+                    scale: elements(scale),
+                    offset: *offset,
+                },
+            },
+            block: self.block,
+            shape: self.shape,
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        bytes_of([&self.bytes]) + self.absmax.bytes()
+    }
+}
+
+/// [`Packed`] as threads read it.
+struct View<'a> {
+    bytes: &'a [u8],
+    absmax: Magnitudes<'a>,
+    block: usize,
+    shape: (usize, usize),
+}
+
+/// [`Absmax`] as slices.
+enum Magnitudes<'a> {
+    Plain(&'a [f32]),
+    Nested { code: &'a [u8], map: &'a [f32], scale: &'a [f32], offset: f32 },
+}
+
+impl View<'_> {
+    fn channel<'s>(&'s self, channel: usize, scratch: &'s mut Scratch) -> Channel<'s> {
+        let width = self.shape.1 / 2;
+        let blocks = self.shape.1 / self.block;
+        let range = channel * blocks..(channel + 1) * blocks;
+        let scales = match self.absmax {
+            Magnitudes::Plain(values) => &values[range],
+            Magnitudes::Nested { code, map, scale, offset } => {
+                let value = |block: usize| {
+                    map[usize::from(code[block])] * scale[block / NESTED_BLOCK as usize] + offset
+                };
+                scratch.scales.clear();
+                scratch.scales.extend(range.map(value));
+                &scratch.scales
+            }
+        };
+        let bytes = &self.bytes[channel * width..][..width];
+        Channel { bytes, group: self.block, scales, nibbles: Nibbles::Table(&TABLE) }
+    }
+}
+
+impl Channels for View<'_> {
+    fn shape(&self) -> (usize, usize) {
+        self.shape
+    }
+
+    fn ordered(&self, row: Vec<f32>) -> Vec<f32> {
+        interleaved(row.into_iter(), Order::HighFirst)
+    }
+
+    fn products(&self, rows: &[&[f32]], channel: usize, scratch: &mut Scratch, isa: Isa) -> [f32; ROWS] {
+        dot_float::four_bits(rows, self.channel(channel, scratch), isa)
+    }
+
+    fn unpack<T: Float, V: Float>(&self, channel: usize, scratch: &mut Scratch, weights: &mut [V], isa: Isa) {
+        dot_float::unpack_four_bits::<T, V>(self.channel(channel, scratch), Order::HighFirst, weights, isa);
+    }
+}

@@ -1,0 +1,305 @@
+//! W4A8 on a CPU, straight from the packed codes: rows are quantized, multiplied as integers and scaled in one pass.
+//!
+//! For few rows each group's codes are multiplied as they are, from 0 to 15, and what the zero point adds is taken off after:
+//! exact integers either way. For many, the codes of some output channels become int8 in the cache and go the way of int8
+//! weights.
+
+use std::ops::Range;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::cpu::Isa;
+use crate::cpu::dot::{self, MOST_IN_FEATURES, Weight};
+use crate::cpu::dot_nibbles::group_sums;
+use crate::cpu::float::{Float, for_kind};
+use crate::cpu::gemm::{self, GroupedSink, Scratch, Sink, Source};
+use crate::cpu::nibbles::{CHUNK, Order, interleaved, pair};
+use crate::cpu::panel::Panel;
+use crate::cpu::rows::{Rows, Rule};
+use crate::cpu::threads::in_parts;
+use crate::cpu::view::{Columns, elements};
+use crate::packing::{self, OFFSET};
+use crate::table::{Kernel, Layer, PreparedLinear};
+use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+
+/// Up to this many rows are multiplied from the packed codes.
+const FEW_ROWS: usize = 4;
+/// Products that one thread does without waking another.
+const ALONE: usize = 1 << 17;
+
+/// Both kinds of 4-bit weights for int8 activations, in groups of whole chunks.
+#[derive(Debug)]
+pub struct Fused;
+
+impl Kernel for Fused {
+    fn name(&self) -> &'static str {
+        "w4a8-cpu-fused"
+    }
+
+    fn supports(&self, layer: &Layer) -> bool {
+        layer.device == Device::Cpu
+            && matches!(layer.kind, Kind::Float | Kind::BFloat16 | Kind::Half)
+            && layer.in_features <= MOST_IN_FEATURES as i64
+            && matches!(
+                layer.scheme,
+                Scheme::W4A8 { group } | Scheme::W4A8Float { group } if group % CHUNK as i64 == 0
+            )
+    }
+
+    fn prepare(
+        &self,
+        weight: QuantizedWeight,
+        layer: &Layer,
+    ) -> Result<Box<dyn PreparedLinear>, KernelError> {
+        let rounded = |scale: &Tensor| scale.f_to_kind(layer.kind)?.f_to_kind(Kind::Float)?.f_contiguous();
+        let (packed, group, scaling) = match weight.codes() {
+            Codes::Progressive { packed, group_scale, group_zero, channel_scale, group } => {
+                let scaling = Scaling::Progressive {
+                    group_scale: group_scale.f_contiguous()?,
+                    group_zero: group_zero.f_add_scalar(OFFSET)?.f_contiguous()?,
+                    channel_scale: channel_scale.f_to_kind(Kind::Float)?.f_view([-1])?.f_contiguous()?,
+                };
+                (packed, *group, scaling)
+            }
+            Codes::Int4A8 { packed, scale, group } => (packed, *group, Scaling::Float(rounded(scale)?)),
+            _ => unreachable!("supports() admits W4A8 only"),
+        };
+        let bias = weight.bias().map(|bias| bias.f_to_kind(Kind::Float)?.f_contiguous()).transpose()?;
+        Ok(Box::new(PreparedFused {
+            bytes: packing::bytes(packed)?,
+            group: group as usize,
+            scaling,
+            bias,
+            isa: Isa::here(),
+        }))
+    }
+}
+
+/// What makes weights of codes.
+#[derive(Debug)]
+enum Scaling {
+    /// [`mod@crate::progressive`].
+    Progressive {
+        /// i8 [N, K/g].
+        group_scale: Tensor,
+        /// i8 [N, K/g], for codes from 0 to 15.
+        group_zero: Tensor,
+        /// f32 `[N]`.
+        channel_scale: Tensor,
+    },
+    /// f32 [N, K/g].
+    Float(Tensor),
+}
+
+#[derive(Debug)]
+struct PreparedFused {
+    /// u8 [N, K/2].
+    bytes: Tensor,
+    group: usize,
+    scaling: Scaling,
+    /// f32 `[N]`.
+    bias: Option<Tensor>,
+    isa: Isa,
+}
+
+impl PreparedFused {
+    fn view(&self) -> View<'_> {
+        View {
+            bytes: elements(&self.bytes),
+            in_features: 2 * self.bytes.size()[1] as usize,
+            group: self.group,
+            scales: match &self.scaling {
+                Scaling::Progressive { group_scale, group_zero, channel_scale } => Scales::Progressive {
+                    group_scale: elements(group_scale),
+                    group_zero: elements(group_zero),
+                    channel_scale: elements(channel_scale),
+                },
+                Scaling::Float(scale) => Scales::Float(elements(scale)),
+            },
+            bias: self.bias.as_ref().map(elements),
+            isa: self.isa,
+        }
+    }
+}
+
+impl PreparedLinear for PreparedFused {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let mut shape = x.size();
+        *shape.last_mut().expect("activations have a last dimension") = self.bytes.size()[0];
+        let mut y = Tensor::empty(shape, (x.kind(), Device::Cpu));
+        let x = x.contiguous();
+        for_kind!(x.kind(), multiply(&self.view(), &x, &mut y));
+        y
+    }
+
+    fn bytes(&self) -> u64 {
+        let tensors = match &self.scaling {
+            Scaling::Progressive { group_scale, group_zero, channel_scale } => {
+                vec![group_scale, group_zero, channel_scale]
+            }
+            Scaling::Float(scale) => vec![scale],
+        };
+        bytes_of(tensors.into_iter().chain([&self.bytes]).chain(&self.bias))
+    }
+}
+
+/// [`Scaling`] as slices.
+#[derive(Clone, Copy)]
+enum Scales<'a> {
+    Progressive { group_scale: &'a [i8], group_zero: &'a [i8], channel_scale: &'a [f32] },
+    Float(&'a [f32]),
+}
+
+/// A layer as threads see it.
+#[derive(Clone, Copy)]
+struct View<'a> {
+    bytes: &'a [u8],
+    in_features: usize,
+    group: usize,
+    scales: Scales<'a>,
+    bias: Option<&'a [f32]>,
+    isa: Isa,
+}
+
+impl View<'_> {
+    fn groups(&self) -> usize {
+        self.in_features / self.group
+    }
+
+    fn channel(&self, channel: usize) -> &[u8] {
+        let width = self.in_features / 2;
+        &self.bytes[channel * width..][..width]
+    }
+
+    /// What a weight's scale makes of the sums of its groups, `activations` being those of the codes alone.
+    fn scaled(&self, channel: usize, sums: &[i32], activations: &[i32]) -> f32 {
+        let first = channel * self.groups();
+        let pairs = sums.iter().zip(activations).zip(first..);
+        match self.scales {
+            Scales::Progressive { group_scale, group_zero, channel_scale: _ } => pairs
+                .map(|((sum, codes), group)| {
+                    i32::from(group_scale[group]) * (sum - i32::from(group_zero[group]) * codes)
+                })
+                .sum::<i32>()
+                as f32,
+            Scales::Float(scale) => {
+                pairs.map(|((sum, codes), group)| (sum - OFFSET as i32 * codes) as f32 * scale[group]).sum()
+            }
+        }
+    }
+
+    /// The output of a row and a channel.
+    fn output(&self, channel: usize, sum: f32, row_scale: f32) -> f32 {
+        let scaled = match self.scales {
+            Scales::Progressive { channel_scale, .. } => sum * row_scale * channel_scale[channel],
+            Scales::Float(_) => sum * row_scale,
+        };
+        self.bias.map_or(scaled, |bias| scaled + bias[channel])
+    }
+}
+
+/// `x` [..., K] to `y` [..., N], both without gaps.
+fn multiply<T: Float>(layer: &View<'_>, x: &Tensor, y: &mut Tensor) {
+    let rows = Rows::quantize(x, Rule::Dynamic, layer.isa);
+    let out_features = 2 * layer.bytes.len() / layer.in_features;
+    let sink = Output { layer, y: Columns::<T>::new(y), row_scales: &rows.scales };
+    let count = rows.scales.len();
+    if count <= FEW_ROWS {
+        return multiply_few(layer, &rows, out_features, &sink);
+    }
+    match layer.scales {
+        Scales::Progressive { .. } => {
+            let panel = Panel::new(&rows.codes, layer.in_features, layer.isa);
+            gemm::multiply(&panel, count, layer, out_features, layer.isa, &sink);
+        }
+        Scales::Float(_) => {
+            // Shifted codes would need the sum of each group.
+            let isa = layer.isa.min(Isa::Avx512);
+            let panel = Panel::new(&rows.codes, layer.in_features, isa);
+            gemm::multiply_groups(&panel, count, layer, (out_features, layer.group), isa, &sink);
+        }
+    }
+}
+
+fn multiply_few<T: Float>(layer: &View<'_>, rows: &Rows, out_features: usize, sink: &Output<'_, T>) {
+    let each = rows.codes.chunks_exact(layer.in_features);
+    let sums_of = |row: &[i8]| -> Vec<i32> {
+        row.chunks_exact(layer.group).map(|group| group.iter().map(|&code| i32::from(code)).sum()).collect()
+    };
+    let activations: Vec<Vec<i32>> = each.clone().map(sums_of).collect();
+    let ordered: Vec<Vec<i8>> = each.map(|row| interleaved(row.iter().copied(), Order::LowFirst)).collect();
+    in_parts(out_features, 8, ALONE / rows.codes.len().max(1), |channels| {
+        let mut sums = Vec::new();
+        for channel in channels {
+            for (row, (codes, activations)) in ordered.iter().zip(&activations).enumerate() {
+                group_sums(codes, layer.channel(channel), layer.group, layer.isa, &mut sums);
+                sink.put(row, channel, layer.scaled(channel, &sums, activations));
+            }
+        }
+    });
+}
+
+/// Codes as int8: progressive weights as they are, others less their offset.
+impl Source for View<'_> {
+    fn in_features(&self) -> usize {
+        self.in_features
+    }
+
+    fn channels<'a>(&'a self, channels: Range<usize>, scratch: &'a mut Scratch) -> Weight<'a> {
+        scratch.codes.clear();
+        for channel in channels {
+            let groups = self.channel(channel).chunks_exact(self.group / 2).zip(channel * self.groups()..);
+            for (bytes, group) in groups {
+                let (scale, zero) = match self.scales {
+                    Scales::Progressive { group_scale, group_zero, .. } => {
+                        (group_scale[group], group_zero[group])
+                    }
+                    Scales::Float(_) => (1, OFFSET as i8),
+                };
+                // Every code gives an int8: that was checked when the weight was made.
+                let value = |code: u8| (code as i8 - zero).wrapping_mul(scale);
+                scratch.codes.extend(bytes.iter().flat_map(|&byte| pair(byte, Order::LowFirst).map(value)));
+            }
+        }
+        scratch.channel_sums = dot::channel_sums(&scratch.codes, self.in_features, self.isa);
+        Weight::new(&scratch.codes, self.in_features, &scratch.channel_sums)
+    }
+}
+
+/// Where scaled sums become outputs.
+struct Output<'a, T> {
+    layer: &'a View<'a>,
+    y: Columns<T>,
+    row_scales: &'a [f32],
+}
+
+impl<T: Float> Output<'_, T> {
+    fn put(&self, row: usize, channel: usize, sum: f32) {
+        // SAFETY: the output outlives the call, and each row and channel is given out once.
+        let place = unsafe { self.y.part(row, channel, 1) };
+        place[0] = T::narrow(self.layer.output(channel, sum, self.row_scales[row]));
+    }
+}
+
+impl<T: Float> Sink for Output<'_, T> {
+    fn take(&self, row: usize, first: usize, sums: &[i32]) {
+        for (&sum, channel) in sums.iter().zip(first..) {
+            self.put(row, channel, sum as f32);
+        }
+    }
+}
+
+impl<T: Float> GroupedSink for Output<'_, T> {
+    fn scale(&self, channel: usize, group: usize) -> f32 {
+        match self.layer.scales {
+            Scales::Float(scale) => scale[channel * self.layer.groups() + group],
+            Scales::Progressive { .. } => 1.0,
+        }
+    }
+
+    fn take(&self, row: usize, first: usize, sums: &[f32]) {
+        for (&sum, channel) in sums.iter().zip(first..) {
+            self.put(row, channel, sum);
+        }
+    }
+}
