@@ -73,6 +73,10 @@ fn benchmark(folder: &Path, avg_time_s: f64, peak: f64) -> PathBuf {
         time_p10_s: 0.9 * avg_time_s,
         time_p90_s: 1.1 * avg_time_s,
         load_before: 0.1,
+        busy_before: None,
+        clock_mhz: None,
+        generation: Vec::new(),
+        roofline: None,
     };
     fs::write(folder.join("benchmark.json"), serde_json::to_string(&result).unwrap()).unwrap();
     folder.to_owned()

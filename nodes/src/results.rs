@@ -267,4 +267,55 @@ pub struct BenchmarkResult {
     pub time_p90_s: f64,
     /// Load average of the machine when measuring began.
     pub load_before: f64,
+    /// The part of all cores that other programs kept busy just before, from 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busy_before: Option<f64>,
+    /// The mean clock of the cores just before, in MHz.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_mhz: Option<f64>,
+    /// How fast it reads prompts and writes, if that was asked for: by batch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub generation: Vec<GenerationSpeed>,
+    /// What the device does at best, measured with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roofline: Option<Roofline>,
+}
+
+/// Prompts that are read and continued together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GenerationSpeed {
+    /// How many.
+    pub batch: u32,
+    /// Tokens of each.
+    pub prompt: u32,
+    /// Tokens written to each.
+    pub new: u32,
+    /// Median time from the prompts to the first tokens in seconds.
+    pub time_to_first_token_s: f64,
+    /// Tokens of all prompts over that time.
+    pub prefill_tokens_per_s: f64,
+    /// Tokens of all rows over the median time of a step.
+    pub decode_tokens_per_s: f64,
+    /// Median, 90th and 99th percentile of the time of a step after the first, in seconds.
+    pub step_p50_s: f64,
+    /// See `step_p50_s`.
+    pub step_p90_s: f64,
+    /// See `step_p50_s`.
+    pub step_p99_s: f64,
+    /// Peak of allocated device memory in MiB, the weights included.
+    #[serde(rename = "peak_MB")]
+    pub peak_mb: f64,
+    /// The bytes of the weights, read once a step, over the time of a step, as a part of the device's copy bandwidth.
+    pub decode_of_bandwidth: f64,
+    /// The products of linear layers with all prompts over the time to the first token, as a part of the device's rate.
+    pub prefill_of_matmul: f64,
+}
+
+/// What a device does at best.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Roofline {
+    /// Bytes read and written by a copy beyond every cache, a second.
+    pub copy_bytes_per_s: f64,
+    /// Operations a second of a product of square matrices in the model's type.
+    pub matmul_flops: f64,
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::comparison::Row;
 use super::lm_eval::TableVersion;
 use super::names::Named;
-use super::{describe, findings, format, recovery, table, tasks};
+use super::{describe, findings, format, generation, recovery, table, tasks};
 
 /// Name of the file in `results/NAME/`.
 pub(super) const MARKDOWN_FILE: &str = "report.md";
@@ -26,12 +26,14 @@ pub(super) fn render(named: &Named<'_>, heading: &str, table_version: TableVersi
     if !speed.is_empty() {
         sections.push("## Speed and memory".to_owned());
         sections.push(bullets(&speed));
+        sections.extend(busy(named));
         sections.push(
             "Each row was measured once, on the machine as it was then: a ratio within some per cent of 1 \
              says nothing."
                 .to_owned(),
         );
     }
+    sections.extend(generation::section(named));
     sections.extend(tasks_of(named, table_version));
     let quantized: Vec<String> = named
         .iter()
@@ -130,6 +132,21 @@ fn measuring(named: &Named<'_>) -> Option<String> {
             Some(format!("Time and memory were measured in {} ways:\n\n{}", several.len(), bullets(several)))
         }
     }
+}
+
+/// Which rows were measured while something else ran.
+fn busy(named: &Named<'_>) -> Option<String> {
+    let is_busy = |row: &Row| {
+        row.benchmark
+            .as_ref()
+            .and_then(|benchmark| benchmark.busy_before)
+            .is_some_and(|busy| busy > generation::BUSY)
+    };
+    let names: Vec<String> =
+        named.iter().filter(|(_, row)| is_busy(row)).map(|(name, _)| format!("**{name}**")).collect();
+    (!names.is_empty()).then(|| {
+        format!("Other programs ran while {} began to be measured: measure again.", names.join(", "))
+    })
 }
 
 /// What the columns mean.

@@ -10,6 +10,7 @@ mod describe;
 mod error;
 mod findings;
 mod format;
+mod generation;
 mod harness_files;
 pub mod lm_eval;
 mod load;

@@ -195,6 +195,10 @@ fn write_artifact(action: &Action, seed: &str) {
                 time_p10_s: 0.009,
                 time_p90_s: 0.011,
                 load_before: 0.0,
+                busy_before: None,
+                clock_mhz: None,
+                generation: Vec::new(),
+                roofline: None,
             };
             write("benchmark.json", serde_json::to_string(&result).unwrap());
         }

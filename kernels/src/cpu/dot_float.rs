@@ -4,7 +4,7 @@
 
 use super::float::Float;
 use super::isa::Isa;
-use super::nibbles::{BYTES, CHUNK, Order, pair};
+use super::nibbles::{BYTES, CHUNK, Order, RUN, pair};
 
 /// Rows that share the unpacking of an output channel.
 pub(crate) const ROWS: usize = 4;
@@ -18,7 +18,33 @@ pub(crate) enum Nibbles<'a> {
         zeros: Option<&'a [u8]>,
     },
     /// Entries of a table.
-    Table(&'a [f32; 16]),
+    Table(&'a Table),
+}
+
+/// What sixteen codes stand for.
+#[derive(Debug)]
+pub(crate) struct Table {
+    values: [f32; 16],
+    /// The bytes of the values, the lowest of all first.
+    planes: [[u8; 16]; 4],
+}
+
+impl Table {
+    /// Of these values.
+    pub(crate) const fn new(values: [f32; 16]) -> Self {
+        let mut planes = [[0; 16]; 4];
+        let mut code = 0;
+        while code < 16 {
+            let bytes = values[code].to_bits().to_le_bytes();
+            let mut byte = 0;
+            while byte < 4 {
+                planes[byte][code] = bytes[byte];
+                byte += 1;
+            }
+            code += 1;
+        }
+        Self { values, planes }
+    }
 }
 
 /// One output channel of four-bit codes.
@@ -34,7 +60,7 @@ pub(crate) struct Channel<'a> {
     pub(crate) nibbles: Nibbles<'a>,
 }
 
-/// The products of `rows` (at most [`ROWS`], [`super::nibbles::interleaved`], `[K]` each) with `channel`.
+/// The products of `rows` (at most [`ROWS`], [`super::nibbles::interleaved`] in runs of [`RUN`], `[K]` each) with `channel`.
 pub(crate) fn four_bits(rows: &[&[f32]], channel: Channel<'_>, isa: Isa) -> [f32; ROWS] {
     let terms = channel.bytes.len() * 2;
     assert!(channel.group.is_multiple_of(CHUNK) && channel.scales.len() * channel.group == terms);
@@ -61,13 +87,17 @@ pub(crate) fn four_bits(rows: &[&[f32]], channel: Channel<'_>, isa: Isa) -> [f32
                 Nibbles::Integers { zeros } => {
                     f32::from(code as i8 - zeros.map_or(8, |zeros| zeros[index]) as i8)
                 }
-                Nibbles::Table(table) => table[usize::from(code)],
+                Nibbles::Table(table) => table.values[usize::from(code)],
             };
             let chunks = x.chunks_exact(CHUNK).zip(bytes.chunks_exact(BYTES));
             let of_chunk = |(x, bytes): (&[f32], &[u8])| -> f32 {
-                let (low, high) = x.split_at(BYTES);
-                let halves = bytes.iter().zip(low.iter().zip(high));
-                halves.map(|(byte, (low, high))| low * value(byte & 15) + high * value(byte >> 4)).sum()
+                let runs = x.chunks_exact(2 * RUN).zip(bytes.chunks_exact(RUN));
+                let of_run = |(x, bytes): (&[f32], &[u8])| -> f32 {
+                    let (low, high) = x.split_at(RUN);
+                    let halves = bytes.iter().zip(low.iter().zip(high));
+                    halves.map(|(byte, (low, high))| low * value(byte & 15) + high * value(byte >> 4)).sum()
+                };
+                runs.map(of_run).sum()
             };
             *sum += channel.scales[index] * chunks.map(of_chunk).sum::<f32>();
         }
@@ -127,7 +157,7 @@ fn unpack<T: Float, V: Float>(channel: Channel<'_>, order: Order, weights: &mut 
                 Nibbles::Integers { zeros } => {
                     code as f32 - zeros.map_or(8.0, |zeros| f32::from(zeros[index]))
                 }
-                Nibbles::Table(table) => table[code],
+                Nibbles::Table(table) => table.values[code],
             };
             V::narrow(T::rounded(value * scale))
         });
@@ -172,37 +202,60 @@ fn widened<const M: usize>(sums: [f32; M]) -> [f32; ROWS] {
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::{BYTES, CHUNK, Channel, Nibbles};
+    use super::super::nibbles::{CHUNK, RUN};
+    use super::{Channel, Nibbles};
+
+    /// Bytes of the f32 values of sixteen codes, the lowest bytes first.
+    type Planes<const P: usize> = [[u8; 16]; P];
+
+    /// Of whole numbers, less each code of zero: the upper halves, the lower ones being 0.
+    static INTEGERS: [Planes<2>; 16] = {
+        let mut planes = [[[0; 16]; 2]; 16];
+        let mut zero = 0;
+        while zero < 16 {
+            let mut code = 0;
+            while code < 16 {
+                let bytes = (code as f32 - zero as f32).to_bits().to_le_bytes();
+                planes[zero][0][code] = bytes[2];
+                planes[zero][1][code] = bytes[3];
+                code += 1;
+            }
+            zero += 1;
+        }
+        planes
+    };
 
     /// See [`super::four_bits`], which has checked the lengths.
     #[target_feature(enable = "avx2,fma")]
     pub(super) fn four_bits<const M: usize>(rows: [&[f32]; M], channel: Channel<'_>) -> [f32; M] {
         match channel.nibbles {
             Nibbles::Integers { zeros } => {
-                let zero_of = |group: usize| zeros.map_or(8, |zeros| zeros[group]) as i8;
-                sums(
-                    rows,
-                    channel,
-                    |group| _mm_set1_epi8(zero_of(group)),
-                    |codes, zero| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_sub_epi8(codes, zero))),
-                )
+                let planes = |group: usize| {
+                    let zero = zeros.map_or(8, |zeros| zeros[group] & 15);
+                    INTEGERS[usize::from(zero)].map(|plane| twice(&plane))
+                };
+                sums(rows, channel, planes, |codes, [third, fourth]: [__m256i; 2]| {
+                    let (third, fourth) =
+                        (_mm256_shuffle_epi8(third, codes), _mm256_shuffle_epi8(fourth, codes));
+                    let nothing = _mm256_setzero_si256();
+                    widened(
+                        [nothing, nothing],
+                        [_mm256_unpacklo_epi8(third, fourth), _mm256_unpackhi_epi8(third, fourth)],
+                    )
+                })
             }
             Nibbles::Table(table) => {
-                // SAFETY: the table has sixteen entries.
-                let (low, high) =
-                    unsafe { (_mm256_loadu_ps(table.as_ptr()), _mm256_loadu_ps(table.as_ptr().add(8))) };
+                let planes = table.planes.map(|plane| twice(&plane));
                 sums(
                     rows,
                     channel,
-                    |_| _mm_setzero_si128(),
-                    |codes, _| {
-                        let codes = _mm256_cvtepu8_epi32(codes);
-                        // The lowest three bits choose within a half; the fourth, made a sign, chooses the half.
-                        let upper = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(codes));
-                        _mm256_blendv_ps(
-                            _mm256_permutevar8x32_ps(low, codes),
-                            _mm256_permutevar8x32_ps(high, codes),
-                            upper,
+                    |_| planes,
+                    |codes, planes: [__m256i; 4]| {
+                        let [first, second, third, fourth] =
+                            planes.map(|plane| _mm256_shuffle_epi8(plane, codes));
+                        widened(
+                            [_mm256_unpacklo_epi8(first, second), _mm256_unpackhi_epi8(first, second)],
+                            [_mm256_unpacklo_epi8(third, fourth), _mm256_unpackhi_epi8(third, fourth)],
                         )
                     },
                 )
@@ -210,43 +263,64 @@ mod avx2 {
         }
     }
 
-    /// `of_group` makes what all codes of a group need, `value` the values of the lowest eight codes.
+    /// A table of sixteen bytes for both halves of a vector.
     #[inline]
     #[target_feature(enable = "avx2,fma")]
-    fn sums<const M: usize>(
+    fn twice(plane: &[u8; 16]) -> __m256i {
+        // SAFETY: sixteen bytes are read from sixteen.
+        _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(plane.as_ptr().cast()) })
+    }
+
+    /// Values of 32 bits, [`RUN`] of a vector's lower half and as many of its upper one at a time, from their 16-bit halves.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn widened(lower: [__m256i; 2], upper: [__m256i; 2]) -> [__m256; 4] {
+        [
+            _mm256_unpacklo_epi16(lower[0], upper[0]),
+            _mm256_unpackhi_epi16(lower[0], upper[0]),
+            _mm256_unpacklo_epi16(lower[1], upper[1]),
+            _mm256_unpackhi_epi16(lower[1], upper[1]),
+        ]
+        .map(|values| _mm256_castsi256_ps(values))
+    }
+
+    /// `of_group` makes what all codes of a group need, `values` the values of a chunk's codes.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn sums<const M: usize, N: Copy>(
         rows: [&[f32]; M],
         channel: Channel<'_>,
-        of_group: impl Fn(usize) -> __m128i,
-        value: impl Fn(__m128i, __m128i) -> __m256,
+        of_group: impl Fn(usize) -> N,
+        values: impl Fn(__m256i, N) -> [__m256; 4],
     ) -> [f32; M] {
         let mut totals = [_mm256_setzero_ps(); M];
-        let half = _mm_set1_epi8(15);
+        let half = _mm256_set1_epi8(15);
         for (group, &scale) in channel.scales.iter().enumerate() {
             let needed = of_group(group);
-            let mut sums = [[_mm256_setzero_ps(); 2]; M];
-            let first = group * channel.group;
-            for at in (first..first + channel.group).step_by(CHUNK) {
+            // One row alone would wait for its last sum.
+            let mut sums = [[_mm256_setzero_ps(); 4]; M];
+            let mut at = group * channel.group;
+            let end = at + channel.group;
+            while at < end {
                 // SAFETY: a chunk's bytes are within the channel.
                 let bytes = unsafe { _mm_loadu_si128(channel.bytes.as_ptr().add(at / 2).cast()) };
-                let low = _mm_and_si128(bytes, half);
-                let high = _mm_and_si128(_mm_srli_epi16::<4>(bytes), half);
-                let values = [
-                    value(low, needed),
-                    value(_mm_unpackhi_epi64(low, low), needed),
-                    value(high, needed),
-                    value(_mm_unpackhi_epi64(high, high), needed),
-                ];
+                let codes = _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16::<4>(bytes), bytes), half);
+                let values = values(codes, needed);
                 for (row, sums) in rows.iter().zip(&mut sums) {
                     for (place, values) in values.into_iter().enumerate() {
                         // SAFETY: a chunk's activations are within the row.
-                        let x = unsafe { _mm256_loadu_ps(row.as_ptr().add(at + place * BYTES / 2)) };
-                        sums[place % 2] = _mm256_fmadd_ps(x, values, sums[place % 2]);
+                        let x = unsafe { _mm256_loadu_ps(row.as_ptr().add(at + place * 2 * RUN)) };
+                        let sum = if M == 1 { place } else { place % 2 };
+                        sums[sum] = _mm256_fmadd_ps(x, values, sums[sum]);
                     }
                 }
+                at += CHUNK;
             }
             let scale = _mm256_set1_ps(scale);
-            for (total, [even, odd]) in totals.iter_mut().zip(sums) {
-                *total = _mm256_fmadd_ps(_mm256_add_ps(even, odd), scale, *total);
+            for (total, [a, b, c, d]) in totals.iter_mut().zip(sums) {
+                let ab = _mm256_add_ps(a, b);
+                let sum = if M == 1 { _mm256_add_ps(ab, _mm256_add_ps(c, d)) } else { ab };
+                *total = _mm256_fmadd_ps(sum, scale, *total);
             }
         }
         totals.map(|total| sum(total))

@@ -4,8 +4,8 @@
 use super::isa::Isa;
 use super::nibbles::{BYTES, CHUNK};
 
-/// The sums of code · nibble over each group, nibbles from 0 to 15. `row` is i8 `[K]`, [`super::nibbles::interleaved`],
-/// `bytes` [K / 2]; a group is a whole number of chunks.
+/// The sums of code · nibble over each group, nibbles from 0 to 15. `row` is i8 `[K]`, [`super::nibbles::interleaved`] in
+/// runs of [`BYTES`], `bytes` [K / 2]; a group is a whole number of chunks.
 pub(crate) fn group_sums(row: &[i8], bytes: &[u8], group: usize, isa: Isa, sums: &mut Vec<i32>) {
     assert!(row.len() == 2 * bytes.len() && group.is_multiple_of(CHUNK) && row.len().is_multiple_of(group));
     sums.clear();
@@ -82,7 +82,7 @@ mod tests {
                 let groups = codes.chunks(group).zip(nibbles.chunks(group));
                 let expected: Vec<i32> =
                     groups.map(|(codes, nibbles)| codes.iter().zip(nibbles).map(product).sum()).collect();
-                let row = interleaved(codes.into_iter(), Order::LowFirst);
+                let row = interleaved(&codes, Order::LowFirst, BYTES);
                 let mut sums = Vec::new();
                 group_sums(&row, &bytes, group, isa, &mut sums);
                 assert_eq!(sums, expected, "{isa:?} {group}");

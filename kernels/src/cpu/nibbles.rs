@@ -1,12 +1,15 @@
 //! Weights of four bits, two a byte, and activations in the order in which they are unpacked.
 //!
-//! Sixteen bytes, [`CHUNK`] weights, are unpacked at once: all low halves, then all high ones. So activations are put in that
-//! order beforehand, once for all output channels.
+//! Sixteen bytes, [`CHUNK`] weights, are unpacked at once: low halves in the lower half of a vector, high ones in the upper. So
+//! activations are put in that order beforehand, once for all output channels.
 
 /// Weights that are unpacked at once.
 pub(crate) const CHUNK: usize = 32;
 /// The bytes that hold them.
 pub(crate) const BYTES: usize = CHUNK / 2;
+
+/// Values of 32 bits in half a vector: so many low halves, then as many high ones, where weights become f32.
+pub(crate) const RUN: usize = 4;
 
 /// Which of two neighbouring weights is in the low half of their byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,17 +20,18 @@ pub(crate) enum Order {
     HighFirst,
 }
 
-/// Values of input channels, whole chunks of them, in the order of unpacking.
-pub(crate) fn interleaved<T: Copy>(values: impl Iterator<Item = T>, order: Order) -> Vec<T> {
-    let values: Vec<T> = values.collect();
+/// Values of input channels, whole chunks of them, in the order of unpacking: `run` low halves, then as many high ones.
+pub(crate) fn interleaved<T: Copy>(values: &[T], order: Order, run: usize) -> Vec<T> {
     let mut found = Vec::with_capacity(values.len());
     let (low, high) = match order {
         Order::LowFirst => (0, 1),
         Order::HighFirst => (1, 0),
     };
     for chunk in values.chunks_exact(CHUNK) {
-        found.extend(chunk[low..].iter().step_by(2));
-        found.extend(chunk[high..].iter().step_by(2));
+        for some in chunk.chunks_exact(2 * run) {
+            found.extend(some[low..].iter().step_by(2));
+            found.extend(some[high..].iter().step_by(2));
+        }
     }
     found
 }
@@ -47,10 +51,13 @@ mod tests {
 
     #[test]
     fn low_halves_come_first() {
-        let found = interleaved(0..64, Order::LowFirst);
+        let values: Vec<i32> = (0..64).collect();
+        let found = interleaved(&values, Order::LowFirst, BYTES);
         assert_eq!((found[0], found[1], found[15], found[16], found[31], found[32]), (0, 2, 30, 1, 31, 32));
-        let found = interleaved(0..32, Order::HighFirst);
+        let found = interleaved(&values, Order::HighFirst, BYTES);
         assert_eq!((found[0], found[16]), (1, 0));
+        let found = interleaved(&values, Order::LowFirst, RUN);
+        assert_eq!(found[..9], [0, 2, 4, 6, 1, 3, 5, 7, 8]);
         assert_eq!(pair(0xA3, Order::LowFirst), [3, 10]);
         assert_eq!(pair(0xA3, Order::HighFirst), [10, 3]);
     }

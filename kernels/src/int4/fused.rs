@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor};
 use crate::cpu::Isa;
 use crate::cpu::dot_float::{self, Channel, Nibbles, ROWS};
 use crate::cpu::float::Float;
-use crate::cpu::nibbles::{CHUNK, Order, interleaved, pair};
+use crate::cpu::nibbles::{CHUNK, Order, RUN, interleaved, pair};
 use crate::cpu::view::{Floats, elements};
 use crate::cpu::weight_only::{Channels, Scratch, Stored, WeightOnly};
 use crate::packing;
@@ -117,7 +117,7 @@ impl Channels for View<'_> {
     }
 
     fn ordered(&self, row: Vec<f32>) -> Vec<f32> {
-        interleaved(row.into_iter(), Order::LowFirst)
+        interleaved(&row, Order::LowFirst, RUN)
     }
 
     fn products(&self, rows: &[&[f32]], channel: usize, scratch: &mut Scratch, isa: Isa) -> [f32; ROWS] {

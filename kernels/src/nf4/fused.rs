@@ -4,13 +4,15 @@ use tch::{Device, Kind, Tensor};
 
 use super::{Absmax, NESTED_BLOCK, TABLE};
 use crate::cpu::Isa;
-use crate::cpu::dot_float::{self, Channel, Nibbles, ROWS};
+use crate::cpu::dot_float::{self, Channel, Nibbles, ROWS, Table};
 use crate::cpu::float::Float;
-use crate::cpu::nibbles::{CHUNK, Order, interleaved};
+use crate::cpu::nibbles::{CHUNK, Order, RUN, interleaved};
 use crate::cpu::view::elements;
 use crate::cpu::weight_only::{Channels, Scratch, Stored, WeightOnly};
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+
+static LOOKUP: Table = Table::new(TABLE);
 
 /// Blocks of whole chunks that end where rows end, computing in the activations' type.
 #[derive(Debug)]
@@ -137,7 +139,7 @@ impl View<'_> {
             }
         };
         let bytes = &self.bytes[channel * width..][..width];
-        Channel { bytes, group: self.block, scales, nibbles: Nibbles::Table(&TABLE) }
+        Channel { bytes, group: self.block, scales, nibbles: Nibbles::Table(&LOOKUP) }
     }
 }
 
@@ -147,7 +149,7 @@ impl Channels for View<'_> {
     }
 
     fn ordered(&self, row: Vec<f32>) -> Vec<f32> {
-        interleaved(row.into_iter(), Order::HighFirst)
+        interleaved(&row, Order::HighFirst, RUN)
     }
 
     fn products(&self, rows: &[&[f32]], channel: usize, scratch: &mut Scratch, isa: Isa) -> [f32; ROWS] {

@@ -13,7 +13,7 @@ use crate::cpu::dot::{self, MOST_IN_FEATURES, Weight};
 use crate::cpu::dot_nibbles::group_sums;
 use crate::cpu::float::{Float, for_kind};
 use crate::cpu::gemm::{self, GroupedSink, Scratch, Sink, Source};
-use crate::cpu::nibbles::{CHUNK, Order, interleaved, pair};
+use crate::cpu::nibbles::{BYTES, CHUNK, Order, interleaved, pair};
 use crate::cpu::panel::Panel;
 use crate::cpu::rows::{Rows, Rule};
 use crate::cpu::threads::in_parts;
@@ -227,7 +227,7 @@ fn multiply_few<T: Float>(layer: &View<'_>, rows: &Rows, out_features: usize, si
         row.chunks_exact(layer.group).map(|group| group.iter().map(|&code| i32::from(code)).sum()).collect()
     };
     let activations: Vec<Vec<i32>> = each.clone().map(sums_of).collect();
-    let ordered: Vec<Vec<i8>> = each.map(|row| interleaved(row.iter().copied(), Order::LowFirst)).collect();
+    let ordered: Vec<Vec<i8>> = each.map(|row| interleaved(row, Order::LowFirst, BYTES)).collect();
     in_parts(out_features, 8, ALONE / rows.codes.len().max(1), |channels| {
         let mut sums = Vec::new();
         for channel in channels {

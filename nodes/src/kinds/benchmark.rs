@@ -39,6 +39,62 @@ pub struct Benchmark {
     /// The type the model computes in. Default: the checkpoint's.
     #[serde(default)]
     pub dtype: Option<Dtype>,
+    /// Also measures how fast the model reads prompts and writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<Generation>,
+}
+
+/// How reading and writing are measured.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Generation {
+    /// Prompts that are continued together, one measurement each.
+    #[serde(default = "default_batches")]
+    pub batches: Vec<u32>,
+    /// Tokens of a prompt.
+    #[serde(default = "default_prompt")]
+    pub prompt: u32,
+    /// Tokens that are written.
+    #[serde(default = "default_new")]
+    pub new: u32,
+    /// How often each is measured; medians count.
+    #[serde(default = "default_repeats")]
+    pub repeats: u32,
+}
+
+fn default_batches() -> Vec<u32> {
+    vec![1, 8, 32]
+}
+fn default_prompt() -> u32 {
+    128
+}
+fn default_new() -> u32 {
+    32
+}
+fn default_repeats() -> u32 {
+    3
+}
+
+impl Generation {
+    fn check(&self) -> Vec<ParamError> {
+        let wrong = |key: &str, message: &str| {
+            let mut error = ParamError::value("generation", message);
+            error.path.push(key.to_owned());
+            error
+        };
+        let mut errors = Vec::new();
+        if self.batches.is_empty() || self.batches.contains(&0) {
+            errors.push(wrong("batches", "is a list of numbers of at least 1"));
+        }
+        for (key, number, least) in
+            [("prompt", self.prompt, 1), ("new", self.new, 2), ("repeats", self.repeats, 1)]
+        {
+            if number < least {
+                errors.push(wrong(key, &format!("must be at least {least}")));
+            }
+        }
+        errors
+    }
 }
 
 impl Kind for Benchmark {
@@ -51,11 +107,11 @@ impl Kind for Benchmark {
     ];
 
     fn check(&self) -> Vec<ParamError> {
+        let mut errors = self.generation.as_ref().map(Generation::check).unwrap_or_default();
         if self.questions == 0 {
-            vec![ParamError::value("questions", "must be at least 1")]
-        } else {
-            Vec::new()
+            errors.push(ParamError::value("questions", "must be at least 1"));
         }
+        errors
     }
 
     fn output(&self) -> Artifact {

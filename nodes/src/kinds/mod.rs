@@ -9,7 +9,7 @@ mod report;
 mod sft;
 mod sft_merge;
 
-pub use benchmark::{Benchmark, Protocol};
+pub use benchmark::{Benchmark, Generation, Protocol};
 pub use calibrate::{Calibrate, Extent};
 pub use download::{Download, Dtype, Source};
 pub use evaluate::{Bos, Candidates, EARLIER, Evaluate};

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::batched::Batches;
 use super::measure::{self, MIB, Measurement};
-use super::{hardware, sequential};
+use super::{generation, hardware, sequential};
 use crate::context::{Context, Facts};
 use crate::error::ActionError;
 use crate::eval::layout::Batch;
@@ -30,6 +30,7 @@ const WARM_UP: usize = 3;
 /// When the data, the tokenizer or the checkpoint are wrong, or the device keeps no statistics.
 pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
     let load_before = hardware::load_average();
+    let (busy_before, clock_mhz) = (hardware::busy_share(), hardware::clock_mhz());
     let parameters: Benchmark = context.params()?;
     let options = TaskOptions {
         topic: &parameters.topic,
@@ -57,6 +58,13 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
         Protocol::Sequential => bench.sequential()?,
         Protocol::Batched => bench.batched()?,
     };
+    let (mut speeds, mut roofline) = (Vec::new(), None);
+    if let Some(asked) = &parameters.generation {
+        let bounds = generation::roofline(context.device(), decoder.kind())?;
+        let tokens: Vec<i64> = bench.tokens()?;
+        speeds = generation::measure(context, &decoder, &bench.peak, &tokens, asked, &bounds)?;
+        roofline = Some(bounds);
+    }
     let summary = measure::summarize(&measurements);
     let result = BenchmarkResult {
         protocol: parameters.protocol,
@@ -74,6 +82,10 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
         time_p10_s: summary.time_p10_s,
         time_p90_s: summary.time_p90_s,
         load_before,
+        busy_before,
+        clock_mhz,
+        generation: speeds,
+        roofline,
     };
     context.write_json(BENCHMARK_FILE, &result)?;
     Ok(Facts::from([
@@ -93,6 +105,23 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    /// The tokens of the questions, one after the other.
+    fn tokens(&self) -> Result<Vec<i64>, ActionError> {
+        let mut tokens = Vec::new();
+        for document in self.documents {
+            tokens.extend(
+                self.encoder
+                    .encode(document)?
+                    .0
+                    .into_iter()
+                    .next()
+                    .map(|sequence| sequence.ids)
+                    .unwrap_or_default(),
+            );
+        }
+        Ok(tokens)
+    }
+
     fn sequential(&self) -> Result<Vec<Measurement>, ActionError> {
         let measure = |document| sequential::measure(self.decoder, self.encoder, &self.peak, document);
         for document in self.documents.iter().take(WARM_UP) {

@@ -1,12 +1,16 @@
 //! What a measurement was taken on.
 
 use std::ffi::{CStr, c_char, c_int};
+use std::time::Duration;
 
 use fs_err as fs;
 use libloading::os::unix::Library;
 use qpipe_nodes::protocol::Failure;
 
 use crate::error::ActionError;
+
+/// So long it is looked at what else runs.
+const OBSERVED: Duration = Duration::from_millis(200);
 
 /// The name of the processor or of the card.
 ///
@@ -57,6 +61,37 @@ pub fn load_average() -> f64 {
     text.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(0.0)
 }
 
+/// The part of all cores that is busy while this process waits, from 0 to 1; `None` where the system does not tell.
+pub fn busy_share() -> Option<f64> {
+    let before = core_times()?;
+    std::thread::sleep(OBSERVED);
+    let after = core_times()?;
+    let (idle, all) = (after.0 - before.0, after.1 - before.1);
+    (all > 0.0).then(|| 1.0 - idle / all)
+}
+
+/// Idle time and all time of the cores together, in ticks.
+fn core_times() -> Option<(f64, f64)> {
+    let text = fs::read_to_string("/proc/stat").ok()?;
+    let fields: Vec<f64> =
+        text.lines().next()?.split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
+    // user nice system idle iowait irq softirq steal; guests are in user.
+    let fields = fields.get(..8)?;
+    Some((fields[3] + fields[4], fields.iter().sum()))
+}
+
+/// The mean clock of the cores in MHz; `None` where the system does not tell.
+pub fn clock_mhz() -> Option<f64> {
+    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let clocks: Vec<f64> = text
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .filter(|(key, _)| key.trim() == "cpu MHz")
+        .filter_map(|(_, value)| value.trim().parse().ok())
+        .collect();
+    (!clocks.is_empty()).then(|| clocks.iter().sum::<f64>() / clocks.len() as f64)
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
@@ -66,5 +101,7 @@ mod tests {
     fn the_processor_has_a_name() {
         assert!(!name(tch::Device::Cpu).unwrap().is_empty());
         assert!(load_average() >= 0.0);
+        assert!(busy_share().is_none_or(|share| (0.0..=1.0).contains(&share)));
+        assert!(clock_mhz().is_none_or(|clock| clock > 0.0));
     }
 }

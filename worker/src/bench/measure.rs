@@ -50,7 +50,7 @@ pub fn summarize(measurements: &[Measurement]) -> Summary {
 }
 
 /// The `share` quantile of sorted values, interpolated linearly between neighbours (as numpy does by default).
-fn percentile(sorted: &[f64], share: f64) -> f64 {
+pub fn percentile(sorted: &[f64], share: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
     let place = share * last as f64;
     let below = place.floor() as usize;

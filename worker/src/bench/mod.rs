@@ -7,6 +7,7 @@
 
 mod action;
 pub mod batched;
+pub mod generation;
 pub mod hardware;
 pub mod measure;
 pub mod sequential;

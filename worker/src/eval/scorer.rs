@@ -18,8 +18,10 @@ use crate::model::Decoder;
 
 /// Answers are published when so many are due …
 const UNIT_QUESTIONS: usize = 512;
-/// … or so much time went into them.
-const UNIT_TIME: Duration = Duration::from_secs(1);
+/// … or so much time went into them …
+const UNIT_TIME: Duration = Duration::from_millis(500);
+/// … but at least such a part of all time that the task took so far, so that long tasks do not leave thousands of files.
+const UNIT_PART: u32 = 50;
 
 /// A task with its data, ready to be put to the model.
 pub(super) struct Prepared {
@@ -120,15 +122,17 @@ impl<'a> Scorer<'a> {
         let open: Vec<usize> = (0..work.len()).filter(is_open).collect();
         self.done += known.len() as u64;
         let mut answers = Responses::new();
+        let began = Instant::now();
         let mut unit = Unit::default();
         let mut failure: Option<(usize, ActionError)> = None;
         lanes.run(&open, answer, &mut |batch, found| {
             let kept = found.map_err(ActionError::from).and_then(|mut found| {
                 found.retain(|(document, _)| !known.contains_key(document));
                 unit.answers.extend(found);
-                if unit.is_due() {
+                if unit.is_due(began.elapsed()) {
                     answers.extend(self.publish(&mut unit, task)?);
                 }
+                self.context.progress(self.done, self.total, "questions", None);
                 self.context.check_stop()
             });
             match kept {
@@ -151,16 +155,16 @@ impl<'a> Scorer<'a> {
         }
         if !unit.answers.is_empty() {
             answers.extend(self.publish(&mut unit, task)?);
+            self.context.progress(self.done, self.total, "questions", None);
         }
         Ok(answers)
     }
 
-    /// Writes the answers of `unit`, says how many there are now, hands them out and begins again.
+    /// Writes the answers of `unit`, hands them out and begins again.
     fn publish(&mut self, unit: &mut Unit, task: &str) -> Result<Responses, ActionError> {
         let Unit { answers, .. } = std::mem::take(unit);
         units::publish(self.context, task, &answers)?;
         self.done += answers.len() as u64;
-        self.context.progress(self.done, self.total, "questions", None);
         Ok(answers)
     }
 }
@@ -178,7 +182,9 @@ impl Default for Unit {
 }
 
 impl Unit {
-    fn is_due(&self) -> bool {
-        self.answers.len() >= UNIT_QUESTIONS || self.began.elapsed() >= UNIT_TIME && !self.answers.is_empty()
+    /// After `elapsed` time with the task.
+    fn is_due(&self, elapsed: Duration) -> bool {
+        let time = UNIT_TIME.max(elapsed / UNIT_PART);
+        self.answers.len() >= UNIT_QUESTIONS || self.began.elapsed() >= time && !self.answers.is_empty()
     }
 }

@@ -1,0 +1,68 @@
+//! How fast models read prompts and write, as a table of a report.
+
+use qpipe_nodes::results::{GenerationSpeed, Roofline};
+
+use super::format;
+use super::names::Named;
+
+/// Where other programs kept more than this part of the cores busy, a measurement is marked.
+pub(super) const BUSY: f64 = 0.1;
+
+/// Heading, table and bounds; nothing where it was not measured.
+pub(super) fn section(named: &Named<'_>) -> Vec<String> {
+    let mut table = String::from(
+        "| model | batch | first token | prefill tokens/s | of matmul | decode tokens/s | of bandwidth | step p50 | p90 | p99 | peak MiB |\n\
+         |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    );
+    let mut bounds: Vec<String> = Vec::new();
+    for (name, row) in named.iter() {
+        let Some(benchmark) = row.benchmark.as_ref().filter(|it| !it.generation.is_empty()) else { continue };
+        let mark = if benchmark.busy_before.is_some_and(|busy| busy > BUSY) { " \\*" } else { "" };
+        for speed in &benchmark.generation {
+            table.push_str(&format!("\n| {name}{mark} | {} |", line(speed)));
+        }
+        let bound = benchmark.roofline.as_ref().map(|roofline| bound(roofline, &benchmark.dtype));
+        bounds.extend(bound.filter(|bound| !bounds.contains(bound)));
+    }
+    if !table.contains("\n| ") {
+        return Vec::new();
+    }
+    let shape = named.iter().find_map(|(_, row)| row.benchmark.as_ref()?.generation.first());
+    let shape = shape.map_or(String::new(), |speed| {
+        format!("Prompts of {} are read and continued by {}. ", tokens(speed.prompt), tokens(speed.new))
+    });
+    let legend = format!(
+        "{shape}Medians. `of matmul`: the operations of the linear layers beside what this device multiplies at best; `of \
+         bandwidth`: the bytes of the weights beside what it copies at best. {}",
+        bounds.join(" ")
+    );
+    vec!["## Reading and writing".to_owned(), table, legend.trim_end().to_owned()]
+}
+
+fn tokens(count: u32) -> String {
+    format::plural(count.into(), "token")
+}
+
+fn line(speed: &GenerationSpeed) -> String {
+    [
+        speed.batch.to_string(),
+        format::duration(speed.time_to_first_token_s),
+        format::quantity(speed.prefill_tokens_per_s),
+        format!("{} %", format::percent(speed.prefill_of_matmul)),
+        format::quantity(speed.decode_tokens_per_s),
+        format!("{} %", format::percent(speed.decode_of_bandwidth)),
+        format::duration(speed.step_p50_s),
+        format::duration(speed.step_p90_s),
+        format::duration(speed.step_p99_s),
+        format::quantity(speed.peak_mb),
+    ]
+    .join(" | ")
+}
+
+fn bound(roofline: &Roofline, dtype: &str) -> String {
+    format!(
+        "Measured at best: {:.1} GB/s, {:.0} GFLOP/s in {dtype}.",
+        roofline.copy_bytes_per_s / 1e9,
+        roofline.matmul_flops / 1e9
+    )
+}

@@ -1,0 +1,127 @@
+//! How fast a model reads prompts and writes: batches of equal prompts, continued through the KV cache.
+
+use std::time::Instant;
+
+use qpipe_nodes::kinds::Generation;
+use qpipe_nodes::results::{GenerationSpeed, Roofline};
+use tch::{Cuda, Device, Kind, TchError, Tensor};
+
+use super::measure::{MIB, percentile};
+use crate::context::Context;
+use crate::error::ActionError;
+use crate::memory::PeakMemory;
+use crate::model::Decoder;
+use crate::model::generate::generate;
+
+/// Bytes that are copied to measure bandwidth: beyond every cache.
+const COPIED: i64 = 256 << 20;
+/// The sides of the products that are measured.
+const SIDE: i64 = 2048;
+/// Times that each is measured; the best counts, as a bound should.
+const REPEATS: usize = 5;
+
+/// One batch size after the other. `tokens` is what prompts are cut from, over and over where it is short.
+///
+/// # Errors
+/// When the device keeps no statistics, or libtorch fails.
+pub fn measure(
+    context: &Context<'_>,
+    decoder: &Decoder,
+    peak: &PeakMemory,
+    tokens: &[i64],
+    asked: &Generation,
+    bounds: &Roofline,
+) -> Result<Vec<GenerationSpeed>, ActionError> {
+    let read = bytes_of_a_step(decoder) as f64;
+    let products = 2.0 * decoder.config().weights() as f64;
+    let prompt: Vec<i64> = tokens.iter().copied().cycle().take(asked.prompt as usize).collect();
+    let mut speeds = Vec::new();
+    for &batch in &asked.batches {
+        let prompts = vec![prompt.as_slice(); batch as usize];
+        run(decoder, &prompts, asked.new.min(2))?;
+        peak.reset()?;
+        let (mut first, mut steps) = (Vec::new(), Vec::new());
+        for _ in 0..asked.repeats {
+            context.check_stop()?;
+            let mut times = run(decoder, &prompts, asked.new)?.into_iter();
+            first.extend(times.next());
+            steps.extend(times);
+        }
+        first.sort_by(f64::total_cmp);
+        steps.sort_by(f64::total_cmp);
+        let (to_first, step) = (percentile(&first, 0.5), percentile(&steps, 0.5));
+        speeds.push(GenerationSpeed {
+            batch,
+            prompt: asked.prompt,
+            new: asked.new,
+            time_to_first_token_s: to_first,
+            prefill_tokens_per_s: f64::from(batch * asked.prompt) / to_first,
+            decode_tokens_per_s: f64::from(batch) / step,
+            step_p50_s: step,
+            step_p90_s: percentile(&steps, 0.9),
+            step_p99_s: percentile(&steps, 0.99),
+            peak_mb: peak.peak_bytes()? as f64 / MIB,
+            // A copy reads and writes each byte; weights are only read.
+            decode_of_bandwidth: read / step / bounds.copy_bytes_per_s,
+            prefill_of_matmul: products * f64::from(batch * asked.prompt) / to_first / bounds.matmul_flops,
+        });
+    }
+    Ok(speeds)
+}
+
+/// Bytes of weights that a step reads: all but an embedding that is no output projection.
+fn bytes_of_a_step(decoder: &Decoder) -> u64 {
+    let config = decoder.config();
+    let embedding =
+        (config.vocab_size * config.hidden_size) as u64 * decoder.kind().elt_size_in_bytes() as u64;
+    if config.tie_word_embeddings {
+        decoder.weight_bytes()
+    } else {
+        decoder.weight_bytes().saturating_sub(embedding)
+    }
+}
+
+/// Seconds to the first token, and to each of the others after the one before it.
+fn run(decoder: &Decoder, prompts: &[&[i64]], new: u32) -> Result<Vec<f64>, TchError> {
+    let mut times = Vec::with_capacity(new as usize);
+    let mut began = Instant::now();
+    generate::<TchError>(decoder, prompts, new as usize, &mut |_, logits| {
+        // The choice comes to the CPU, so that a GPU's work is done when the time is taken.
+        let chosen = Vec::<i64>::try_from(logits.f_argmax(-1, false)?)?;
+        times.push(began.elapsed().as_secs_f64());
+        began = Instant::now();
+        let is_open = times.len() < new as usize;
+        Ok(chosen.into_iter().map(|token| is_open.then_some(token)).collect())
+    })?;
+    Ok(times)
+}
+
+/// What `device` does at best, in the type `kind`: the bounds that speeds are compared with.
+///
+/// # Errors
+/// Only libtorch's.
+pub fn roofline(device: Device, kind: Kind) -> Result<Roofline, TchError> {
+    let source = Tensor::f_zeros([COPIED], (Kind::Uint8, device))?;
+    let mut target = source.f_empty_like()?;
+    let copy = best(device, || target.f_copy_(&source))?;
+    let a = Tensor::f_ones([SIDE, SIDE], (kind, device))?;
+    let product = best(device, || qpipe_kernels::linear(&a, &a, None).map(drop))?;
+    Ok(Roofline {
+        // Each byte is read and written.
+        copy_bytes_per_s: 2.0 * COPIED as f64 / copy,
+        matmul_flops: 2.0 * (SIDE as f64).powi(3) / product,
+    })
+}
+
+fn best(device: Device, mut work: impl FnMut() -> Result<(), TchError>) -> Result<f64, TchError> {
+    let mut best = f64::INFINITY;
+    for _ in 0..REPEATS {
+        let began = Instant::now();
+        work()?;
+        if let Device::Cuda(index) = device {
+            Cuda::synchronize(index as i64);
+        }
+        best = best.min(began.elapsed().as_secs_f64());
+    }
+    Ok(best)
+}
