@@ -5,8 +5,9 @@
 //! cargo bench --bench kernels -- [THREADS [ROWS …]]
 //! ```
 //!
-//! Times are of the block's seven layers, `x` how many times faster than the baselines. These are the faster of libtorch's `linear` and, where this
-//! processor has it, oneDNN's with a weight that was packed beforehand. Activations are bfloat16, as models have them.
+//! Times are of the block's seven layers, `x` how many times faster than the baselines. These are the faster of libtorch's
+//! `linear` and, where this processor has it, oneDNN's with a weight that was packed beforehand. Activations are bfloat16, as
+//! models have them.
 
 #![expect(clippy::print_stdout, reason = "a bench says what it measured")]
 

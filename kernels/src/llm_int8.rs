@@ -12,7 +12,7 @@
 use tch::{Kind, TchError, Tensor};
 
 use crate::activations::CUDA_LEAST_ROWS;
-use crate::int8::IntMatrix;
+use crate::int8::{IntMatrix, fits_int32};
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
 
@@ -79,7 +79,7 @@ impl Kernel for LlmInt8 {
     }
 
     fn supports(&self, layer: &Layer) -> bool {
-        matches!(layer.scheme, Scheme::LlmInt8)
+        layer.scheme == Scheme::LlmInt8 && fits_int32(layer)
     }
 
     fn prepare(

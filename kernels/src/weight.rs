@@ -110,6 +110,14 @@ pub enum KernelError {
         /// Weights that share a scale.
         block: i64,
     },
+    /// A layer without channels.
+    #[error("a layer of {out_features} output and {in_features} input channels has no weights")]
+    Empty {
+        /// N.
+        out_features: i64,
+        /// K.
+        in_features: i64,
+    },
     /// The group size does not divide the input channels.
     #[error("a group of {group} does not divide {in_features} input channels")]
     Group {
@@ -298,6 +306,9 @@ impl QuantizedWeight {
         out_features: i64,
         in_features: i64,
     ) -> Result<Self, KernelError> {
+        if out_features < 1 || in_features < 1 {
+            return Err(KernelError::Empty { out_features, in_features });
+        }
         match &codes {
             Codes::LlmInt8 { weight, absmax, .. } => {
                 expect("weight", weight, &[Kind::Int8], &[out_features, in_features])?;

@@ -91,7 +91,7 @@ pub struct TaskFile {
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub metadata: Map<String, Value>,
     /// Where its rules stand. Filled in for the worker, and in no key.
-    // No name of lm-eval's, so that a file cannot say it.
+    // No name of lm-eval's. What a file says there is replaced.
     #[serde(rename = "@origins", default, skip_serializing_if = "Origins::is_empty")]
     #[schemars(skip)]
     pub origins: Origins,

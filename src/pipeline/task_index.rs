@@ -123,6 +123,9 @@ impl TaskIndex {
     fn walk(&mut self, top: &Path) -> Option<Tree> {
         let mut tree = vec![(0, self.folder(top))];
         let mut entries = tree[0].1.entries;
+        if entries > MOST_ENTRIES {
+            return None;
+        }
         let mut next = 0;
         while let Some((depth, folder)) = tree.get(next).cloned() {
             for path in &folder.folders {
@@ -147,6 +150,10 @@ impl TaskIndex {
         let mut listed: Vec<DirEntry> = listed.take(MOST_ENTRIES + 1).collect();
         listed.sort_by_key(DirEntry::file_name);
         folder.entries = listed.len();
+        if listed.len() > MOST_ENTRIES {
+            // Which ones were listed depends on the file system.
+            listed.clear();
+        }
         for entry in listed {
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };

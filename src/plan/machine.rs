@@ -50,7 +50,7 @@ impl Machine {
         let hidden = std::env::var("QPIPE_DEVICE").is_ok_and(|value| value == "cpu");
         Self {
             cores,
-            cpu_class: limited(cpu_class(&cpu)),
+            cpu_class: limited(cpu_class(&cpu), &["QPIPE_CPU", "QPIPE_KERNELS"]),
             cpu_name: cpu_name(&cpu),
             gpus: if hidden { Vec::new() } else { gpus(store) },
         }
@@ -92,7 +92,7 @@ impl Machine {
             Device::Cuda(index) => self.gpus.get(index as usize),
         };
         let class = match gpu {
-            Some(gpu) => format!("sm_{}", gpu.compute_capability),
+            Some(gpu) => limited(&format!("sm_{}", gpu.compute_capability), &["QPIPE_KERNELS"]),
             None => self.cpu_class.clone(),
         };
         runtime.insert("device".to_owned(), class.into());
@@ -121,8 +121,8 @@ fn cpu_class(cpu: &str) -> &'static str {
 }
 
 /// The class with what the environment says about kernels: other kernels round differently.
-fn limited(class: &str) -> String {
-    let said = ["QPIPE_CPU", "QPIPE_KERNELS"].into_iter().filter_map(|name| {
+fn limited(class: &str, variables: &[&str]) -> String {
+    let said = variables.iter().filter_map(|name| {
         let value = std::env::var(name).ok()?;
         Some(format!(" {name}={value}"))
     });

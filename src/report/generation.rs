@@ -27,13 +27,15 @@ pub(super) fn section(named: &Named<'_>) -> Vec<String> {
     if !table.contains("\n| ") {
         return Vec::new();
     }
-    let shape = named.iter().find_map(|(_, row)| row.benchmark.as_ref()?.generation.first());
-    let shape = shape.map_or(String::new(), |speed| {
-        format!("Prompts of {} are read and continued by {}. ", tokens(speed.prompt), tokens(speed.new))
-    });
+    let speeds = named.iter().filter_map(|(_, row)| row.benchmark.as_ref()).flat_map(|it| &it.generation);
+    let mut shapes: Vec<String> =
+        speeds.map(|speed| format!("{} by {}", tokens(speed.prompt), tokens(speed.new))).collect();
+    shapes.sort();
+    shapes.dedup();
+    let shape = format!("Prompts are read and continued: {}. ", shapes.join(", "));
     let legend = format!(
         "{shape}Medians. `of matmul`: the operations of the linear layers beside what this device multiplies at best; `of \
-         bandwidth`: the bytes of the weights beside what it copies at best. {}",
+         bandwidth`: the bytes of the weights beside what it copies at best. \\*: other programs ran when measuring began. {}",
         bounds.join(" ")
     );
     vec!["## Reading and writing".to_owned(), table, legend.trim_end().to_owned()]

@@ -3,10 +3,13 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use qpipe_kernels::environment::{self, EnvironmentError};
 use qpipe_kernels::speed::Speed;
 use qpipe_kernels::{KernelError, Layer, PreparedLinear, Scheme, kernel_for, random};
 use qpipe_nodes::kernels::KernelLine;
 use tch::{Cuda, Device, Kind, Tensor};
+
+use crate::{serve, torch};
 
 /// N and K: a layer of a small decoder.
 const SHAPE: (i64, i64) = (3072, 1024);
@@ -31,6 +34,7 @@ const SCHEMES: [Scheme; 11] = [
 
 /// Measures on the CPU with all cores, and on the first GPU if there is one. Prints a [`KernelLine`] a scheme.
 pub fn main() -> ExitCode {
+    serve::log_to_stderr();
     match print(&mut io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -49,12 +53,15 @@ enum KernelsError {
     Json(#[from] serde_json::Error),
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
 }
 
 fn print(out: &mut impl Write) -> Result<(), KernelsError> {
+    environment::check()?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     tch::set_num_threads(i32::try_from(cores).unwrap_or(1));
-    let devices = std::iter::once(Device::Cpu).chain(Cuda::is_available().then_some(Device::Cuda(0)));
+    let devices = std::iter::once(Device::Cpu).chain(torch::has_cuda().then_some(Device::Cuda(0)));
     for device in devices {
         let mut line = |line: KernelLine| -> Result<(), KernelsError> {
             serde_json::to_writer(&mut *out, &line)?;
@@ -70,7 +77,9 @@ fn print(out: &mut impl Write) -> Result<(), KernelsError> {
 
 fn dense(device: Device) -> KernelLine {
     let weight = Tensor::randn([SHAPE.0, SHAPE.1], (Kind::Float, device)).to_kind(KIND);
-    let seconds = measured(device, |x| qpipe_kernels::linear(x, &weight, None).map(drop).unwrap_or_default());
+    let seconds = measured(device, |x| {
+        drop(qpipe_kernels::linear(x, &weight, None).expect("two matrices that fit"));
+    });
     KernelLine { device: name(device), scheme: "bfloat16".to_owned(), kernel: "libtorch".to_owned(), seconds }
 }
 

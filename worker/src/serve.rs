@@ -43,11 +43,7 @@ enum Message {
 
 /// Runs until stdin ends, `shutdown` is asked for or SIGTERM comes. Returns the process's exit code.
 pub fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_ansi(false)
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .init();
+    log_to_stderr();
     match start() {
         Ok(code) => code,
         Err(error) => {
@@ -55,6 +51,15 @@ pub fn main() -> ExitCode {
             ExitCode::from(EXIT_START)
         }
     }
+}
+
+/// `qpipe` keeps the worker's stderr as its log.
+pub(crate) fn log_to_stderr() {
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .init();
 }
 
 fn start() -> io::Result<ExitCode> {

@@ -102,6 +102,11 @@ pub fn prepare(device: Device, threads: u32) -> Result<(), TorchError> {
     }
 }
 
+/// Whether there is a card that can be used.
+pub fn has_cuda() -> bool {
+    load_cuda().is_ok() && tch::Cuda::is_available()
+}
+
 fn prepare_cuda(index: u32) -> Result<(), TorchError> {
     load_cuda()?;
     if !tch::Cuda::is_available() {

@@ -65,7 +65,7 @@ pub(crate) fn channel_sums(codes: &[i8], in_features: usize, isa: Isa) -> Vec<i3
 }
 
 /// Sums of `rows` (at most [`ROWS`]) times `channels` (at most [`CHANNELS`]) over the input channels `over`, which begin
-/// at a multiple of [`Panel::SHIFTED`].
+/// at a multiple of [`Panel::WIDE`], with a shifted panel of [`Panel::SHIFTED`].
 pub(crate) fn block(
     panel: &Panel,
     weight: Weight<'_>,

@@ -7,7 +7,7 @@ use tch::{Device, Kind, TchError, Tensor};
 use super::dot::{self, CHANNELS, ROWS, Weight};
 use super::isa::Isa;
 use super::panel::Panel;
-use super::threads::in_parts;
+use super::threads::{ALONE, in_parts};
 use super::view::{Columns, elements};
 
 /// Input channels that are summed in one go: four rows of them stay in the first-level cache.
@@ -16,8 +16,6 @@ const TERMS: usize = 2048;
 const KEPT_ROWS: usize = 8;
 /// Output channels whose sums are.
 const KEPT_CHANNELS: usize = 32;
-/// Products that one thread does without waking another.
-const ALONE: usize = 1 << 17;
 
 /// Takes the sums of one row and of output channels from `first` on.
 pub(crate) trait Sink: Sync {

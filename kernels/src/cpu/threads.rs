@@ -17,6 +17,9 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 /// Parts for each thread, so that none waits long for another.
 const PARTS: usize = 4;
 
+/// Products that one thread does without waking another.
+pub(crate) const ALONE: usize = 1 << 17;
+
 /// Runs `work` on a pool of `threads` threads, which the calling thread keeps.
 pub(crate) fn on_threads(threads: i32, work: impl FnOnce() + Send) {
     with_pool(threads, |pool| match pool {

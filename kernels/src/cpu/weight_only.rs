@@ -1,7 +1,8 @@
 //! Layers with weights in few bits and activations in floating point, however these weights are stored.
 //!
 //! Few rows are multiplied straight from the packed bytes. For many, a tile of output channels is unpacked, on all threads,
-//! and multiplied as a matrix by libtorch: its products are as fast as they come.
+//! and multiplied as a matrix by libtorch: its products are as fast as they come. There weights are rounded to the activations'
+//! type, as the reference rounds them; straight from the bytes they are not.
 
 use std::fmt::Debug;
 
@@ -11,7 +12,7 @@ use tch::{Device, Kind, TchError, Tensor};
 use super::dot_float::ROWS;
 use super::float::Float;
 use super::isa::Isa;
-use super::threads::in_parts;
+use super::threads::{ALONE, in_parts};
 use super::view::{Columns, elements};
 use crate::product::{has_bfloat16_products, product};
 use crate::table::PreparedLinear;
@@ -19,8 +20,6 @@ use crate::weight::bytes_of;
 
 /// Weights in a tile: it stays in the second-level cache while it is made and multiplied.
 const TILE_WEIGHTS: usize = 1 << 17;
-/// Weights that one thread multiplies by without waking another.
-const ALONE: usize = 1 << 17;
 /// Weights that one thread unpacks without waking another.
 const UNPACKED_ALONE: usize = 1 << 15;
 

@@ -2,8 +2,9 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::matrix::fits_int32;
 use crate::cpu::Isa;
-use crate::cpu::dot::{self, MOST_IN_FEATURES, Weight};
+use crate::cpu::dot::{self, Weight};
 use crate::cpu::float::{Float, for_kind};
 use crate::cpu::gemm::{self, Sink};
 use crate::cpu::panel::Panel;
@@ -25,7 +26,7 @@ impl Kernel for Fused {
         matches!(layer.scheme, Scheme::W8A8 | Scheme::W8A8Static | Scheme::W8A8Torchao)
             && layer.device == Device::Cpu
             && matches!(layer.kind, Kind::Float | Kind::BFloat16 | Kind::Half)
-            && layer.in_features <= MOST_IN_FEATURES as i64
+            && fits_int32(layer)
     }
 
     fn prepare(
@@ -86,6 +87,7 @@ impl PreparedLinear for PreparedFused {
 /// `x` [..., K] to `y` [..., N], both without gaps.
 fn multiply<T: Float>(layer: &PreparedFused, x: &Tensor, y: &mut Tensor) {
     let (out_features, in_features) = (layer.codes.size()[0] as usize, layer.codes.size()[1] as usize);
+    assert_eq!(x.size().last(), Some(&(in_features as i64)), "activations have another width than the layer");
     let rows = Rows::quantize(x, layer.rule, layer.isa);
     let panel = Panel::new(&rows.codes, in_features, layer.isa);
     let sink = Scaled {

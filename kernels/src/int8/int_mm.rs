@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::matrix::IntMatrix;
+use super::matrix::{IntMatrix, fits_int32};
 use crate::activations::{Activations, Int8Rows};
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
@@ -19,6 +19,7 @@ impl Kernel for IntMm {
     fn supports(&self, layer: &Layer) -> bool {
         matches!(layer.scheme, Scheme::W8A8 | Scheme::W8A8Static | Scheme::W8A8Torchao)
             && matches!(layer.device, Device::Cpu | Device::Cuda(_))
+            && fits_int32(layer)
     }
 
     fn prepare(

@@ -2,11 +2,18 @@
 
 use tch::{Device, TchError, Tensor};
 
+use crate::cpu::dot::MOST_IN_FEATURES;
 use crate::cpu::gemm;
+use crate::table::Layer;
 use crate::weight::bytes_of;
 
 /// On CUDA, K and N must be multiples of this.
 const CUDA_ALIGNMENT: i64 = 8;
+
+/// Whether no sum of products of a layer's input channels leaves int32.
+pub(crate) fn fits_int32(layer: &Layer) -> bool {
+    layer.in_features <= MOST_IN_FEATURES as i64
+}
 
 /// An int8 matrix that codes are multiplied by.
 #[derive(Debug)]

@@ -11,4 +11,4 @@ mod matrix;
 pub use fused::Fused;
 pub use int_mm::IntMm;
 
-pub(crate) use matrix::{IntMatrix, int_mm};
+pub(crate) use matrix::{IntMatrix, fits_int32, int_mm};

@@ -9,23 +9,22 @@ use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
 use crate::cpu::Isa;
-use crate::cpu::dot::{self, MOST_IN_FEATURES, Weight};
+use crate::cpu::dot::{self, Weight};
 use crate::cpu::dot_nibbles::group_sums;
 use crate::cpu::float::{Float, for_kind};
 use crate::cpu::gemm::{self, GroupedSink, Scratch, Sink, Source};
 use crate::cpu::nibbles::{BYTES, CHUNK, Order, interleaved, pair};
 use crate::cpu::panel::Panel;
 use crate::cpu::rows::{Rows, Rule};
-use crate::cpu::threads::in_parts;
+use crate::cpu::threads::{ALONE, in_parts};
 use crate::cpu::view::{Columns, elements};
+use crate::int8::fits_int32;
 use crate::packing::{self, OFFSET};
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
 
 /// Up to this many rows are multiplied from the packed codes.
 const FEW_ROWS: usize = 4;
-/// Products that one thread does without waking another.
-const ALONE: usize = 1 << 17;
 
 /// Both kinds of 4-bit weights for int8 activations, in groups of whole chunks.
 #[derive(Debug)]
@@ -39,7 +38,7 @@ impl Kernel for Fused {
     fn supports(&self, layer: &Layer) -> bool {
         layer.device == Device::Cpu
             && matches!(layer.kind, Kind::Float | Kind::BFloat16 | Kind::Half)
-            && layer.in_features <= MOST_IN_FEATURES as i64
+            && fits_int32(layer)
             && matches!(
                 layer.scheme,
                 Scheme::W4A8 { group } | Scheme::W4A8Float { group } if group % CHUNK as i64 == 0
@@ -200,6 +199,8 @@ impl View<'_> {
 
 /// `x` [..., K] to `y` [..., N], both without gaps.
 fn multiply<T: Float>(layer: &View<'_>, x: &Tensor, y: &mut Tensor) {
+    let width = layer.in_features as i64;
+    assert_eq!(x.size().last(), Some(&width), "activations have another width than the layer");
     let rows = Rows::quantize(x, Rule::Dynamic, layer.isa);
     let out_features = 2 * layer.bytes.len() / layer.in_features;
     let sink = Output { layer, y: Columns::<T>::new(y), row_scales: &rows.scales };

@@ -12,6 +12,7 @@ pub use progressive::Progressive;
 
 use tch::Device;
 
+use crate::int8::fits_int32;
 use crate::table::Layer;
 
 /// On CUDA, `_int_mm` wants multiples of this.
@@ -29,5 +30,5 @@ fn serves(layer: &Layer, group: i64, inner: i64) -> bool {
         Device::Cuda(_) => inner % CUDA_ALIGNMENT == 0 && layer.out_features % CUDA_ALIGNMENT == 0,
         _ => false,
     };
-    aligned && group % 2 == 0
+    aligned && group % 2 == 0 && fits_int32(layer)
 }

@@ -13,7 +13,7 @@ use crate::memory::PeakMemory;
 use crate::model::Decoder;
 use crate::model::generate::generate;
 
-/// Bytes that are copied to measure bandwidth: beyond every cache.
+/// Bytes that are copied to measure bandwidth: beyond the caches of most processors.
 const COPIED: i64 = 256 << 20;
 /// The sides of the products that are measured.
 const SIDE: i64 = 2048;
@@ -23,7 +23,7 @@ const REPEATS: usize = 5;
 /// One batch size after the other. `tokens` is what prompts are cut from, over and over where it is short.
 ///
 /// # Errors
-/// When the device keeps no statistics, or libtorch fails.
+/// When prompt and reply are longer than the model's context, the device keeps no statistics, or libtorch fails.
 pub fn measure(
     context: &Context<'_>,
     decoder: &Decoder,
@@ -32,11 +32,19 @@ pub fn measure(
     asked: &Generation,
     bounds: &Roofline,
 ) -> Result<Vec<GenerationSpeed>, ActionError> {
-    let read = bytes_of_a_step(decoder) as f64;
+    let (longest, context_size) =
+        (i64::from(asked.prompt) + i64::from(asked.new), decoder.config().max_positions);
+    if longest > context_size {
+        let message =
+            format!("`generation` asks for {longest} tokens, the model has {context_size} positions");
+        return Err(ActionError::user(message));
+    }
+    let read = decoder.step_bytes() as f64;
     let products = 2.0 * decoder.config().weights() as f64;
     let prompt: Vec<i64> = tokens.iter().copied().cycle().take(asked.prompt as usize).collect();
     let mut speeds = Vec::new();
     for &batch in &asked.batches {
+        let read_tokens = f64::from(batch) * f64::from(asked.prompt);
         let prompts = vec![prompt.as_slice(); batch as usize];
         run(decoder, &prompts, asked.new.min(2))?;
         peak.reset()?;
@@ -55,7 +63,7 @@ pub fn measure(
             prompt: asked.prompt,
             new: asked.new,
             time_to_first_token_s: to_first,
-            prefill_tokens_per_s: f64::from(batch * asked.prompt) / to_first,
+            prefill_tokens_per_s: read_tokens / to_first,
             decode_tokens_per_s: f64::from(batch) / step,
             step_p50_s: step,
             step_p90_s: percentile(&steps, 0.9),
@@ -63,22 +71,10 @@ pub fn measure(
             peak_mb: peak.peak_bytes()? as f64 / MIB,
             // A copy reads and writes each byte; weights are only read.
             decode_of_bandwidth: read / step / bounds.copy_bytes_per_s,
-            prefill_of_matmul: products * f64::from(batch * asked.prompt) / to_first / bounds.matmul_flops,
+            prefill_of_matmul: products * read_tokens / to_first / bounds.matmul_flops,
         });
     }
     Ok(speeds)
-}
-
-/// Bytes of weights that a step reads: all but an embedding that is no output projection.
-fn bytes_of_a_step(decoder: &Decoder) -> u64 {
-    let config = decoder.config();
-    let embedding =
-        (config.vocab_size * config.hidden_size) as u64 * decoder.kind().elt_size_in_bytes() as u64;
-    if config.tie_word_embeddings {
-        decoder.weight_bytes()
-    } else {
-        decoder.weight_bytes().saturating_sub(embedding)
-    }
 }
 
 /// Seconds to the first token, and to each of the others after the one before it.

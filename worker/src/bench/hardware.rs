@@ -67,7 +67,8 @@ pub fn busy_share() -> Option<f64> {
     std::thread::sleep(OBSERVED);
     let after = core_times()?;
     let (idle, all) = (after.0 - before.0, after.1 - before.1);
-    (all > 0.0).then(|| 1.0 - idle / all)
+    // Waiting for disks may be counted backwards.
+    (all > 0.0).then(|| (1.0 - idle / all).clamp(0.0, 1.0))
 }
 
 /// Idle time and all time of the cores together, in ticks.

@@ -59,7 +59,7 @@ pub fn score(
         let reference = reference.map(|reference| Reader::new(reference, &batch.prefix));
         let is_asked = |row: &Row| row.documents.iter().any(|&(document, _)| is_open(document));
         let mut responses: BTreeMap<usize, Response> = BTreeMap::new();
-        for rows in &batch.passes {
+        for (index, rows) in batch.passes.iter().enumerate() {
             if batch.passes_are_whole() {
                 if rows.iter().any(is_asked) && give(pass(&own, reference.as_ref(), rows)?)?.is_break() {
                     return Ok(());
@@ -73,6 +73,10 @@ pub fn score(
                     None => part,
                 };
                 responses.insert(document, whole);
+            }
+            // Nothing is whole yet, but the evaluation may have been told to stop.
+            if index + 1 < batch.passes.len() && give(Responses::new())?.is_break() {
+                return Ok(());
             }
         }
         if !responses.is_empty() {

@@ -135,6 +135,14 @@ impl Decoder {
         bytes + self.head.as_ref().map_or(0, |head| head.bytes())
     }
 
+    /// Bytes of the weights that a token goes through: of an embedding that is no output projection only a row is read.
+    pub fn step_bytes(&self) -> u64 {
+        match &self.head {
+            Some(_) => self.weight_bytes() - self.embedding.bytes(),
+            None => self.weight_bytes(),
+        }
+    }
+
     /// How the blocks' linear layers are stored and multiplied: `dense`, `W8A8`, or several joined by ` + `.
     pub fn scheme_name(&self) -> String {
         let mut schemes: Vec<String> =

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use super::{DataRow, bytes_of};
 use crate::eval::error::EvalError;
@@ -66,6 +66,10 @@ impl Column {
             let has_gaps = fields.clone().any(is_missing);
             return if has_gaps { Self::Numbers } else { Self::Integers };
         }
+        // Beyond 64 bits a number would lose digits.
+        if all(is_digits) {
+            return Self::Texts;
+        }
         if all(|field| number(field).is_some()) {
             return Self::Numbers;
         }
@@ -77,7 +81,7 @@ impl Column {
             return Value::Null;
         }
         let value = match self {
-            Self::Integers => integer(field).map(Value::from),
+            Self::Integers => integer(field).map(Value::Number),
             Self::Numbers => number(field).map(Value::from),
             Self::Truths => truth(field).map(Value::from),
             Self::Texts => None,
@@ -90,8 +94,15 @@ fn is_missing(field: &str) -> bool {
     MISSING.contains(&field)
 }
 
-fn integer(field: &str) -> Option<i64> {
-    field.trim_matches(' ').parse().ok()
+fn integer(field: &str) -> Option<Number> {
+    let field = field.trim_matches(' ');
+    let signed = field.parse::<i64>().ok().map(Number::from);
+    signed.or_else(|| field.parse::<u64>().ok().map(Number::from))
+}
+
+fn is_digits(field: &str) -> bool {
+    let field = field.trim_matches(' ').trim_start_matches(['+', '-']);
+    !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// A finite number in decimal digits: Rust would also take words.
@@ -134,6 +145,12 @@ mod tests {
             json!({"i": 5, "f": 1000.0, "b": true, "t": "3", "g": 2.0, "n": null}),
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn long_numbers_keep_their_digits() {
+        let found = rows("a,b\n18446744073709551615,123456789012345678901\n1,2\n");
+        assert_eq!(found[0], json!({"a": u64::MAX, "b": "123456789012345678901"}));
     }
 
     #[test]
