@@ -2,7 +2,7 @@
 //! Qwen3-0.6B's shape with random weights: medians of one call, and ratios, side by side.
 //!
 //! ```text
-//! cargo bench --bench kernels -- [THREADS [ROWS …]]
+//! cargo bench --workspace --bench kernels -- [THREADS [ROWS …]]
 //! ```
 //!
 //! Times are of the block's seven layers, `x` how many times faster than the baselines. These are the faster of libtorch's
