@@ -195,6 +195,9 @@ pub struct Sample {
 pub struct Reply {
     /// The text.
     pub text: String,
+    /// The further replies to a question that is asked several times.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<String>,
     /// How it was to write, in lm-eval's words: `until`, `do_sample`, `max_gen_toks`.
     pub arguments: Value,
 }
@@ -204,9 +207,9 @@ pub struct Reply {
 pub struct Filtered {
     /// The filter's name; `none` for none.
     pub filter: String,
-    /// What the filter left of the reply.
+    /// What the filter left of the replies: a text, or a list of texts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reply: Option<String>,
+    pub reply: Option<Value>,
     /// By metric.
     pub metrics: BTreeMap<String, Figure>,
 }
@@ -221,8 +224,13 @@ pub enum Figure {
     Number(f64),
     /// Several verdicts; the metric is the mean over those of all questions.
     Each(Vec<bool>),
+    /// The right label and the chosen one; the metric is made of those of all questions.
+    // Before what is read as two numbers as well.
+    Labels([i64; 2]),
     /// A log-likelihood, and how many words or bytes it is divided among; the metric is made of the sums.
     Share([f64; 2]),
+    /// The right text and the reply; the metric is made of those of all questions.
+    Texts([String; 2]),
 }
 
 impl Filtered {

@@ -4,6 +4,7 @@
 //! is one task.
 
 mod fewshot;
+mod metric;
 mod step;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use crate::ParamError;
 use crate::task_origin::Origins;
 
 pub use fewshot::{FewshotConfig, Sampler};
+pub use metric::{Metric, more_is_better};
 pub use step::{FilterList, Step};
 
 /// One task. Keys that only other programs read are known, and passed over.
@@ -84,7 +86,7 @@ pub struct TaskFile {
     /// Begins the answer: a field's name, a Jinja template or a text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gen_prefix: Option<String>,
-    /// How often each question is asked; 1.
+    /// How many replies there are to each question; 1. What is scored is the same each time, and asked once.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub repeats: u32,
     /// `version` counts.
@@ -129,32 +131,6 @@ pub enum OutputType {
     GenerateUntil,
 }
 
-/// One entry of `metric_list`.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Metric {
-    /// Its name.
-    pub metric: String,
-    /// How questions come together.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub aggregation: Option<String>,
-    /// Whether more is better.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub higher_is_better: Option<bool>,
-    /// `exact_match`: what these match is taken out of both texts.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub regexes_to_ignore: Vec<String>,
-    /// `exact_match`: upper and lower case are the same.
-    #[serde(default)]
-    pub ignore_case: bool,
-    /// `exact_match`: punctuation does not count.
-    #[serde(default)]
-    pub ignore_punctuation: bool,
-    /// `exact_match`: digits do not count.
-    #[serde(default)]
-    pub ignore_numbers: bool,
-}
-
 fn one_space() -> String {
     " ".to_owned()
 }
@@ -166,20 +142,6 @@ fn one() -> u32 {
 }
 fn is_one(repeats: &u32) -> bool {
     *repeats == 1
-}
-
-/// The metrics that each kind of task may count, and how they come together.
-fn metrics(output_type: OutputType) -> &'static [(&'static str, &'static str)] {
-    match output_type {
-        OutputType::MultipleChoice => &[("acc", "mean"), ("acc_norm", "mean"), ("acc_bytes", "mean")],
-        OutputType::Loglikelihood => &[("perplexity", "perplexity"), ("acc", "mean")],
-        OutputType::LoglikelihoodRolling => &[
-            ("word_perplexity", "weighted_perplexity"),
-            ("byte_perplexity", "weighted_perplexity"),
-            ("bits_per_byte", "bits_per_byte"),
-        ],
-        OutputType::GenerateUntil => &[("exact_match", "mean")],
-    }
 }
 
 /// How a model may be told to write.
@@ -194,16 +156,6 @@ const GENERATION_KEYS: [&str; 9] = [
     "max_tokens",
     "max_completion_tokens",
 ];
-
-impl Metric {
-    /// Whether it says how texts are compared.
-    fn has_settings(&self) -> bool {
-        !self.regexes_to_ignore.is_empty()
-            || self.ignore_case
-            || self.ignore_punctuation
-            || self.ignore_numbers
-    }
-}
 
 impl TaskFile {
     /// What is wrong beyond types: what qpipe does not do, by its name.
@@ -231,11 +183,8 @@ impl TaskFile {
         if self.doc_to_text.is_null() && self.output_type != OutputType::LoglikelihoodRolling {
             errors.push(ParamError::missing("`doc_to_text` is missing"));
         }
-        if self.metric_list.as_ref().is_some_and(Vec::is_empty) {
-            errors.push(ParamError::value("metric_list", "names no metric"));
-        }
-        if self.repeats != 1 {
-            errors.push(ParamError::value("repeats", "each question is asked once"));
+        if self.repeats == 0 {
+            errors.push(ParamError::value("repeats", "each question is asked at least once"));
         }
         for (index, list) in self.filter_list.iter().flatten().enumerate() {
             errors.extend(list.check(index, self.repeats));
@@ -246,37 +195,8 @@ impl TaskFile {
         if self.doc_to_target.is_null() {
             errors.push(ParamError::missing("`doc_to_target` is missing"));
         }
-        let known = metrics(self.output_type);
-        for (index, metric) in self.metric_list.iter().flatten().enumerate() {
-            let at = |key: &str, message: String| {
-                let mut error = ParamError::value("metric_list", message);
-                error.path.extend([index.to_string(), key.to_owned()]);
-                error
-            };
-            match known.iter().find(|(name, _)| *name == metric.metric) {
-                None => {
-                    let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
-                    let message = format!("`{}` is not counted for tasks of this kind", metric.metric);
-                    errors.push(at("metric", message).help(format!("Known: {}.", names.join(", "))));
-                }
-                Some((_, together)) => {
-                    if metric.aggregation.as_deref().is_some_and(|given| given != *together) {
-                        errors.push(at("aggregation", format!("`{}` goes with `{together}`", metric.metric)));
-                    }
-                    let higher_is_better = *together == "mean";
-                    if metric.higher_is_better.is_some_and(|given| given != higher_is_better) {
-                        let message = format!("it is {higher_is_better} of `{}`", metric.metric);
-                        errors.push(at("higher_is_better", message));
-                    }
-                    if metric.has_settings() && metric.metric != "exact_match" {
-                        errors.push(at("metric", format!("`{}` has no settings", metric.metric)));
-                    }
-                    let before = self.metric_list.iter().flatten().take(index);
-                    if before.into_iter().any(|earlier| earlier.metric == metric.metric) {
-                        errors.push(at("metric", format!("`{}` stands there twice", metric.metric)));
-                    }
-                }
-            }
+        if let Some(list) = &self.metric_list {
+            errors.extend(metric::check(list, self.output_type));
         }
         for key in self.generation_kwargs.iter().flat_map(Map::keys) {
             if !GENERATION_KEYS.contains(&key.as_str()) {
@@ -293,10 +213,7 @@ impl TaskFile {
     pub fn metric_names(&self) -> Vec<String> {
         match &self.metric_list {
             Some(list) => list.iter().map(|metric| metric.metric.clone()).collect(),
-            None => {
-                let of_lm_eval = metrics(self.output_type).iter().filter(|(name, _)| *name != "acc_bytes");
-                of_lm_eval.map(|(name, _)| (*name).to_owned()).collect()
-            }
+            None => metric::by_default(self.output_type),
         }
     }
 
@@ -361,10 +278,17 @@ mod tests {
                 .map(|errors| errors.iter().map(|error| error.message.clone()).collect::<Vec<_>>().join("; "))
         };
         assert_eq!(refused(json!({})), Ok(String::new()));
-        assert_eq!(refused(json!({"repeats": 5})), Ok("each question is asked once".to_owned()));
+        assert_eq!(refused(json!({"repeats": 5})), Ok(String::new()));
+        assert_eq!(refused(json!({"repeats": 0})), Ok("each question is asked at least once".to_owned()));
         assert_eq!(
-            refused(json!({"metric_list": [{"metric": "f1"}]})),
-            Ok("`f1` is not counted for tasks of this kind".to_owned())
+            refused(
+                json!({"metric_list": [{"metric": "f1"}, {"metric": "mcc", "aggregation": "matthews_corrcoef"}]})
+            ),
+            Ok(String::new())
+        );
+        assert_eq!(
+            refused(json!({"metric_list": [{"metric": "bleu"}]})),
+            Ok("`bleu` is not counted for tasks of this kind".to_owned())
         );
         assert_eq!(
             refused(json!({"metric_list": [{"metric": "acc", "aggregation": "median"}]})),

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use qpipe_nodes::results::{Filtered, Reply, Sample};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::comparison::Row;
 use super::lm_eval::{
@@ -148,13 +148,22 @@ fn converted(sample: &Sample) -> Vec<lm_eval::Sample> {
 }
 
 fn written(sample: &Sample, reply: &Reply, filtered: &Filtered) -> Request {
-    let left = filtered.reply.as_ref().unwrap_or(&reply.text);
+    let left = match &filtered.reply {
+        None => Response::Text(reply.text.clone()),
+        Some(Value::Array(texts)) => Response::Texts(texts.iter().map(text).collect()),
+        Some(left) => Response::Text(text(left)),
+    };
+    let replies = std::iter::once(&reply.text).chain(&reply.more);
     Request {
         prompt: sample.contexts.first().cloned().unwrap_or_default(),
         arguments: vec![Json::from(reply.arguments.clone())],
-        responses: vec![Response::Text(reply.text.clone())],
-        filtered: Response::Text(left.clone()),
+        responses: replies.cloned().map(Response::Text).collect(),
+        filtered: left,
     }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// A text by itself: one score, over all its windows.

@@ -170,6 +170,7 @@ def compare(label, folder, theirs, task):
         assert order(mine) == order(sample), where
         arguments = [list(asked.values()) for asked in mine["arguments"].values()]
         assert close(arguments, json.loads(json.dumps(sample["arguments"]))), (where, arguments, sample["arguments"])
+        assert close(mine["resps"], json.loads(json.dumps(sample["resps"]))), (where, mine["resps"], sample["resps"])
         assert close(mine["filtered_resps"], json.loads(json.dumps(sample["filtered_resps"]))), (
             where, mine["filtered_resps"], sample["filtered_resps"])
         for metric in sample["metrics"]:

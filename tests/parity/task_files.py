@@ -38,6 +38,8 @@ def step(function, **settings):
 
 
 FIRST = step("take_first")
+# lm-eval takes minutes for their 100,000 selections of questions: with one model is enough.
+LONG = ("tf_labels", "tf_correlation")
 TASKS = {
     # bbh/fewshot, gsm8k-cot-llama: examples in the file, in their order.
     "tf_samples": WRITES | {
@@ -94,6 +96,24 @@ TASKS = {
             spans=[step("format_span"), step("uppercase"), FIRST],
         ),
     },
+    # translation, glue/cola, gsm8k-cot-self-consistency: all questions together; several replies to a question.
+    "tf_texts": WRITES | {
+        "doc_to_text": "{{question}}", "doc_to_target": "{{question}} {{answer}}",
+        "metric_list": [{"metric": name} for name in ("bleu", "chrf", "chrf++", "ter", "exact_match")],
+        "filter_list": filters(whole=[FIRST], lower=[step("lowercase"), FIRST]),
+    },
+    "tf_labels": {
+        "output_type": "multiple_choice", "doc_to_text": "{{question}}", "doc_to_choice": ["no", "yes"], "doc_to_target": "{{label % 2}}",
+        "metric_list": [{"metric": "f1", "aggregation": "f1"}, {"metric": "mcc"}, {"metric": "acc"}],
+    },
+    "tf_correlation": LETTERS | {"metric_list": [{"metric": "mcc", "aggregation": "matthews_corrcoef", "higher_is_better": True}]},
+    "tf_repeats": WRITES | {
+        "doc_to_text": "{{question}}", "doc_to_target": "{{answer}}", "repeats": 3,
+        "filter_list": filters(
+            first=[FIRST], voted=[step("take_first_k", k=2), step("regex", regex_pattern="[a-z]+"), step("majority_vote"), FIRST],
+            all=[step("lowercase")],
+        ),
+    },
     # What templates print.
     "tf_printed": {
         "output_type": "loglikelihood_rolling", "doc_to_text": "",
@@ -136,6 +156,8 @@ def main(program, shared, limit=6):
             for chat in (False, True):
                 # A text that is scored whole is no conversation.
                 names = [name for name in TASKS if not (chat and name == "tf_printed")]
+                if chat or model_name != "llama-bos":
+                    names = [name for name in names if name not in LONG]
                 theirs = lm_eval.simple_evaluate(
                     model=lm, tasks=names, task_manager=manager, limit=limit, bootstrap_iters=100000, log_samples=True,
                     apply_chat_template=chat, fewshot_as_multiturn=chat)

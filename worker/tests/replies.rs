@@ -192,3 +192,47 @@ fn a_reference_is_compared_wherever_a_prediction_is_scored() {
     assert_eq!(divergence("alone"), None);
     assert_eq!(bed.samples("same", "wikitext"), bed.samples("alone", "wikitext"));
 }
+
+#[test]
+fn a_question_has_several_replies() {
+    let bed = Bed::new(&sums(5));
+    let task = |name: &str, generation: Value| {
+        json!({
+            "task": name, "doc_to_text": "{{question}}", "doc_to_target": "{{answer}}", "repeats": 3,
+            "generation_kwargs": generation, "metric_list": [{"metric": "exact_match"}, {"metric": "chrf"}],
+            "filter_list": [
+                {"name": "voted", "filter": [{"function": "majority_vote"}, {"function": "take_first"}]},
+                {"name": "last", "filter": [
+                    {"function": "take_first_k", "k": 3}, {"function": "majority_vote"}, {"function": "take_first"},
+                ]},
+            ],
+        })
+    };
+    let params = |seed: u64| {
+        let drawn =
+            task("drawn", json!({"do_sample": true, "temperature": 1.0, "max_gen_toks": 8, "until": []}));
+        let same = task("same", json!({"do_sample": false, "max_gen_toks": 8, "until": []}));
+        json!({"tasks": ["drawn", "same"], "task_files": {"drawn": drawn, "same": same}, "seed": seed})
+    };
+    for (scratch, seed) in [("one", 7), ("again", 7), ("other", 8)] {
+        bed.run(params(seed), scratch, usize::MAX, &[]).unwrap();
+    }
+    let replies = |scratch: &str, task: &str| -> Vec<Vec<String>> {
+        let reply = |sample: &Sample| {
+            let reply = sample.reply.as_ref().unwrap();
+            [std::slice::from_ref(&reply.text), reply.more.as_slice()].concat()
+        };
+        bed.samples(scratch, task).iter().map(reply).collect()
+    };
+    let drawn = replies("one", "drawn");
+    assert_eq!((drawn.len(), drawn[0].len()), (5, 3));
+    assert!(drawn.iter().any(|replies| replies[0] != replies[1] && replies[1] != replies[2]), "{drawn:?}");
+    assert_eq!(replies("again", "drawn"), drawn);
+    assert_ne!(replies("other", "drawn"), drawn);
+    let same = replies("one", "same");
+    assert!(
+        same.iter().all(|replies| replies.len() == 3 && replies.iter().all(|reply| *reply == replies[0]))
+    );
+    let result = bed.result("one", "drawn");
+    assert_eq!((result.n, result.harness.unwrap().metrics.len()), (5, 4));
+}

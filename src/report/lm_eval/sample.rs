@@ -50,6 +50,8 @@ pub enum Response {
     Rolling(f64),
     /// A text was written.
     Text(String),
+    /// Several texts were written.
+    Texts(Vec<String>),
 }
 
 impl Response {
@@ -61,6 +63,7 @@ impl Response {
             }
             Self::Rolling(log_probability) => python::repr(*log_probability).into(),
             Self::Text(text) => text.as_str().into(),
+            Self::Texts(texts) => texts.clone().into(),
         }
     }
 }

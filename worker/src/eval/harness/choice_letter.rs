@@ -96,7 +96,7 @@ impl OfRow<'_> {
             return Ok(matched);
         }
         if !reply.is_string() {
-            let found = super::text::text_of(reply);
+            let found = crate::eval::python::text_of(reply);
             return Err(FilterError::NoText { step: "multi_choice_regex", found });
         }
         let choice = translated(found(&self.choices, &self.letter.reduced(text)?)?, &self.by_text);

@@ -12,8 +12,9 @@ use super::fewshot::Sampling;
 use super::filter::{Filter, Step};
 use super::spec::{Answering, DEFAULT_TOKENS, Examples, Prefix, Spec, Splits};
 use super::template::Rule;
-use super::writing::{Verdict, Writing};
+use super::writing::{Measure, Verdict, Writing};
 use crate::eval::error::EvalError;
+use crate::eval::metrics;
 use crate::eval::python;
 use crate::eval::python::pattern::Pattern;
 use crate::eval::python::translate::Flags;
@@ -67,6 +68,7 @@ pub fn spec(file: &TaskFile) -> Result<Spec, EvalError> {
             OutputType::GenerateUntil => Answering::Writing(Writing {
                 rule: Arc::new(generation(file).map_err(wrong)?),
                 verdict: verdict(file).map_err(wrong)?,
+                repeats: file.repeats as usize,
             }),
         },
     })
@@ -183,9 +185,11 @@ fn verdict(file: &TaskFile) -> Result<Verdict, String> {
             list.iter().map(filter).collect::<Result<_, String>>()?
         }
     };
-    let metric = file.metric_list.iter().flatten().next();
-    let comparison = metric.map(comparison).transpose()?.unwrap_or_default();
-    Ok(Verdict::ExactMatch { filters, comparison })
+    let measures = match &file.metric_list {
+        None => vec![Measure::ExactMatch(ExactMatch::default())],
+        Some(list) => list.iter().map(measure).collect::<Result<_, String>>()?,
+    };
+    Ok(Verdict::Compared { filters, measures })
 }
 
 fn step(step: &FileStep) -> Result<Step, String> {
@@ -227,14 +231,17 @@ fn step(step: &FileStep) -> Result<Step, String> {
     })
 }
 
-fn comparison(metric: &Metric) -> Result<ExactMatch, String> {
+fn measure(metric: &Metric) -> Result<Measure, String> {
+    if metrics::compares_texts(&metric.metric) {
+        return Ok(Measure::Together(metric.metric.clone()));
+    }
     let ignored = metric.regexes_to_ignore.iter().map(|source| pattern(source));
-    Ok(ExactMatch {
+    Ok(Measure::ExactMatch(ExactMatch {
         ignored: ignored.collect::<Result<_, _>>()?,
         ignore_case: metric.ignore_case,
         ignore_punctuation: metric.ignore_punctuation,
         ignore_numbers: metric.ignore_numbers,
-    })
+    }))
 }
 
 fn pattern(source: &str) -> Result<Pattern, String> {

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::choice_letter::ChoiceLetter;
-use super::{spans, text};
+use super::spans;
 use crate::eval::python::pattern::{Pattern, PatternError};
 use crate::eval::python::{self, translate::Flags};
 
@@ -154,7 +154,7 @@ pub(super) fn entries(value: &Value) -> Vec<Value> {
 }
 
 fn as_text<'a>(step: &'static str, reply: &'a Value) -> Result<&'a str, FilterError> {
-    reply.as_str().ok_or_else(|| FilterError::NoText { step, found: text::text_of(reply) })
+    reply.as_str().ok_or_else(|| FilterError::NoText { step, found: python::text_of(reply) })
 }
 
 fn majority(replies: &[Value]) -> Result<Value, FilterError> {

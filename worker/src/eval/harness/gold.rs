@@ -6,8 +6,7 @@
 use serde_json::Value;
 
 use super::literal;
-use super::text::text_of;
-use crate::eval::python;
+use crate::eval::python::{self, text_of};
 
 /// What a template printed as the question.
 pub(super) fn printed_text(printed: &Value, has_choices: bool) -> Value {

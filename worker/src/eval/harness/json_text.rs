@@ -3,7 +3,7 @@
 use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, Value};
 
-use super::text;
+use crate::eval::python::repr;
 
 /// The JSON of `value`; with `indent`, an entry a line.
 ///
@@ -88,7 +88,7 @@ fn number(number: f64) -> String {
         _ if number.is_nan() => "NaN".to_owned(),
         f64::INFINITY => "Infinity".to_owned(),
         f64::NEG_INFINITY => "-Infinity".to_owned(),
-        number => text::float(number),
+        number => repr::float(number),
     }
 }
 

@@ -2,12 +2,8 @@
 
 use qpipe_nodes::results::{Figure, Filtered};
 
+use crate::eval::metrics;
 use crate::eval::task::{Document, Judgement, Score, first_highest};
-
-/// Whether more of a metric is better, by its name.
-pub fn metric_is_better_when_higher(name: &str) -> bool {
-    !matches!(name, "word_perplexity" | "byte_perplexity" | "bits_per_byte" | "perplexity" | "brier_score")
-}
 
 /// The answer is the choice of the highest score; `acc_norm` divides scores by the number of characters of the choice (its
 /// documentation says bytes; the program counts characters), `acc_bytes` by that of its bytes. The delimiter before the
@@ -24,6 +20,10 @@ pub(super) fn multiple_choice(document: &Document, scores: &[Score], metrics: &[
         "acc" => figure(pred),
         "acc_norm" => figure(best(&|choice| choice.chars().count() as f64)),
         "acc_bytes" => figure(best(&|choice| choice.len() as f64)),
+        name if metrics::compares_labels(name) => {
+            let right = document.gold.first().map_or(metrics::NO_LABEL, |&gold| i64::from(gold));
+            Figure::Labels([right, i64::from(pred)])
+        }
         // Of the metrics that the catalog names none is left.
         _ => Figure::Number(f64::NAN),
     };
@@ -72,6 +72,8 @@ mod tests {
         let expected = [("acc", 0.0), ("acc_bytes", 0.0), ("acc_norm", 0.0)];
         let expected = expected.map(|(name, value)| (name.to_owned(), Figure::Number(value)));
         assert_eq!(found.filtered, [Filtered::unfiltered(expected.into())]);
+        let labels = multiple_choice(&document, &scores, &["f1".to_owned()]);
+        assert_eq!(labels.filtered[0].metrics["f1"], Figure::Labels([0, 2]));
         let right =
             multiple_choice(&Document { gold: vec![1], ..document }, &scores, &["acc_norm".to_owned()]);
         assert_eq!(right.filtered[0].metrics["acc_norm"], Figure::Number(1.0));

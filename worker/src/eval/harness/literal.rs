@@ -108,7 +108,7 @@ impl<'a> Reader<'a> {
             reader.take(':')?;
             let value = reader.value()?;
             // What may be hashed: no list, and no mapping.
-            let key = (!key.is_array() && !key.is_object()).then(|| super::text::text_of(&key))?;
+            let key = (!key.is_array() && !key.is_object()).then(|| crate::eval::python::text_of(&key))?;
             entries.insert(key, value);
             Some(())
         })?;

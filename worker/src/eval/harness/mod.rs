@@ -32,29 +32,25 @@ mod python_tests;
 mod spans;
 pub mod spec;
 pub mod template;
-mod text;
+mod writer;
 pub mod writing;
 
+use std::iter;
 use std::sync::Arc;
 
 use qpipe_nodes::kinds::Bos;
+use qpipe_nodes::results::Figure;
 use qpipe_nodes::task_origin::Origins;
-use serde_json::Value;
 
 use self::dataset::Dataset;
-use self::fewshot::Sampler;
-use self::prompt::{Piece, Turn};
-use self::spec::{Answering, Prefix, Spec};
-use self::template::{Problem, Rule, Templates};
-use self::text::text_of;
+use self::spec::{Answering, Spec};
+use self::writer::Writer;
 use super::error::EvalError;
-use super::rows::{Data, DataRow};
+use super::metrics;
+use super::rows::Data;
 use super::task::{
-    Asked, Definition, Document, Generation, Judgement, Overlong, Place, Questions, Request, Response, Rules,
-    Source, Task, TaskOptions,
+    Asked, Definition, Document, Judgement, Overlong, Questions, Response, Rules, Task, TaskOptions,
 };
-
-pub use judge::metric_is_better_when_higher;
 
 /// A task of lm-eval's.
 #[derive(Clone, Debug)]
@@ -73,6 +69,21 @@ impl HarnessTask {
     /// The same, with where its rules stand.
     pub fn with_origins(self, origins: Origins) -> Self {
         Self { origins, ..self }
+    }
+
+    /// Whether the right labels alone already leave a metric of labels without meaning: before anything is computed.
+    fn check_labels(&self, documents: &[Document]) -> Result<(), EvalError> {
+        let labels = |document: &Document| {
+            Figure::Labels([document.gold.first().map_or(metrics::NO_LABEL, |&gold| i64::from(gold)); 2])
+        };
+        let of_labels = self.spec.metrics.iter().filter(|name| metrics::compares_labels(name));
+        for metric in of_labels.filter_map(|name| metrics::named(name)) {
+            let figures: Vec<Figure> = documents.iter().map(labels).collect();
+            let checked = metric.of(&figures.iter().collect::<Vec<_>>());
+            let wrong = |problem| EvalError::TaskFile { task: self.spec.name.clone(), problem };
+            checked.map(drop).map_err(wrong)?;
+        }
+        Ok(())
     }
 }
 
@@ -98,28 +109,30 @@ impl Task for HarnessTask {
             (_, Some(samples)) => Arc::clone(samples),
             (_, None) => dataset.examples()?,
         };
-        let mut writer = Writer {
-            spec: &self.spec,
-            origins: &self.origins,
-            chooses_contexts: None,
-            templates: Templates::default(),
-            sampler: Sampler::new(Arc::clone(&pool), self.spec.sampling, options.seed),
-            pool,
-            shots,
-            options,
-        };
+        let mut writer = Writer::new(&self.spec, &self.origins, options, (shots, pool));
         let of = rows.len() as u64;
         let asked = options.limit.map_or(rows.len(), |limit| limit.of(rows.len()));
         let documents = rows.into_iter().take(asked).map(|row| writer.document(row));
-        Ok(Questions { documents: documents.collect::<Result<_, _>>()?, of })
+        let mut documents: Vec<Document> = documents.collect::<Result<_, _>>()?;
+        self.check_labels(&documents)?;
+        let times = self.spec.answering.times();
+        if times > 1 {
+            documents = documents.into_iter().flat_map(|document| iter::repeat_n(document, times)).collect();
+        }
+        Ok(Questions { documents, times, of })
     }
 
-    fn judge(&self, document: &Document, response: &Response) -> Result<Judgement, EvalError> {
+    fn judge(&self, document: &Document, responses: &[Response]) -> Result<Judgement, EvalError> {
+        let scores = responses.first().map_or(&[][..], Response::scores);
+        let metrics = &self.spec.metrics;
         match (&self.spec.answering, &document.asked) {
-            (Answering::Writing(writing), _) => writing.verdict.judge(document, response.reply()),
-            (Answering::Continuing, _) => Ok(judge::continued(response.scores(), &self.spec.metrics)),
-            (_, Asked::Text(text)) => Ok(perplexity::judge(text, response.scores(), &self.spec.metrics)),
-            _ => Ok(judge::multiple_choice(document, response.scores(), &self.spec.metrics)),
+            (Answering::Writing(writing), _) => {
+                let replies: Vec<&str> = responses.iter().map(Response::reply).collect();
+                writing.verdict.judge(document, &replies)
+            }
+            (Answering::Continuing, _) => Ok(judge::continued(scores, metrics)),
+            (_, Asked::Text(text)) => Ok(perplexity::judge(text, scores, metrics)),
+            _ => Ok(judge::multiple_choice(document, scores, metrics)),
         }
     }
 
@@ -130,277 +143,5 @@ impl Task for HarnessTask {
             num_fewshot: self.spec.shots(options.num_fewshot),
             output_type: self.spec.answering.output_type(),
         })
-    }
-}
-
-/// Makes documents of rows, one after another: each question draws its examples from where the one before it stopped.
-struct Writer<'a> {
-    spec: &'a Spec,
-    origins: &'a Origins,
-    /// Whether the choices stand before what is scored: then the question is the index of the right one. As in lm-eval, the
-    /// first row decides.
-    chooses_contexts: Option<bool>,
-    templates: Templates,
-    sampler: Sampler,
-    pool: Arc<Vec<Value>>,
-    shots: u32,
-    options: &'a TaskOptions<'a>,
-}
-
-/// What stands before a question, and what begins its answer.
-struct Before {
-    pieces: Vec<Piece>,
-    prefix: String,
-}
-
-impl Writer<'_> {
-    fn document(&mut self, row: DataRow) -> Result<Document, EvalError> {
-        let place = row.place;
-        let row = Value::Object(row.fields);
-        let text = self.text(&place, "doc_to_text", &self.spec.text, &row)?;
-        let is_index = self.spec.answering.is_choosing() && gold::integer(&text).is_some();
-        let chooses_contexts = *self.chooses_contexts.get_or_insert(is_index);
-        let before = Before {
-            pieces: self.before(&place, &row, chooses_contexts)?,
-            prefix: self.prefix(&place, "gen_prefix", self.spec.prefix.as_ref(), &row)?,
-        };
-        let target = match self.has_no_answer(&row) {
-            true => Value::Null,
-            false => self.target(&place, "doc_to_target", &self.spec.target, &row)?,
-        };
-        let spec = self.spec;
-        let (asked, choices, gold) = match &spec.answering {
-            Answering::Choosing => {
-                let choices = self.choices(&place, "doc_to_choice", &spec.choices, &row)?;
-                let (requests, gold) = self.requests(&place, &before, &text, &choices, &target)?;
-                let gold = gold.into_iter().filter(|&index| index < choices.len());
-                let gold = gold.map(|index| index as u32).collect();
-                (Asked::Continuations(requests), choices, gold)
-            }
-            Answering::Writing(writing) => {
-                writing
-                    .verdict
-                    .check(&row)
-                    .map_err(|problem| self.wrong(&place, "process_results", problem))?;
-                let prompt = self.context(&place, &before, text_of(&text), &spec.target_delimiter)?;
-                let rule = Arc::clone(&writing.rule);
-                let right = self.right_replies(&place, &target, &row)?;
-                (Asked::Reply(Generation { prompt, rule }), right, Vec::new())
-            }
-            Answering::Continuing => {
-                let context = self.context(&place, &before, text_of(&text), &spec.target_delimiter)?;
-                let continuation = text_of(&target);
-                let request = Request { context, continuation: continuation.clone() };
-                (Asked::Continuations(vec![request]), vec![continuation], vec![0])
-            }
-            Answering::Foreseeing { counted } => {
-                let text = text_of(&target);
-                let counted = match counted {
-                    Some(rule) => text_of(&self.value(&place, "process_results", rule, &row)?),
-                    None => text.clone(),
-                };
-                (Asked::Text(perplexity::whole(text, &counted)), Vec::new(), Vec::new())
-            }
-        };
-        let source = Some(Source { target: text_of(&target), row });
-        Ok(Document { place, asked, choices, gold, source })
-    }
-
-    /// What is scored, one a choice, and which are right.
-    fn requests(
-        &self,
-        place: &Place,
-        before: &Before,
-        text: &Value,
-        choices: &[String],
-        target: &Value,
-    ) -> Result<(Vec<Request>, Vec<usize>), EvalError> {
-        let delimiter = self.spec.continuation_delimiter(self.options.chat.is_some());
-        if self.chooses_contexts == Some(true) {
-            let follows = text_of(target);
-            let request = |choice: &String| {
-                let continuation = format!("{delimiter}{follows}");
-                Ok(Request { context: self.context(place, before, choice.clone(), "")?, continuation })
-            };
-            let requests = choices.iter().map(request).collect::<Result<_, EvalError>>()?;
-            return Ok((requests, gold::right_choices(text, choices)));
-        }
-        let context = self.context(place, before, text_of(text), &self.spec.target_delimiter)?;
-        let request = |choice: &String| Request {
-            context: Arc::clone(&context),
-            continuation: format!("{delimiter}{choice}"),
-        };
-        Ok((choices.iter().map(request).collect(), gold::right_choices(target, choices)))
-    }
-
-    /// The text that ends with `question`, and with what begins its answer, before which `delimiter` stands.
-    fn context(
-        &self,
-        place: &Place,
-        before: &Before,
-        question: String,
-        delimiter: &str,
-    ) -> Result<Arc<str>, EvalError> {
-        let mut pieces = before.pieces.clone();
-        let prefix = before.prefix.as_str();
-        pieces.extend(Piece::turn(Turn { question, prefix, target_delimiter: delimiter, ..Turn::default() }));
-        let text = match self.options.chat {
-            None => prompt::plain(&pieces),
-            Some(template) => prompt::conversation(&pieces, template)
-                .map_err(|error| EvalError::Chat { place: place.clone(), problem: error.to_string() })?,
-        };
-        Ok(text.into())
-    }
-
-    /// The description and the examples.
-    fn before(
-        &mut self,
-        place: &Place,
-        row: &Value,
-        chooses_contexts: bool,
-    ) -> Result<Vec<Piece>, EvalError> {
-        let mut pieces = Vec::new();
-        let description = self.value(place, "description", &self.spec.description, row)?;
-        if let Value::String(text) = &description
-            && !text.is_empty()
-        {
-            pieces.push(Piece::system(text));
-        }
-        let shots = self.shots;
-        if shots == 0 {
-            return Ok(pieces);
-        }
-        let asked = self.spec.excludes_the_question().then_some(row);
-        let Some(examples) = self.sampler.sample(shots as usize, asked) else {
-            let split = self.spec.example_split();
-            let hint = match self.spec.samples() {
-                Some(_) => " in its `fewshot_config`".to_owned(),
-                None => format!(": files of the split `{split}` are looked for"),
-            };
-            return Err(EvalError::Fewshot {
-                task: self.spec.name.clone(),
-                asked: shots,
-                found: self.pool.len(),
-                hint,
-            });
-        };
-        for example in &examples {
-            pieces.extend(self.example(place, example, chooses_contexts)?);
-        }
-        Ok(pieces)
-    }
-
-    /// An example with its answer.
-    fn example(
-        &self,
-        place: &Place,
-        example: &Value,
-        chooses_contexts: bool,
-    ) -> Result<Vec<Piece>, EvalError> {
-        let own = &self.spec.examples;
-        let choices = match (self.spec.example_choices(), &own.choices) {
-            (None, _) => Vec::new(),
-            (Some(rule), None) => self.choices(place, "doc_to_choice", rule, example)?,
-            (Some(rule), Some(_)) => self.choices(place, "fewshot_config.doc_to_choice", rule, example)?,
-        };
-        let text = match &own.text {
-            None => self.text(place, "doc_to_text", &self.spec.text, example)?,
-            Some(rule) => self.text(place, "fewshot_config.doc_to_text", rule, example)?,
-        };
-        let target = match &own.target {
-            None => self.target(place, "doc_to_target", &self.spec.target, example)?,
-            Some(rule) => self.target(place, "fewshot_config.doc_to_target", rule, example)?,
-        };
-        let (question, answer) = match gold::choice(&choices, &text).filter(|_| chooses_contexts) {
-            Some(choice) => (choice.clone(), gold::answer(&target, &[])),
-            None => (text_of(&text), gold::answer(&target, &choices)),
-        };
-        let prefix = self.prefix(place, "fewshot_config.gen_prefix", own.prefix.as_ref(), example)?;
-        let (target_delimiter, fewshot_delimiter) = self.spec.example_delimiters();
-        let answer = Some(answer);
-        Ok(Piece::turn(Turn { question, answer, prefix: &prefix, target_delimiter, fewshot_delimiter }))
-    }
-
-    /// What begins an answer; nothing where nothing does.
-    fn prefix(
-        &self,
-        place: &Place,
-        name: &'static str,
-        prefix: Option<&Prefix>,
-        row: &Value,
-    ) -> Result<String, EvalError> {
-        let Some(Prefix { rule, .. }) = prefix else { return Ok(String::new()) };
-        Ok(text_of(&self.value(place, name, rule, row)?))
-    }
-
-    /// The choices: a list, which a template may print.
-    fn choices(
-        &self,
-        place: &Place,
-        name: &'static str,
-        rule: &Rule,
-        row: &Value,
-    ) -> Result<Vec<String>, EvalError> {
-        let given = self.value(place, name, rule, row)?;
-        let read = given.as_str().and_then(literal::list).map(Value::from);
-        match read.unwrap_or(given) {
-            Value::Array(choices) if choices.is_empty() => {
-                Err(self.wrong(place, name, "gives an empty list".to_owned()))
-            }
-            Value::Array(choices) => Ok(choices.iter().map(text_of).collect()),
-            other => {
-                let problem = format!("gives {}, expected a list of choices", super::rows::described(&other));
-                Err(self.wrong(place, name, problem))
-            }
-        }
-    }
-
-    /// The replies of which any is right; where there are choices, the one that the answer is the index of.
-    fn right_replies(&self, place: &Place, target: &Value, row: &Value) -> Result<Vec<String>, EvalError> {
-        if !self.spec.has_choices() {
-            return Ok(gold::right_replies(target));
-        }
-        let choices = self.choices(place, "doc_to_choice", &self.spec.choices, row)?;
-        let right = gold::choice(&choices, target).cloned().ok_or_else(|| {
-            let problem = format!("gives {}, expected the index of a choice", super::rows::described(target));
-            self.wrong(place, "doc_to_target", problem)
-        })?;
-        Ok(vec![right])
-    }
-
-    /// Whether a question to choose from has no right choice. It is asked, and counted as wrong.
-    fn has_no_answer(&self, row: &Value) -> bool {
-        let target = &self.spec.target;
-        self.spec.answering.is_choosing()
-            && (target.lacks_field(row)
-                || target.value(&self.templates, row).is_err_and(|problem| problem.is_no_choice))
-    }
-
-    /// The question, or the index of a choice.
-    fn text(&self, place: &Place, name: &'static str, rule: &Rule, row: &Value) -> Result<Value, EvalError> {
-        let text = self.value(place, name, rule, row)?;
-        Ok(if rule.is_printed(row) { gold::printed_text(&text, self.spec.has_choices()) } else { text })
-    }
-
-    /// The answer, or several.
-    fn target(
-        &self,
-        place: &Place,
-        name: &'static str,
-        rule: &Rule,
-        row: &Value,
-    ) -> Result<Value, EvalError> {
-        let target = self.value(place, name, rule, row)?;
-        Ok(if rule.is_printed(row) { gold::printed_target(target, self.spec.has_choices()) } else { target })
-    }
-
-    fn value(&self, place: &Place, name: &'static str, rule: &Rule, row: &Value) -> Result<Value, EvalError> {
-        rule.value(&self.templates, row).map_err(|problem| self.wrong(place, name, problem))
-    }
-
-    fn wrong(&self, place: &Place, rule: &'static str, problem: impl Into<Problem>) -> EvalError {
-        let Problem { words, line, .. } = problem.into();
-        let origin = self.origins.get(rule).map(|origin| origin.place(line));
-        EvalError::Rule { place: place.clone(), task: self.spec.name.clone(), rule, problem: words, origin }
     }
 }

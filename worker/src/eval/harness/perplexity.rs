@@ -40,11 +40,6 @@ pub fn together(name: &str, log_likelihood: f64, count: f64) -> f64 {
     }
 }
 
-/// How much a text surprises the model, of the log-likelihoods of several; how long each is does not matter.
-pub fn of_texts(log_likelihoods: &[f64]) -> f64 {
-    (-log_likelihoods.iter().sum::<f64>() / log_likelihoods.len() as f64).exp()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

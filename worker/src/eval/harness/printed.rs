@@ -4,7 +4,7 @@ use minijinja::value::{Tuple, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 
 use super::python_objects::Listed;
-use super::text;
+use crate::eval::python::repr as written;
 
 /// `str(value)`.
 ///
@@ -41,8 +41,8 @@ fn is_listed(value: &Value) -> bool {
 fn repr(value: &Value) -> Result<String, Error> {
     Ok(match value.kind() {
         ValueKind::Undefined => return Err(Error::from(ErrorKind::UndefinedError)),
-        ValueKind::String => text::quoted(value.as_str().unwrap_or_default()),
-        ValueKind::Number if !value.is_integer() => text::float(f64::try_from(value.clone())?),
+        ValueKind::String => written::quoted(value.as_str().unwrap_or_default()),
+        ValueKind::Number if !value.is_integer() => written::float(f64::try_from(value.clone())?),
         ValueKind::Map => {
             let mut entries = Vec::new();
             for key in value.try_iter()? {

@@ -13,8 +13,9 @@ fn check(cases: &[(&str, &str)]) {
     });
     let templates = Templates::default();
     for (template, expected) in cases {
-        let found =
-            Rule::template(template).value(&templates, &row).map(|value| super::text::text_of(&value));
+        let found = Rule::template(template)
+            .value(&templates, &row)
+            .map(|value| crate::eval::python::text_of(&value));
         assert_eq!(found.as_deref(), Ok(*expected), "{template}");
     }
 }

@@ -106,6 +106,14 @@ impl Answering {
         matches!(self, Self::Choosing)
     }
 
+    /// How often a question is put to the model: once for each reply that is drawn.
+    pub fn times(&self) -> usize {
+        match self {
+            Self::Writing(writing) if writing.rule.sampling.is_some() => writing.repeats.max(1),
+            _ => 1,
+        }
+    }
+
     /// lm-eval's word.
     pub fn output_type(&self) -> &'static str {
         match self {

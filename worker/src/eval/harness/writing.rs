@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::exact_match::ExactMatch;
 use super::filter::Filter;
-use super::text;
 use crate::eval::error::EvalError;
 use crate::eval::ifeval;
+use crate::eval::python;
 use crate::eval::python::pattern::PatternError;
 use crate::eval::task::{Document, GenerationRule, Judgement};
 
@@ -19,64 +19,104 @@ use crate::eval::task::{Document, GenerationRule, Judgement};
 pub struct Writing {
     /// How the model writes.
     pub(super) rule: Arc<GenerationRule>,
-    /// What a reply is worth.
+    /// What a reply.
     pub(super) verdict: Verdict,
+    /// How many replies there are to each question.
+    pub(super) repeats: usize,
 }
 
 /// What a reply is worth.
 #[derive(Clone, Debug)]
 pub(super) enum Verdict {
-    /// `exact_match` with the target, filter by filter. The first filter's counts as the answer.
-    ExactMatch {
+    /// Comparisons with the target, filter by filter. `exact_match` after the first filter says whether the answer is right.
+    Compared {
         /// At least one.
         filters: Vec<Filter>,
-        /// How texts are compared.
-        comparison: ExactMatch,
+        /// At least one.
+        measures: Vec<Measure>,
     },
     /// Whether the instructions of the row are followed.
     Ifeval,
+}
+
+/// How a reply is compared with the right one.
+#[derive(Clone, Debug)]
+pub(super) enum Measure {
+    /// `exact_match`.
+    ExactMatch(ExactMatch),
+    /// A metric of all replies together, by its name.
+    Together(String),
 }
 
 impl Verdict {
     /// An error if `row` does not say how a reply to it is judged.
     pub(super) fn check(&self, row: &Value) -> Result<(), String> {
         match self {
-            Self::ExactMatch { .. } => Ok(()),
+            Self::Compared { .. } => Ok(()),
             Self::Ifeval => ifeval::instructions(row).map(|_| ()).map_err(|error| error.to_string()),
         }
     }
 
-    /// The verdict on `reply`.
-    pub(super) fn judge(&self, document: &Document, reply: &str) -> Result<Judgement, EvalError> {
+    /// The verdict on the `replies` to a question.
+    pub(super) fn judge(&self, document: &Document, replies: &[&str]) -> Result<Judgement, EvalError> {
         let judgement = match self {
-            Self::ExactMatch { filters, comparison } => exact_match(document, reply, filters, comparison),
-            Self::Ifeval => followed(document, reply),
+            Self::Compared { filters, measures } => compared(document, replies, filters, measures),
+            Self::Ifeval => followed(document, replies.first().copied().unwrap_or_default()),
         };
         judgement.map_err(|problem| EvalError::Judge { place: document.place.clone(), problem })
     }
 }
 
-fn exact_match(
+fn compared(
     document: &Document,
-    reply: &str,
+    replies: &[&str],
     filters: &[Filter],
-    comparison: &ExactMatch,
+    measures: &[Measure],
 ) -> Result<Judgement, String> {
     let row = document.source.as_ref().map_or(&Value::Null, |source| &source.row);
     let mut filtered = Vec::with_capacity(filters.len());
     let mut is_right = None;
     for filter in filters {
-        let left = filter.apply(&[reply], row).map_err(|error| error.to_string())?;
-        let value = share(&left, &document.choices, comparison).map_err(|error| error.to_string())?;
-        is_right.get_or_insert(value == 1.0);
-        let reply = match &left {
-            Value::Array(replies) if replies.len() == 1 => text::text_of(&replies[0]),
-            left => text::text_of(left),
-        };
-        let metrics = [("exact_match".to_owned(), Figure::Number(value))].into();
-        filtered.push(Filtered { filter: filter.name.clone(), reply: Some(reply), metrics });
+        let left = filter.apply(replies, row).map_err(|error| error.to_string())?;
+        let mut metrics = BTreeMap::new();
+        for measure in measures {
+            let (name, figure) = match measure {
+                Measure::ExactMatch(comparison) => {
+                    let value = share(&left, &document.choices, comparison);
+                    let value = value.map_err(|error| error.to_string())?;
+                    is_right.get_or_insert(value == 1.0);
+                    ("exact_match", Figure::Number(value))
+                }
+                Measure::Together(name) => {
+                    let reply = only_text(&left).ok_or_else(|| {
+                        let left = python::text_of(&left);
+                        format!("`{name}` compares one text, and the filter `{}` leaves {left}", filter.name)
+                    })?;
+                    let right = document.choices.first().cloned().unwrap_or_default();
+                    (name.as_str(), Figure::Texts([right, reply.to_owned()]))
+                }
+            };
+            metrics.insert(name.to_owned(), figure);
+        }
+        filtered.push(Filtered { filter: filter.name.clone(), reply: Some(texts(&left)), metrics });
     }
     Ok(Judgement { pred: None, is_right, filtered })
+}
+
+/// The text that a filter left, if it left one.
+fn only_text(left: &Value) -> Option<&str> {
+    match left {
+        Value::Array(replies) => replies.first().filter(|_| replies.len() == 1)?.as_str(),
+        left => left.as_str(),
+    }
+}
+
+/// What a filter left, as texts.
+fn texts(left: &Value) -> Value {
+    match left {
+        Value::Array(replies) => replies.iter().map(texts).collect(),
+        left => python::text_of(left).into(),
+    }
 }
 
 /// What share of the replies that a filter left is right: 1 or 0 where it left one. Of several right answers any will do,
@@ -88,7 +128,7 @@ fn share(left: &Value, right: &[String], comparison: &ExactMatch) -> Result<f64,
     };
     let mut hits = 0;
     for reply in replies.iter().filter(|reply| !reply.is_null()) {
-        let reply = text::text_of(reply);
+        let reply = python::text_of(reply);
         let mut holds = false;
         for right in right {
             holds |= comparison.holds(&reply, right)?;
@@ -115,7 +155,7 @@ fn followed(document: &Document, reply: &str) -> Result<Judgement, String> {
     ]
     .map(|(name, figure)| (name.to_owned(), figure))
     .into();
-    let filtered = Filtered { reply: Some(reply.to_owned()), ..Filtered::unfiltered(metrics) };
+    let filtered = Filtered { reply: Some(reply.into()), ..Filtered::unfiltered(metrics) };
     Ok(Judgement { pred: None, is_right: Some(is_right), filtered: vec![filtered] })
 }
 

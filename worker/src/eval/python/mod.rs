@@ -3,11 +3,10 @@
 mod case;
 pub(super) mod pattern;
 pub(super) mod random;
+pub(super) mod repr;
 pub(super) mod translate;
 
-use std::fmt::Write as _;
-
-use serde_json::Value;
+pub(super) use repr::text_of;
 
 /// `str.isspace` of a character.
 pub(super) fn is_space(character: char) -> bool {
@@ -86,76 +85,8 @@ pub(super) fn capitalize(text: &str) -> String {
     format!("{title}{}", lower.strip_prefix(&first_lower).unwrap_or(characters.as_str()))
 }
 
-/// `str(value)`: what Jinja prints.
-pub(super) fn text_of(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        value => repr(value),
-    }
-}
-
-/// `repr(value)`.
-pub(super) fn repr(value: &Value) -> String {
-    let mut out = String::new();
-    write_repr(&mut out, value);
-    out
-}
-
-fn write_repr(out: &mut String, value: &Value) {
-    match value {
-        Value::Null => out.push_str("None"),
-        Value::Bool(true) => out.push_str("True"),
-        Value::Bool(false) => out.push_str("False"),
-        Value::Number(number) => out.push_str(&number.to_string()),
-        Value::String(text) => write_quoted(out, text),
-        Value::Array(values) => {
-            out.push('[');
-            for (index, value) in values.iter().enumerate() {
-                out.push_str(if index == 0 { "" } else { ", " });
-                write_repr(out, value);
-            }
-            out.push(']');
-        }
-        Value::Object(entries) => {
-            out.push('{');
-            for (index, (key, value)) in entries.iter().enumerate() {
-                out.push_str(if index == 0 { "" } else { ", " });
-                write_quoted(out, key);
-                out.push_str(": ");
-                write_repr(out, value);
-            }
-            out.push('}');
-        }
-    }
-}
-
-/// In single quotes, unless the text has such and no double ones.
-fn write_quoted(out: &mut String, text: &str) {
-    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
-    out.push(quote);
-    for character in text.chars() {
-        match character {
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            character if character == quote => {
-                out.push('\\');
-                out.push(quote);
-            }
-            character if (character as u32) < 0x20 || character == '\u{7f}' => {
-                let _ = write!(out, "\\x{:02x}", character as u32);
-            }
-            character => out.push(character),
-        }
-    }
-    out.push(quote);
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -165,13 +96,6 @@ mod tests {
         {
             assert_eq!(capitalize(text), expected);
         }
-    }
-
-    #[test]
-    fn values_are_written_as_in_python() {
-        let value = json!({"a": [1, 2.5, true, null], "b": "it's \"so\"\n", "c": "it's"});
-        assert_eq!(repr(&value), "{'a': [1, 2.5, True, None], 'b': 'it\\'s \"so\"\\n', 'c': \"it's\"}");
-        assert_eq!(text_of(&json!("it's")), "it's");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::eval::harness::exact_match::ExactMatch;
 use crate::eval::harness::filter::{Filter, Step};
 use crate::eval::harness::spec::{Answering, DEFAULT_TOKENS, Spec, Splits};
 use crate::eval::harness::template::Rule;
-use crate::eval::harness::writing::{Verdict, Writing};
+use crate::eval::harness::writing::{Measure, Verdict, Writing};
 use crate::eval::python::pattern::{Pattern, PatternError};
 use crate::eval::python::translate::Flags;
 use crate::eval::task::GenerationRule;
@@ -36,7 +36,7 @@ pub(super) fn tasks() -> Vec<Spec> {
     vec![Spec {
         version: 3.0,
         num_fewshot: Some(5),
-        answering: Answering::Writing(Writing { rule: Arc::new(rule), verdict }),
+        answering: Answering::Writing(Writing { rule: Arc::new(rule), verdict, repeats: 1 }),
         ..Spec::new(
             "gsm8k",
             SPLITS,
@@ -55,5 +55,5 @@ fn verdict() -> Result<Verdict, PatternError> {
     let pattern = |source: &&str| Pattern::new(source, Flags::default());
     let ignored = IGNORED.iter().map(pattern).collect::<Result<_, _>>()?;
     let comparison = ExactMatch { ignored, ignore_case: true, ..ExactMatch::default() };
-    Ok(Verdict::ExactMatch { filters, comparison })
+    Ok(Verdict::Compared { filters, measures: vec![Measure::ExactMatch(comparison)] })
 }

@@ -4,10 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use crate::eval::python;
-
 /// `str(value)`.
-pub(super) fn text_of(value: &Value) -> String {
+pub(in crate::eval) fn text_of(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         value => {
@@ -41,25 +39,37 @@ fn write_repr(out: &mut String, value: &Value) {
             out.push('}');
         }
         Value::String(text) => out.push_str(&quoted(text)),
-        plain => out.push_str(&python::repr(plain)),
+        Value::Null => out.push_str("None"),
+        Value::Bool(is_true) => out.push_str(if *is_true { "True" } else { "False" }),
+        Value::Number(number) => out.push_str(&number.to_string()),
     }
 }
 
-/// `repr(text)`: a character that shows nothing by itself is written as its number.
-pub(super) fn quoted(text: &str) -> String {
-    let is_shown = |character: char| character.is_ascii() || !is_hidden(character);
-    if text.chars().all(is_shown) {
-        return python::repr(&text.into());
-    }
-    let mut out = String::new();
-    for character in python::repr(&text.into()).chars() {
-        match (is_shown(character), character as u32) {
-            (true, _) => out.push(character),
-            (_, number @ ..0x100) => drop(write!(out, "\\x{number:02x}")),
-            (_, number @ ..0x1_0000) => drop(write!(out, "\\u{number:04x}")),
-            (_, number) => drop(write!(out, "\\U{number:08x}")),
+/// `repr(text)`: in single quotes, unless the text has such and no double ones. A character that shows nothing by itself is
+/// written as its number.
+pub(in crate::eval) fn quoted(text: &str) -> String {
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push(quote);
+    for character in text.chars() {
+        match character {
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            character if character == quote => out.extend(['\\', quote]),
+            ' '..='~' => out.push(character),
+            character if is_hidden(character) => {
+                let _ = match character as u32 {
+                    number @ ..0x100 => write!(out, "\\x{number:02x}"),
+                    number @ ..0x1_0000 => write!(out, "\\u{number:04x}"),
+                    number => write!(out, "\\U{number:08x}"),
+                };
+            }
+            character => out.push(character),
         }
     }
+    out.push(quote);
     out
 }
 
@@ -71,7 +81,7 @@ fn is_hidden(character: char) -> bool {
 }
 
 /// `repr(number)`: the shortest digits that mean it, with an exponent of two digits or more below 1e-4 and from 1e16 on.
-pub(super) fn float(number: f64) -> String {
+pub(in crate::eval) fn float(number: f64) -> String {
     if !number.is_finite() {
         let words = if number.is_nan() { "nan" } else { "inf" };
         return format!("{}{words}", if number == f64::NEG_INFINITY { "-" } else { "" });
@@ -113,6 +123,18 @@ mod tests {
             (5e-324, "5e-324"),
         ] {
             assert_eq!(float(number), expected);
+        }
+    }
+
+    #[test]
+    fn texts_are_quoted_as_in_python() {
+        for (text, expected) in [
+            ("it's \"so\"\n", r#"'it\'s "so"\n'"#),
+            ("it's", "\"it's\""),
+            ("\\\t\r\u{1}\u{7f}", r"'\\\t\r\x01\x7f'"),
+            ("\u{a0}\u{2028}\u{e0001}é😀", r"'\xa0\u2028\U000e0001é😀'"),
+        ] {
+            assert_eq!(quoted(text), expected);
         }
     }
 
