@@ -11,8 +11,8 @@ use super::yaml;
 /// The parser's words for a line of a quoted text that begins too far left. PyYAML reads such lines, and lm-eval's own task
 /// files have some.
 const TOO_FAR_LEFT: &str = "invalid indentation in multiline quoted scalar";
-/// Texts with more such lines are left to the parser.
-const MOST_LINES: usize = 1000;
+/// Texts with more such places are left to the parser.
+const MOST_PLACES: usize = 1000;
 
 /// The text of the file at `path`, which the parser then reads as PyYAML does.
 pub(super) fn read(path: &Path) -> Result<String, ReadError> {
@@ -31,11 +31,43 @@ pub(super) fn glance(path: &Path) -> Option<Value> {
 /// `text`, with the lines that stand too far left moved right. In a quoted text a line break and the blanks around it are one
 /// space, whatever their number, so that no value changes; nor does the number of a line.
 fn indented(mut text: String) -> String {
-    for _ in 0..MOST_LINES {
+    let mut blanks = None;
+    for _ in 0..MOST_PLACES {
         let Some(start) = too_far_left(&text) else { break };
-        text.insert(start, ' ');
+        // Farther right than any line begins, so that one step is enough; of thousands of files most need none.
+        let blanks = blanks.get_or_insert_with(|| " ".repeat(deepest(&text) + 1));
+        text = moved(&text, start, blanks);
     }
     text
+}
+
+/// How far right a line of `text` begins at most, the dashes of lists in lists included.
+fn deepest(text: &str) -> usize {
+    let begin = |line: &str| line.len() - line.trim_start_matches([' ', '-', '?']).len();
+    text.lines().map(begin).max().unwrap_or_default()
+}
+
+/// `text` with `blanks` before the line that begins at `start`, within a quoted text, and before those that follow it there: up
+/// to the next quote of either kind, which the text cannot end before.
+fn moved(text: &str, start: usize, blanks: &str) -> String {
+    let (before, rest) = text.split_at(start);
+    let (within, behind) = rest.split_at(rest.find(['\'', '"']).unwrap_or(rest.len()));
+    let mut out = String::with_capacity(text.len() + blanks.len());
+    out.push_str(before);
+    out.push_str(blanks);
+    for (index, line) in within.split_inclusive('\n').enumerate() {
+        // A line of nothing else is a line break of the text.
+        if index > 0 && !(line.trim().is_empty() && line.ends_with('\n')) {
+            out.push_str(blanks);
+        }
+        out.push_str(line);
+    }
+    // The quote may begin a line.
+    if within.ends_with('\n') && !behind.is_empty() {
+        out.push_str(blanks);
+    }
+    out.push_str(behind);
+    out
 }
 
 /// Where the first line that stands too far left has its text.
@@ -74,6 +106,17 @@ mod tests {
             parsed("a:\n  b:\n    - c: 'one\n   two\n\nthree'\n"),
             json!({ "a": { "b": [{ "c": "one two\nthree" }] } })
         );
+    }
+
+    #[test]
+    fn a_text_far_too_far_left_takes_one_step() {
+        let lines = "line of it\n".repeat(400);
+        let text = format!("a:\n{}- - b: 'first\n{lines}\nlast'\n", " ".repeat(60));
+        let start = too_far_left(&text).unwrap();
+        let once = moved(&text, start, &" ".repeat(deepest(&text) + 1));
+        assert_eq!(too_far_left(&once), None);
+        let expected = format!("first {}\nlast", lines.trim_end().replace('\n', " "));
+        assert_eq!(parsed(&text), json!({ "a": [[{ "b": expected }]] }));
     }
 
     #[test]
