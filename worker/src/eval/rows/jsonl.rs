@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{DataRow, bytes_of, object, problem_of};
+use super::{DataRow, bytes_of, not_finite, object, problem_of};
 use crate::eval::error::EvalError;
 use crate::eval::task::Place;
 
@@ -19,10 +19,10 @@ pub(super) fn read(file: &Arc<PathBuf>, limit: usize) -> Result<Vec<DataRow>, Ev
         }
         let place = Place { file: Arc::clone(file), line: index + 1 };
         let Ok(line) = std::str::from_utf8(line) else { return Err(EvalError::NotUtf8 { place }) };
-        let value = serde_json::from_str(line).map_err(|error| EvalError::Json {
+        let value = not_finite::read(line).map_err(|mistake| EvalError::Json {
             place: place.clone(),
-            column: error.column(),
-            problem: problem_of(&error),
+            column: mistake.column,
+            problem: problem_of(&mistake.error),
         })?;
         rows.push(object(value, &place)?);
     }

@@ -3,6 +3,7 @@
 mod csv;
 mod json;
 mod jsonl;
+mod not_finite;
 mod parquet;
 
 use std::cell::RefCell;
