@@ -174,7 +174,7 @@ def compare(label, folder, theirs, task):
         assert close(mine["filtered_resps"], json.loads(json.dumps(sample["filtered_resps"]))), (
             where, mine["filtered_resps"], sample["filtered_resps"])
         for metric in sample["metrics"]:
-            assert close(mine[metric], json.loads(json.dumps(sample[metric]))), (where, metric, mine[metric], sample[metric])
+            assert close(mine[metric], json.loads(json.dumps(sample[metric], default=int))), (where, metric, mine[metric], sample[metric])
     results = json.loads(next(folder.glob("results_*.json")).read_text())
     figures = {name: value for name, value in theirs["results"][task].items() if "," in name}
     for name, value in figures.items():

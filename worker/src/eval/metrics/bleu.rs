@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use qpipe_nodes::results::Figure;
 use regex::Regex;
 
-use super::{FEW_SELECTIONS, Metric, Value, counts_of_texts, ngrams, sum};
+use super::{Compared, FEW_SELECTIONS, Metric, Value, counts_of_texts, ngrams, sum};
 use crate::eval::python;
 
 /// Words of the longest run.
@@ -20,6 +20,10 @@ pub(super) struct Bleu;
 impl Metric for Bleu {
     fn name(&self) -> &'static str {
         "bleu"
+    }
+
+    fn compares(&self) -> Compared {
+        Compared::Texts
     }
 
     fn selections(&self) -> usize {

@@ -4,7 +4,7 @@
 
 use qpipe_nodes::results::Figure;
 
-use super::{FEW_SELECTIONS, Metric, Value, counts_of_texts, ngrams, sum};
+use super::{Compared, FEW_SELECTIONS, Metric, Value, counts_of_texts, ngrams, sum};
 use crate::eval::python;
 
 /// Characters of the longest run.
@@ -27,6 +27,10 @@ pub(super) struct Chrf {
 impl Metric for Chrf {
     fn name(&self) -> &'static str {
         self.name
+    }
+
+    fn compares(&self) -> Compared {
+        Compared::Texts
     }
 
     fn selections(&self) -> usize {

@@ -3,7 +3,7 @@
 
 use qpipe_nodes::results::Figure;
 
-use super::{Metric, SELECTIONS, Value, labels, sum};
+use super::{Compared, Metric, SELECTIONS, Value, labels, sum};
 
 /// The label that is looked for.
 const POSITIVE: i64 = 1;
@@ -14,6 +14,10 @@ pub(super) struct F1;
 impl Metric for F1 {
     fn name(&self) -> &'static str {
         "f1"
+    }
+
+    fn compares(&self) -> Compared {
+        Compared::Labels
     }
 
     fn selections(&self) -> usize {

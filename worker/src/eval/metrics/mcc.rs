@@ -3,7 +3,7 @@
 
 use qpipe_nodes::results::Figure;
 
-use super::{Metric, SELECTIONS, Value, labels};
+use super::{Compared, Metric, SELECTIONS, Value, labels};
 
 /// The metric.
 pub(super) struct Mcc;
@@ -11,6 +11,10 @@ pub(super) struct Mcc;
 impl Metric for Mcc {
     fn name(&self) -> &'static str {
         "mcc"
+    }
+
+    fn compares(&self) -> Compared {
+        Compared::Labels
     }
 
     fn selections(&self) -> usize {

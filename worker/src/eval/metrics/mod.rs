@@ -25,10 +25,24 @@ pub(super) use labels::NO_LABEL;
 /// The value of a metric of some questions, which are named by their numbers; one may come several times.
 pub(super) type Value = Box<dyn Fn(&[usize]) -> f64 + Sync>;
 
+/// What a question adds to a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compared {
+    /// [`Figure::Texts`].
+    Texts,
+    /// [`Figure::Labels`].
+    Labels,
+    /// [`Figure::Number`], the log-likelihood of a text.
+    Nothing,
+}
+
 /// A metric of all questions together.
 pub(super) trait Metric: Sync {
     /// As task files name it.
     fn name(&self) -> &'static str;
+
+    /// What each question adds to it.
+    fn compares(&self) -> Compared;
 
     /// How many selections of questions lm-eval draws for its standard error.
     fn selections(&self) -> usize;
@@ -63,12 +77,12 @@ pub(super) fn named(name: &str) -> Option<&'static dyn Metric> {
 
 /// Whether a metric compares the reply to a question with one right text, and not with any of several.
 pub(super) fn compares_texts(name: &str) -> bool {
-    matches!(name, "bleu" | "chrf" | "chrf++" | "ter")
+    named(name).is_some_and(|metric| metric.compares() == Compared::Texts)
 }
 
 /// Whether a metric compares the chosen label with the right one.
 pub(super) fn compares_labels(name: &str) -> bool {
-    matches!(name, "f1" | "mcc")
+    named(name).is_some_and(|metric| metric.compares() == Compared::Labels)
 }
 
 /// The value of a metric, and its standard error.

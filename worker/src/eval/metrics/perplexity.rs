@@ -2,7 +2,7 @@
 
 use qpipe_nodes::results::Figure;
 
-use super::{Metric, SELECTIONS, Value};
+use super::{Compared, Metric, SELECTIONS, Value};
 
 /// The metric.
 pub(super) struct Perplexity;
@@ -10,6 +10,10 @@ pub(super) struct Perplexity;
 impl Metric for Perplexity {
     fn name(&self) -> &'static str {
         "perplexity"
+    }
+
+    fn compares(&self) -> Compared {
+        Compared::Nothing
     }
 
     fn selections(&self) -> usize {

@@ -3,7 +3,7 @@
 
 use qpipe_nodes::results::Figure;
 
-use super::{FEW_SELECTIONS, Metric, Value, counts_of_texts, sum, ter_edits};
+use super::{Compared, FEW_SELECTIONS, Metric, Value, counts_of_texts, sum, ter_edits};
 use crate::eval::python;
 
 /// The metric.
@@ -12,6 +12,10 @@ pub(super) struct Ter;
 impl Metric for Ter {
     fn name(&self) -> &'static str {
         "ter"
+    }
+
+    fn compares(&self) -> Compared {
+        Compared::Texts
     }
 
     fn selections(&self) -> usize {
