@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::llm_int8::{self, LEVELS, SUM_SCALE};
+use crate::llm_int8::{self, SUM_SCALE};
 use crate::nf4::{self, Absmax};
 use crate::packing;
 use crate::progressive;
@@ -250,12 +250,13 @@ impl PreparedLinear for ReferenceLlmInt8 {
         let flat = x.reshape([-1, self.weight.size()[1]]);
         let rows = llm_int8::quantize_rows(&flat, self.threshold).expect("its shape was checked");
         let sums = rows.codes.to_kind(Kind::Double).matmul(&self.weight.to_kind(Kind::Double).tr());
-        let scaled = sums * rows.absmax.to_kind(Kind::Double) * &self.absmax * SUM_SCALE;
+        // In bitsandbytes' order: the next layer makes codes of what comes out, and steps of its last bits.
+        let scaled = rows.absmax * &self.absmax * sums.to_kind(Kind::Float) * SUM_SCALE;
         let y = with_bias(scaled, &self.bias).to_kind(x.kind());
         let y = match rows.outliers {
             Some(columns) => {
-                let weight = self.weight.index_select(1, &columns) * self.absmax.unsqueeze(1) / LEVELS;
-                let weight = weight.to_kind(x.kind()).to_kind(Kind::Double);
+                let weight = llm_int8::dequantize_columns(&self.weight, &self.absmax, &columns);
+                let weight = weight.expect("columns of it").to_kind(x.kind()).to_kind(Kind::Double);
                 let outliers = flat.index_select(1, &columns).to_kind(Kind::Double);
                 (y.to_kind(Kind::Double) + outliers.matmul(&weight.tr())).to_kind(x.kind())
             }

@@ -61,7 +61,7 @@ impl Batches {
         peak.reset()?;
         let began = Instant::now();
         let mut answers = engine::Responses::new();
-        engine::score(decoder, None, batch, &|_| true, &mut |some| {
+        engine::score((decoder, None), &mut engine::Readers::default(), batch, &|_| true, &mut |some| {
             answers.extend(some);
             Ok(ControlFlow::Continue(()))
         })?;

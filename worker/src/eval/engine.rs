@@ -48,15 +48,16 @@ pub type Responses = Vec<(usize, Response)>;
 /// # Errors
 /// When libtorch's answer has another shape than expected, and those of `give`.
 pub fn score(
-    decoder: &Decoder,
-    reference: Option<&Decoder>,
+    (decoder, reference): (&Decoder, Option<&Decoder>),
+    kept: &mut Readers,
     batch: &Batch,
     is_open: &dyn Fn(usize) -> bool,
     give: &mut dyn FnMut(Responses) -> Result<ControlFlow<()>, EvalError>,
 ) -> Result<(), EvalError> {
     tch::no_grad(|| {
-        let own = Reader::new(decoder, &batch.prefix);
-        let reference = reference.map(|reference| Reader::new(reference, &batch.prefix));
+        kept.read(decoder, reference, &batch.prefix);
+        let own = Reader { decoder, prefix: kept.own.as_ref() };
+        let reference = reference.map(|decoder| Reader { decoder, prefix: kept.reference.as_ref() });
         let is_asked = |row: &Row| row.documents.iter().any(|&(document, _)| is_open(document));
         let mut responses: BTreeMap<usize, Response> = BTreeMap::new();
         for (index, rows) in batch.passes.iter().enumerate() {
@@ -86,25 +87,48 @@ pub fn score(
     })
 }
 
+/// What was read last of what all rows of a batch begin with: the next batch is often of the same family.
+#[derive(Debug, Default)]
+pub struct Readers {
+    prefix: Vec<i64>,
+    own: Option<KvCache>,
+    reference: Option<KvCache>,
+}
+
+impl Readers {
+    /// Has both decoders read `prefix`, unless they just did.
+    fn read(&mut self, decoder: &Decoder, reference: Option<&Decoder>, prefix: &[i64]) {
+        if self.prefix == prefix {
+            return;
+        }
+        // Before others take its place in memory.
+        *self = Self::default();
+        if prefix.is_empty() {
+            return;
+        }
+        self.own = Some(cached(decoder, prefix));
+        self.reference = reference.map(|reference| cached(reference, prefix));
+        self.prefix = prefix.to_vec();
+    }
+}
+
+/// The keys and values of `prefix`, which has tokens.
+fn cached(decoder: &Decoder, prefix: &[i64]) -> KvCache {
+    let length = prefix.len() as i64;
+    let mut cache = KvCache::with_capacity(decoder.config(), length);
+    let ids = Tensor::from_slice(prefix).to_device(decoder.device()).unsqueeze(0);
+    let positions = Tensor::arange(length, (Kind::Int64, decoder.device())).unsqueeze(0);
+    let _ = decoder.hidden(&ids, &positions, &Attention::Causal, Some(&mut cache));
+    cache
+}
+
 /// A decoder that has read what all rows begin with.
 struct Reader<'a> {
     decoder: &'a Decoder,
-    prefix: Option<KvCache>,
+    prefix: Option<&'a KvCache>,
 }
 
-impl<'a> Reader<'a> {
-    fn new(decoder: &'a Decoder, prefix: &[i64]) -> Self {
-        let read = || {
-            let length = prefix.len() as i64;
-            let mut cache = KvCache::with_capacity(decoder.config(), length);
-            let ids = Tensor::from_slice(prefix).to_device(decoder.device()).unsqueeze(0);
-            let positions = Tensor::arange(length, (Kind::Int64, decoder.device())).unsqueeze(0);
-            let _ = decoder.hidden(&ids, &positions, &Attention::Causal, Some(&mut cache));
-            cache
-        };
-        Self { decoder, prefix: (!prefix.is_empty()).then(read) }
-    }
-
+impl Reader<'_> {
     /// Hidden states [B * width, hidden] of the padded rows.
     fn read(&self, rows: &[Row], width: usize) -> Result<Tensor, EvalError> {
         let device = self.decoder.device();
@@ -119,15 +143,13 @@ impl<'a> Reader<'a> {
         };
         let ids = padded(|row| &row.ids);
         let positions = padded(|row| &row.positions);
-        let before = self.prefix.as_ref().map_or(0, KvCache::len);
-        let attention = if before == 0 && rows.iter().all(Row::is_plain) {
+        let attention = if rows.iter().all(Row::is_plain) {
             Attention::Causal
         } else {
             let seen = Tensor::from_slice(&visible(rows, width)).view([shape[0], 1, shape[1], shape[1]]);
-            let prefix = Tensor::ones([shape[0], 1, shape[1], before], (Kind::Bool, Device::Cpu));
-            Attention::Mask(Tensor::f_cat(&[prefix, seen], 3)?.to_device(device))
+            Attention::Mask(seen.to_device(device))
         };
-        let mut past = self.prefix.as_ref().map(Prefix::new);
+        let mut past = self.prefix.map(Prefix::new);
         let past = past.as_mut().map(|past| past as &mut dyn Past);
         let hidden = self.decoder.hidden(&ids, &positions, &attention, past);
         Ok(hidden.f_reshape([shape[0] * shape[1], -1])?)

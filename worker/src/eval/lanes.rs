@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 
-/// Does a batch, and gives out what comes of it, once or several times: as long as it is not told to break.
-pub(super) type Work<'a, T> = dyn Fn(usize, &mut dyn FnMut(T) -> ControlFlow<()>) + Sync + 'a;
+/// Does a batch, and gives out what comes of it, once or several times: as long as it is not told to break. What a lane keeps
+/// from one batch to the next is its own.
+pub(super) type Work<'a, K, T> = dyn Fn(&mut K, usize, &mut dyn FnMut(T) -> ControlFlow<()>) + Sync + 'a;
 
 /// In place of the next batch: there is none. Far from the end, as each lane still counts one further.
 const STOPPED: usize = usize::MAX / 2;
@@ -33,17 +34,18 @@ impl Lanes {
 
     /// Has `work` done on each of `batches`, and shows `take` what it gives out as soon as it is there, on this thread. When
     /// `take` breaks, nothing new is begun, and those at work are told when they give something out; that is still shown.
-    pub(super) fn run<T: Send>(
+    pub(super) fn run<K: Default, T: Send>(
         self,
         batches: &[usize],
-        work: &Work<'_, T>,
+        work: &Work<'_, K, T>,
         take: &mut dyn FnMut(usize, T) -> ControlFlow<()>,
     ) {
         let count = self.count.min(batches.len());
         if self.count == 1 {
             let mut flow = ControlFlow::Continue(());
+            let mut kept = K::default();
             for &batch in batches {
-                work(batch, &mut |given| {
+                work(&mut kept, batch, &mut |given| {
                     flow = take(batch, given);
                     flow
                 });
@@ -66,8 +68,9 @@ impl Lanes {
                 scope.spawn(move || {
                     set_threads(threads);
                     let lane = || {
+                        let mut kept = K::default();
                         while let Some(&batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                            work(batch, &mut |given| {
+                            work(&mut kept, batch, &mut |given| {
                                 // Nobody listens only where `take` panicked.
                                 let _ = sender.send((batch, given));
                                 match next.load(Ordering::Relaxed) {
@@ -122,7 +125,7 @@ mod tests {
     fn squares(lanes: Lanes, stop_at: usize) -> Vec<(usize, usize)> {
         let mut found = Vec::new();
         let batches: Vec<usize> = (10..30).collect();
-        let work = |batch: usize, give: &mut dyn FnMut(usize) -> ControlFlow<()>| {
+        let work = |(): &mut (), batch: usize, give: &mut dyn FnMut(usize) -> ControlFlow<()>| {
             let _ = give(batch * batch);
         };
         lanes.run(&batches, &work, &mut |batch, square| {
@@ -152,7 +155,7 @@ mod tests {
     fn a_batch_that_gives_out_several_things_is_told_to_break() {
         for lanes in [Lanes::new(1, 1), Lanes::new(2, 2)] {
             let mut found = 0;
-            let work = |_: usize, give: &mut dyn FnMut(usize) -> ControlFlow<()>| {
+            let work = |(): &mut (), _: usize, give: &mut dyn FnMut(usize) -> ControlFlow<()>| {
                 let _ = (0..1000).try_for_each(&mut *give);
             };
             lanes.run(&[0, 1, 2], &work, &mut |_, _| {
@@ -165,7 +168,7 @@ mod tests {
 
     #[test]
     fn what_a_lane_panicked_with_comes_out() {
-        let work = |batch: usize, _: &mut dyn FnMut(()) -> ControlFlow<()>| {
+        let work = |(): &mut (), batch: usize, _: &mut dyn FnMut(()) -> ControlFlow<()>| {
             assert!(batch != 1, "no memory for batch {batch}");
         };
         let run = || Lanes::new(2, 2).run(&[0, 1, 2, 3], &work, &mut |_, ()| ControlFlow::Continue(()));

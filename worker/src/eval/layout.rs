@@ -91,7 +91,7 @@ pub fn apart(sequences: &[Sequences], batch_tokens: usize) -> Vec<Batch> {
 /// a row; rows that need a mask are not in one pass with those that need none.
 pub fn together(sequences: &[Sequences], cost: Cost, batch_tokens: usize) -> Vec<Batch> {
     let questions = Question::all(sequences);
-    let (mut families, mut texts, mut singles) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut families, mut singles) = (Vec::new(), Vec::new());
     let families_of = Families { questions: &questions, cost };
     for part in families_of.divide(0..questions.len()).parts {
         let prefix = part.prefix;
@@ -100,7 +100,7 @@ pub fn together(sequences: &[Sequences], cost: Cost, batch_tokens: usize) -> Vec
             && let [question] = &questions[part.range.clone()]
             && question.is_scattered
         {
-            texts.push(scattered(Row::apart(sequences, &question.documents), batch_tokens));
+            families.push(vec![scattered(Row::apart(sequences, &question.documents), batch_tokens)]);
             continue;
         }
         let rows =
@@ -109,16 +109,17 @@ pub fn together(sequences: &[Sequences], cost: Cost, batch_tokens: usize) -> Vec
             singles.extend(rows);
         } else {
             let first = &sequences[questions[first].documents[0]].0[0].ids[..prefix];
-            families.extend(divided(first, rows.collect(), batch_tokens));
+            families.push(divided(first, rows.collect(), batch_tokens));
         }
     }
-    families.extend(texts);
-    families.sort_by_key(|batch| Reverse(batch.tokens()));
+    // The batches of a family stay together: who does one after the other reads the prefix once.
+    families.sort_by_key(|batches: &Vec<Batch>| Reverse(batches.iter().map(Batch::tokens).max()));
+    let mut batches: Vec<Batch> = families.into_iter().flatten().collect();
     singles.sort_by_key(|row| (row.is_plain(), Reverse(row.len())));
-    families.extend(
+    batches.extend(
         packed(singles, 0, batch_tokens).map(|pass| Batch { prefix: Vec::new(), passes: vec![pass] }),
     );
-    families
+    batches
 }
 
 /// The windows of a long text as a batch.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use super::engine::{self, Responses};
+use super::engine::{self, Readers, Responses};
 use super::error::EvalError;
 use super::lanes::{self, Lanes};
 use super::replies::Writer;
@@ -68,18 +68,23 @@ impl<'a> Scorer<'a> {
         let (decoder, reference) = (self.decoder, self.reference);
         let found = match &prepared.work {
             Work::Score(batches) => {
-                let score = |batch: usize, give: &mut Give<'_>| {
+                let score = |kept: &mut Readers, batch: usize, give: &mut Give<'_>| {
                     let check = |answers: &Responses| {
                         let mut each = answers.iter();
                         each.try_for_each(|(document, response)| {
                             questions.documents[*document].check_finite(response.scores())
                         })
                     };
-                    let outcome =
-                        engine::score(decoder, reference, &batches[batch], &is_open, &mut |answers| {
+                    let outcome = engine::score(
+                        (decoder, reference),
+                        kept,
+                        &batches[batch],
+                        &is_open,
+                        &mut |answers| {
                             check(&answers)?;
                             Ok(give(Ok(answers)))
-                        });
+                        },
+                    );
                     if let Err(error) = outcome {
                         let _ = give(Err(error));
                     }
@@ -91,7 +96,7 @@ impl<'a> Scorer<'a> {
                 // Token by token, all weights are read for each: several lanes would read them several times.
                 let lanes = Lanes::new(1, self.context.threads() as usize);
                 let writer = self.writer.clone();
-                let write = |batch: usize, give: &mut Give<'_>| {
+                let write = |(): &mut (), batch: usize, give: &mut Give<'_>| {
                     let replies = writer.reply(prompts, &batches[batch]);
                     let answers = |replies: Vec<String>| {
                         batches[batch].iter().copied().zip(replies.into_iter().map(Response::Reply)).collect()
@@ -109,12 +114,12 @@ impl<'a> Scorer<'a> {
     }
 
     /// Has `answer` work on each batch of which a document is not `known` yet: what it finds.
-    fn answer_batches(
+    fn answer_batches<K: Default>(
         &mut self,
         prepared: &Prepared,
         known: &BTreeMap<usize, Response>,
         lanes: Lanes,
-        answer: &lanes::Work<'_, Result<Responses, EvalError>>,
+        answer: &lanes::Work<'_, K, Result<Responses, EvalError>>,
     ) -> Result<Responses, ActionError> {
         let (task, work) = (prepared.task.name(), &prepared.work);
         let is_open =

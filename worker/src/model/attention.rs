@@ -11,6 +11,7 @@ use super::kv_cache::Past;
 use super::linear::{Linear, LinearSpec, LoadOptions};
 use super::norm::RmsNorm;
 use super::rope::Rotation;
+use super::shared_prefix;
 
 /// Which tokens a token may attend to. With T new tokens and S = cached + T tokens in all:
 #[derive(Debug)]
@@ -18,7 +19,8 @@ pub enum Attention {
     /// Those before it in its row, and itself. Padding must stand at the end of a row.
     Causal,
     /// Those marked true: bool [B, 1, T, S] (B or T may be 1 where all are equal). Every row needs a true.
-    /// This is how several continuations share one prompt: each sees the prompt and itself.
+    /// This is how several continuations share one prompt: each sees the prompt and itself. Tokens of a shared prefix
+    /// ([`Past::shared_tokens`]) are not in S: all of them are seen.
     Mask(Tensor),
 }
 
@@ -32,15 +34,22 @@ enum Pattern {
     /// Added to the scores of all queries of a group, in the model's type, [B, 1, group * T, S]: 0 what is seen, -∞ what
     /// is not. Worked out once for all layers.
     Mask(Tensor),
+    /// All of a shared prefix, and of the tokens after it what this mask says, as above, or those before in the row.
+    AfterPrefix(Option<Tensor>),
 }
 
 impl Pattern {
     /// `mask` is bool [B, 1, T, S].
     fn of(mask: &Tensor, config: &Config, kind: Kind) -> Self {
-        let seen = Tensor::zeros(mask.size(), (kind, mask.device()));
-        let seen = seen.masked_fill(&mask.logical_not(), f64::NEG_INFINITY);
-        Self::Mask(seen.repeat([1, 1, config.group_size(), 1]))
+        Self::Mask(added(mask, config, kind))
     }
+}
+
+/// What is added to the scores of all queries of a group where `mask` says what they see.
+fn added(mask: &Tensor, config: &Config, kind: Kind) -> Tensor {
+    let seen = Tensor::zeros(mask.size(), (kind, mask.device()));
+    let seen = seen.masked_fill(&mask.logical_not(), f64::NEG_INFINITY);
+    seen.repeat([1, 1, config.group_size(), 1])
 }
 
 /// The patterns of one forward pass: layers differ only in whether they have a sliding window.
@@ -51,17 +60,26 @@ pub(super) struct Patterns {
 }
 
 impl Patterns {
-    /// `queries` i64 [B, T] and `keys` i64 [B, S] are positions; the model is `config`'s and computes in `kind`.
+    /// `queries` i64 [B, T] and `keys` i64 [B, S] are positions, the first `shared` of S those of a shared prefix; the model
+    /// is `config`'s and computes in `kind`.
     pub(super) fn new(
         attention: &Attention,
         (queries, keys): (&Tensor, &Tensor),
+        shared: i64,
         config: &Config,
         kind: Kind,
     ) -> Self {
         let (new, all) = (queries.size()[1], keys.size()[1]);
         let triangle = || triangle(new, all, queries.device());
+        let whole = |mask: &Tensor| behind_prefix(mask, shared);
         let plain = match attention {
-            Attention::Mask(mask) => Pattern::of(mask, config, kind),
+            _ if shared > 0 && shared_prefix::is_fast(queries.device()) => {
+                Pattern::AfterPrefix(match attention {
+                    Attention::Mask(mask) => Some(added(mask, config, kind)),
+                    Attention::Causal => None,
+                })
+            }
+            Attention::Mask(mask) => Pattern::of(&whole(mask), config, kind),
             Attention::Causal if new == 1 => Pattern::Full,
             Attention::Causal if new == all => Pattern::Triangle,
             Attention::Causal => Pattern::of(&triangle(), config, kind),
@@ -71,7 +89,7 @@ impl Patterns {
         let windowed = window.map(|window| {
             let near = (queries.unsqueeze(2) - keys.unsqueeze(1)).lt(window).unsqueeze(1);
             let seen = match attention {
-                Attention::Mask(mask) => near.logical_and(mask),
+                Attention::Mask(mask) => near.logical_and(&whole(mask)),
                 Attention::Causal if new == 1 => near,
                 Attention::Causal => near.logical_and(&triangle()),
             };
@@ -91,6 +109,16 @@ impl Patterns {
 /// bool [1, 1, T, S], true where key <= query, the queries being the last T of S tokens.
 fn triangle(new: i64, all: i64, device: Device) -> Tensor {
     Tensor::ones([1, 1, new, all], (Kind::Bool, device)).tril(all - new)
+}
+
+/// `mask`, bool [B, 1, T, S], behind the `shared` tokens of a prefix, which all see.
+fn behind_prefix(mask: &Tensor, shared: i64) -> Tensor {
+    if shared == 0 {
+        return mask.shallow_clone();
+    }
+    let mut prefix = mask.size();
+    prefix[3] = shared;
+    Tensor::cat(&[&Tensor::ones(prefix.as_slice(), (Kind::Bool, mask.device())), mask], 3)
 }
 
 /// The attention of one decoder block.
@@ -167,10 +195,18 @@ impl SelfAttention {
         let queries = rotation.apply(&heads(self.query.forward(x), self.query_norm.as_ref()));
         let mut keys = rotation.apply(&heads(self.key.forward(x), self.key_norm.as_ref()));
         let mut values = heads(self.value.forward(x), None);
-        if let Some(past) = past {
-            (keys, values) = past.append(self.layer, &keys, &values);
-        }
-        let attended = attend(&queries, &keys, &values, patterns.of_layer(self.window), self.group_size);
+        let attended = match (patterns.of_layer(self.window), past) {
+            (Pattern::AfterPrefix(mask), Some(past)) => {
+                let prefix = past.shared(self.layer).expect("shared tokens went through every layer");
+                shared_prefix::attend(&queries, &prefix, (&keys, &values), mask.as_ref())
+            }
+            (pattern, past) => {
+                if let Some(past) = past {
+                    (keys, values) = past.append(self.layer, &keys, &values);
+                }
+                attend(&queries, &keys, &values, pattern, self.group_size)
+            }
+        };
         let joined = attended.transpose(1, 2).reshape([batch, new, -1]);
         observe("self_attn.o_proj", &joined);
         self.output.forward(&joined)
@@ -191,7 +227,7 @@ fn attend(queries: &Tensor, keys: &Tensor, values: &Tensor, pattern: &Pattern, g
     let folded = queries.reshape([size[0], size[1] / group, group * size[2], size[3]]);
     let attended = match pattern {
         Pattern::Mask(mask) => fused(&folded, Some(mask), false, false),
-        Pattern::Full | Pattern::Triangle => fused(&folded, None, false, false),
+        _ => fused(&folded, None, false, false),
     };
     attended.reshape(size.as_slice())
 }

@@ -91,7 +91,7 @@ impl<'a> BlockRunner<'a> {
     pub fn frame(&self, positions: &Tensor, attention: &Attention) -> Frame {
         Frame {
             rotation: self.rotary.at(positions, self.kind),
-            patterns: Patterns::new(attention, (positions, positions), &self.checkpoint.config, self.kind),
+            patterns: Patterns::new(attention, (positions, positions), 0, &self.checkpoint.config, self.kind),
         }
     }
 

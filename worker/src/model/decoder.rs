@@ -93,7 +93,8 @@ impl Decoder {
             Some(past) => past.append_positions(positions),
             None => positions.shallow_clone(),
         };
-        let patterns = Patterns::new(attention, (positions, &all_positions), &self.config, self.kind);
+        let shared = past.as_ref().map_or(0, |past| past.shared_tokens());
+        let patterns = Patterns::new(attention, (positions, &all_positions), shared, &self.config, self.kind);
         let rotation = self.rotary.at(positions, self.kind);
         let mut x = self.embedding.look_up(ids).expect("ids are below the vocabulary's size");
         for block in &self.blocks {

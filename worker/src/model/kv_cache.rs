@@ -16,6 +16,16 @@ pub trait Past: Debug {
 
     /// The new keys and values [B, kv_heads, T, head_dim] of `layer` behind those from before.
     fn append(&mut self, layer: usize, keys: &Tensor, values: &Tensor) -> (Tensor, Tensor);
+
+    /// How many tokens there are of one row that all new tokens see, whatever their row.
+    fn shared_tokens(&self) -> i64 {
+        0
+    }
+
+    /// The keys and values of these in `layer`, [1, kv_heads, P, head_dim], to be attended to without [`Past::append`].
+    fn shared(&self, _layer: usize) -> Option<(Tensor, Tensor)> {
+        None
+    }
 }
 
 /// One row that every row of a batch begins with. New tokens are not added to it: it serves one batch after the other.
@@ -46,6 +56,15 @@ impl Past for Prefix<'_> {
             Tensor::cat(&[&cached, new], 2)
         };
         (behind(&cache.keys, keys), behind(&cache.values, values))
+    }
+
+    fn shared_tokens(&self) -> i64 {
+        self.0.len()
+    }
+
+    fn shared(&self, layer: usize) -> Option<(Tensor, Tensor)> {
+        let cache = self.0.layers[layer].as_ref()?;
+        Some((cache.keys.narrow(2, 0, cache.len), cache.values.narrow(2, 0, cache.len)))
     }
 }
 

@@ -30,6 +30,7 @@ pub mod norm;
 pub mod random;
 pub mod rope;
 pub mod save;
+mod shared_prefix;
 pub mod tokenizer;
 
 pub use attention::Attention;
