@@ -2,9 +2,10 @@
 //! Qwen3-0.6B's shape with random weights: medians of one call, and ratios, side by side.
 //!
 //! ```text
-//! cargo bench --workspace --bench kernels -- [THREADS [ROWS …]]
+//! cargo bench --workspace --bench kernels -- [THREADS [ROWS …]] [SCHEME …]
 //! ```
 //!
+//! `SCHEME` is a part of a name in the table; without one all are measured, and the baselines are `float32` and `bfloat16`.
 //! Times are of the block's seven layers, `x` how many times faster than the baselines. These are the faster of libtorch's
 //! `linear` and, where this processor has it, oneDNN's with a weight that was packed beforehand. Activations are bfloat16, as
 //! models have them.
@@ -83,7 +84,10 @@ fn dense(rows: i64, kind: Kind) -> Result<f64, Box<dyn Error>> {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut numbers = std::env::args().skip(1).filter_map(|argument| argument.parse::<i64>().ok());
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let mut numbers = arguments.iter().filter_map(|argument| argument.parse::<i64>().ok());
+    let names: Vec<&String> = arguments.iter().filter(|argument| argument.parse::<i64>().is_err()).collect();
+    let wants = |name: &str| names.is_empty() || names.iter().any(|part| name.contains(part.as_str()));
     let threads = numbers.next().unwrap_or(2);
     let wanted: Vec<i64> = numbers.collect();
     tch::set_num_threads(i32::try_from(threads)?);
@@ -94,8 +98,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         "scheme", "rows", "ms", "x f32", "x bf16", "bytes"
     );
     for rows in if wanted.is_empty() { ROWS.to_vec() } else { wanted } {
-        let (plain, half) = (dense(rows, Kind::Float)?, dense(rows, Kind::BFloat16)?);
+        let baseline = |name, kind| if wants(name) { dense(rows, kind) } else { Ok(f64::NAN) };
+        let (plain, half) = (baseline("float32", Kind::Float)?, baseline("bfloat16", Kind::BFloat16)?);
         for (name, seconds) in [("float32", plain), ("bfloat16", half)] {
+            if seconds.is_nan() {
+                continue;
+            }
             println!(
                 "{name:22} {rows:4} {:9.3} {:6.2}x {:6.2}x",
                 1e3 * seconds,
@@ -103,7 +111,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 half / seconds
             );
         }
-        for scheme in SCHEMES {
+        for scheme in SCHEMES.into_iter().filter(|scheme| wants(&scheme.to_string())) {
             let (mut kernels, mut bytes) = (Vec::new(), 0);
             let mut prepared = |n, k| -> Result<Box<dyn PreparedLinear>, Box<dyn Error>> {
                 let weight = random::weight(scheme, n, k, KIND, false)?;

@@ -48,7 +48,8 @@ impl<'a> Weight<'a> {
         }
     }
 
-    fn channel(&self, channel: usize) -> &'a [i8] {
+    /// The codes of an output channel, `[K]`.
+    pub(crate) fn channel(&self, channel: usize) -> &'a [i8] {
         &self.codes[channel * self.in_features..][..self.in_features]
     }
 }
@@ -87,6 +88,8 @@ pub(crate) fn block(
             }
             wide(&x, &weights, rows.len(), channels.len(), isa)
         }
+        #[cfg(target_arch = "x86_64")]
+        Panel::Blocks(_) => unreachable!("blocks are multiplied by outer products"),
         Panel::Shifted { values, stride } => {
             let end = over.end.next_multiple_of(Panel::SHIFTED).min(*stride);
             let mut x: [&[u8]; ROWS] = [&[]; ROWS];

@@ -9,6 +9,11 @@ use super::isa::Isa;
 use super::panel::Panel;
 use super::threads::{ALONE, in_parts};
 use super::view::{Columns, elements};
+#[cfg(target_arch = "x86_64")]
+use super::{
+    blocks::{self, Blocks, CHANNELS as STRIP},
+    outer::{self, Strip},
+};
 
 /// Input channels that are summed in one go: four rows of them stay in the first-level cache.
 const TERMS: usize = 2048;
@@ -61,6 +66,14 @@ pub(crate) fn multiply(
     sink: &impl Sink,
 ) {
     let alone = ALONE / (rows * weight.in_features()).max(1);
+    #[cfg(target_arch = "x86_64")]
+    if let Panel::Blocks(blocks) = panel {
+        let tiles = |first: usize, strips: &[Strip]| {
+            // SAFETY: blocks are made only where the processor has AVX2.
+            unsafe { outer_tiles(blocks, first, strips, out_features, sink) }
+        };
+        return in_strips(weight, out_features, alone, &tiles);
+    }
     in_parts(out_features, KEPT_CHANNELS, alone, |channels| {
         let mut scratch = Scratch::default();
         for first in channels.clone().step_by(KEPT_CHANNELS) {
@@ -102,7 +115,17 @@ pub(crate) fn multiply_groups(
     sink: &impl GroupedSink,
 ) {
     let groups = weight.in_features() / group;
-    in_parts(out_features, KEPT_CHANNELS, ALONE / (rows * weight.in_features()).max(1), |channels| {
+    let alone = ALONE / (rows * weight.in_features()).max(1);
+    #[cfg(target_arch = "x86_64")]
+    if let Panel::Blocks(blocks) = panel {
+        assert_eq!(group % 2, 0, "pairs of input channels lie in one group");
+        let tiles = |first: usize, strips: &[Strip]| {
+            // SAFETY: blocks are made only where the processor has AVX2.
+            unsafe { outer_groups(blocks, first, strips, (out_features, groups, group), sink) }
+        };
+        return in_strips(weight, out_features, alone, &tiles);
+    }
+    in_parts(out_features, KEPT_CHANNELS, alone, |channels| {
         let mut scratch = Scratch::default();
         for first in channels.clone().step_by(KEPT_CHANNELS) {
             let last = (first + KEPT_CHANNELS).min(channels.end);
@@ -126,6 +149,84 @@ pub(crate) fn multiply_groups(
             }
         }
     });
+}
+
+/// Gives `tiles` some strips of output channels at a time, with the number of the first of these channels.
+#[cfg(target_arch = "x86_64")]
+fn in_strips(
+    weight: &impl Source,
+    out_features: usize,
+    alone: usize,
+    tiles: &(impl Fn(usize, &[Strip]) + Sync),
+) {
+    let step = blocks::strips(outer::strip_bytes(weight.in_features())) * STRIP;
+    in_parts(out_features, step, alone, |channels| {
+        let (mut scratch, mut strips) = (Scratch::default(), Vec::new());
+        for first in channels.clone().step_by(step) {
+            let last = (first + step).min(channels.end);
+            let part = weight.channels(first..last, &mut scratch);
+            let count = (last - first).div_ceil(STRIP);
+            strips.resize_with(count, Strip::default);
+            for (index, strip) in strips.iter_mut().enumerate() {
+                let start = index * STRIP;
+                // SAFETY: strips are made only where the processor has AVX2.
+                unsafe { strip.fill(part, start..(start + STRIP).min(last - first)) };
+            }
+            tiles(first, &strips);
+        }
+    });
+}
+
+/// All rows times the output channels of `strips`, the first of which is `first`.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn outer_tiles(blocks: &Blocks<i32>, first: usize, strips: &[Strip], out_features: usize, sink: &impl Sink) {
+    let mut sums = outer::Sums::default();
+    for (row, rows, pairs) in blocks.iter() {
+        for (strip, first) in strips.iter().zip((first..).step_by(STRIP)) {
+            outer::sums((rows, pairs), strip, &mut sums);
+            let channels = STRIP.min(out_features - first);
+            for (row, sums) in (row..).zip(&sums[..rows]) {
+                sink.take(row, first, &sums[..channels]);
+            }
+        }
+    }
+}
+
+/// The same where each group of input channels has a scale.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn outer_groups(
+    blocks: &Blocks<i32>,
+    first: usize,
+    strips: &[Strip],
+    (out_features, groups, group): (usize, usize, usize),
+    sink: &impl GroupedSink,
+) {
+    let mut sums = outer::ScaledSums::default();
+    let firsts = (first..).step_by(STRIP);
+    let scales: Vec<Vec<[f32; STRIP]>> = firsts
+        .clone()
+        .take(strips.len())
+        .map(|first| {
+            let scale = |index| {
+                std::array::from_fn(|place| match first + place {
+                    channel if channel < out_features => sink.scale(channel, index),
+                    _ => 0.0,
+                })
+            };
+            (0..groups).map(scale).collect()
+        })
+        .collect();
+    for (row, rows, pairs) in blocks.iter() {
+        for ((strip, scales), first) in strips.iter().zip(&scales).zip(firsts.clone()) {
+            outer::scaled_sums((rows, pairs), strip, (scales, group), &mut sums);
+            let channels = STRIP.min(out_features - first);
+            for (row, sums) in (row..).zip(&sums[..rows]) {
+                sink.take(row, first, &sums[..channels]);
+            }
+        }
+    }
 }
 
 /// `codes`, i8 [M, K], times the transposed `weight`, i8 [N, K], both without gaps on the CPU: i32 [M, N].
@@ -231,6 +332,9 @@ mod tests {
                 (17, 31, 129),
                 (2, 9, 4200),
                 (11, 6, 2049),
+                (12, 16, 32),
+                (25, 41, 147),
+                (100, 130, 64),
             ] {
                 let (mut x, mut weight) =
                     (codes(rows * in_features, 1), codes(out_features * in_features, 2));

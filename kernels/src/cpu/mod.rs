@@ -8,6 +8,8 @@
 //!
 //! [`Isa`] says which instructions are used. All of them give the same integers.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod blocks;
 pub(crate) mod dot;
 pub(crate) mod dot_float;
 pub(crate) mod dot_nibbles;
@@ -15,6 +17,10 @@ pub(crate) mod float;
 pub(crate) mod gemm;
 mod isa;
 pub(crate) mod nibbles;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod outer;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod outer_float;
 pub(crate) mod panel;
 pub(crate) mod rows;
 pub(crate) mod threads;

@@ -1,6 +1,8 @@
 //! Codes of activations as the products want them.
 
 use super::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use super::{blocks::Blocks, outer};
 
 /// Codes i8 [M, K], each row filled up with zeros to whole vectors.
 #[derive(Debug)]
@@ -12,6 +14,9 @@ pub(crate) enum Panel {
         /// Of a row.
         stride: usize,
     },
+    /// Many rows in 16 bits, in blocks, for instructions that multiply these.
+    #[cfg(target_arch = "x86_64")]
+    Blocks(Blocks<i32>),
     /// 128 above themselves, for instructions that take a factor without a sign.
     Shifted {
         /// u8 [M, stride].
@@ -26,11 +31,17 @@ impl Panel {
     pub(crate) const WIDE: usize = 16;
     /// Codes in a vector of bytes of AVX-512.
     pub(crate) const SHIFTED: usize = 64;
+    /// Rows for which it pays to bring the weight into strips.
+    const MANY: usize = 12;
     /// What is added to shifted codes.
     pub(crate) const SHIFT: u8 = 128;
 
     /// From codes i8 [M, K].
     pub(crate) fn new(codes: &[i8], in_features: usize, isa: Isa) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if matches!(isa, Isa::Avx2 | Isa::Avx512) && codes.len() >= Self::MANY * in_features {
+            return Self::Blocks(outer::blocks(codes, in_features));
+        }
         if isa == Isa::Avx512Vnni {
             let (values, stride) = padded(codes, in_features, Self::SHIFTED, |code| code as u8 ^ Self::SHIFT);
             Self::Shifted { values, stride }

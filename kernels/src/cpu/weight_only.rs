@@ -12,6 +12,8 @@ use tch::{Device, Kind, TchError, Tensor};
 use super::dot_float::ROWS;
 use super::float::Float;
 use super::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use super::outer_float;
 use super::threads::{ALONE, in_parts};
 use super::view::{Columns, elements};
 use crate::product::{has_bfloat16_products, product};
@@ -112,6 +114,25 @@ impl<S: Stored> WeightOnly<S> {
         });
     }
 
+    /// `x` [M, K] without gaps, many rows, to `y` [M, N], strips of output channels after the other.
+    #[cfg(target_arch = "x86_64")]
+    fn multiply_strips<T: Float>(&self, x: &Tensor, y: &mut Tensor) {
+        let stored = self.stored.view();
+        let shape = stored.shape();
+        let bias = self.bias.as_ref().map(elements::<f32>);
+        let (values, y, isa) = (elements::<T>(x), Columns::<T>::new(y), self.isa);
+        let unpack = |scratch: &mut Scratch, channel: usize, weights: &mut [f32]| {
+            stored.unpack::<T, f32>(channel, scratch, weights, isa);
+        };
+        outer_float::multiply(values, shape, &unpack, &|row, first, sums| {
+            // SAFETY: the output outlives the call, and each row and channel is given out once.
+            let places = unsafe { y.part(row, first, sums.len()) };
+            for ((place, &sum), channel) in places.iter_mut().zip(sums).zip(first..) {
+                *place = T::narrow(sum + bias.map_or(0.0, |bias| bias[channel]));
+            }
+        });
+    }
+
     /// `x` [M, K] to [M, N], a tile after the other.
     fn multiply_tiles(&self, x: &Tensor) -> Result<Tensor, TchError> {
         let kind = x.kind();
@@ -161,6 +182,17 @@ impl<S: Stored> PreparedLinear for WeightOnly<S> {
         *shape.last_mut().expect("activations have a last dimension") = out_features as i64;
         let x = x.reshape([-1, in_features as i64]);
         let rows = x.size()[0];
+        #[cfg(target_arch = "x86_64")]
+        if rows > S::FEW_ROWS as i64 && self.isa == Isa::Avx2 {
+            let mut y = Tensor::empty([rows, out_features as i64], (x.kind(), Device::Cpu));
+            let x = x.contiguous();
+            match x.kind() {
+                Kind::BFloat16 => self.multiply_strips::<bf16>(&x, &mut y),
+                Kind::Half => self.multiply_strips::<f16>(&x, &mut y),
+                _ => self.multiply_strips::<f32>(&x, &mut y),
+            }
+            return y.view(shape.as_slice());
+        }
         if rows > S::FEW_ROWS as i64 {
             return self
                 .multiply_tiles(&x)

@@ -1,0 +1,133 @@
+//! Products of many rows in f32 with weights that are unpacked for them, by outer products of AVX2: the float counterpart of
+//! [`super::outer`].
+//!
+//! A strip of output channels is unpacked and multiplied with all rows while it lies in the second-level cache, so that a
+//! weight in few bits is read once and never stands in memory as floats.
+
+use std::arch::x86_64::*;
+
+use super::blocks::{self, Blocks, CHANNELS, ROWS, with_rows};
+use super::float::Float;
+use super::threads::{ALONE, in_parts};
+use super::weight_only::Scratch;
+
+/// Sums of a block's rows and a strip's channels.
+type Sums = [[f32; CHANNELS]; ROWS];
+
+/// `x` [M, K] times the transposed weight of `shape` (N, K), whose output channels `unpack` writes, `[K]` each; `take` is given
+/// the sums of a row and of output channels from some first one on. Needs AVX2 and FMA.
+pub(crate) fn multiply<T: Float>(
+    x: &[T],
+    (out_features, in_features): (usize, usize),
+    unpack: &(impl Fn(&mut Scratch, usize, &mut [f32]) + Sync),
+    take: &(impl Fn(usize, usize, &[f32]) + Sync),
+) {
+    let rows = x.len() / in_features;
+    let row = |row: usize| x[row * in_features..][..in_features].iter().map(|value| value.wide());
+    let rows_in_blocks = Blocks::new(rows, in_features, row);
+    let strip_size = in_features * CHANNELS;
+    let step = blocks::strips(strip_size * size_of::<f32>()) * CHANNELS;
+    in_parts(out_features, step, ALONE / x.len().max(1), |channels| {
+        let (mut scratch, mut unpacked) = (Scratch::default(), vec![0.0; strip_size]);
+        let mut strips = vec![0.0; step / CHANNELS * strip_size];
+        for first in channels.clone().step_by(step) {
+            let count = step.min(channels.end - first);
+            let firsts = (first..first + count).step_by(CHANNELS);
+            for (strip, first) in strips.chunks_exact_mut(strip_size).zip(firsts.clone()) {
+                let some = CHANNELS.min(channels.end - first);
+                for (place, weights) in unpacked.chunks_exact_mut(in_features).enumerate() {
+                    match place < some {
+                        true => unpack(&mut scratch, first + place, weights),
+                        false => weights.fill(0.0),
+                    }
+                }
+                // SAFETY: the caller has AVX2.
+                unsafe { transpose(&unpacked, in_features, strip) };
+            }
+            let mut sums = Sums::default();
+            for (row, rows, values) in rows_in_blocks.iter() {
+                for (strip, first) in strips.chunks_exact(strip_size).zip(firsts.clone()) {
+                    // SAFETY: the caller has AVX2 and FMA.
+                    unsafe { with_rows!(rows, sums_of(values, strip, &mut sums)) };
+                    let some = CHANNELS.min(channels.end - first);
+                    for (row, sums) in (row..).zip(&sums[..rows]) {
+                        take(row, first, &sums[..some]);
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// `x` [K, R] and `strip` [K, channels].
+#[target_feature(enable = "avx2,fma")]
+fn sums_of<const R: usize>(x: &[f32], strip: &[f32], found: &mut Sums) {
+    let terms = strip.len() / CHANNELS;
+    assert_eq!(x.len(), R * terms, "a block is as long as the strip");
+    let mut sums = [[_mm256_setzero_ps(); 2]; R];
+    let (mut x, mut strip) = (x.as_ptr(), strip.as_ptr());
+    for _ in 0..terms {
+        // SAFETY: both have so many terms; the pointers move by one of them.
+        unsafe {
+            let weights = [_mm256_loadu_ps(strip), _mm256_loadu_ps(strip.add(CHANNELS / 2))];
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let x = _mm256_set1_ps(*x.add(row));
+                for (sum, &weights) in sums.iter_mut().zip(&weights) {
+                    *sum = _mm256_fmadd_ps(weights, x, *sum);
+                }
+            }
+            (x, strip) = (x.add(R), strip.add(CHANNELS));
+        }
+    }
+    for (found, sums) in found.iter_mut().zip(&sums) {
+        for (found, &sum) in found.chunks_exact_mut(8).zip(sums) {
+            // SAFETY: eight numbers are 32 bytes.
+            unsafe { _mm256_storeu_ps(found.as_mut_ptr(), sum) };
+        }
+    }
+}
+
+/// [channels, K] to [K, channels].
+#[target_feature(enable = "avx2")]
+fn transpose(channels: &[f32], in_features: usize, strip: &mut [f32]) {
+    assert!(channels.len() == CHANNELS * in_features && strip.len() == channels.len());
+    let whole = in_features / 8 * 8;
+    for half in 0..CHANNELS / 8 {
+        let first = half * 8;
+        for k in (0..whole).step_by(8) {
+            let row = |n: usize| {
+                let place = &channels[(first + n) * in_features + k..][..8];
+                // SAFETY: eight numbers are 32 bytes.
+                unsafe { _mm256_loadu_ps(place.as_ptr()) }
+            };
+            let rows: [__m256; 8] = std::array::from_fn(row);
+            let twos: [__m256; 8] = std::array::from_fn(|n| match n % 2 {
+                0 => _mm256_unpacklo_ps(rows[n], rows[n + 1]),
+                _ => _mm256_unpackhi_ps(rows[n - 1], rows[n]),
+            });
+            // Of four channels in either half of a vector: the terms n % 4 and n % 4 + 4.
+            let fours: [__m256; 8] = std::array::from_fn(|n| {
+                let (one, other) = (twos[n / 4 * 4 + n % 4 / 2], twos[n / 4 * 4 + 2 + n % 4 / 2]);
+                match n % 2 {
+                    0 => _mm256_shuffle_ps::<0b01_00_01_00>(one, other),
+                    _ => _mm256_shuffle_ps::<0b11_10_11_10>(one, other),
+                }
+            });
+            for n in 0..8 {
+                let (one, other) = (fours[n % 4], fours[n % 4 + 4]);
+                let eight = match n / 4 {
+                    0 => _mm256_permute2f128_ps::<0x20>(one, other),
+                    _ => _mm256_permute2f128_ps::<0x31>(one, other),
+                };
+                let place = &mut strip[(k + n) * CHANNELS + first..][..8];
+                // SAFETY: eight numbers are 32 bytes.
+                unsafe { _mm256_storeu_ps(place.as_mut_ptr(), eight) };
+            }
+        }
+    }
+    for (channel, weights) in channels.chunks_exact(in_features).enumerate() {
+        for (k, &weight) in weights.iter().enumerate().skip(whole) {
+            strip[k * CHANNELS + channel] = weight;
+        }
+    }
+}
