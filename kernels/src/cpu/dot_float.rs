@@ -5,6 +5,8 @@
 use super::float::Float;
 use super::isa::Isa;
 use super::nibbles::{BYTES, CHUNK, Order, RUN, pair};
+#[cfg(target_arch = "x86_64")]
+use super::view::{floats, floats_mut};
 
 /// Rows that share the unpacking of an output channel.
 pub(crate) const ROWS: usize = 4;
@@ -116,13 +118,21 @@ pub(crate) fn unpack_four_bits<T: Float, V: Float>(
     if isa >= Isa::Avx2 {
         #[target_feature(enable = "avx2,fma")]
         fn with_avx2<T: Float, V: Float>(channel: Channel<'_>, order: Order, weights: &mut [V]) {
-            unpack::<T, V>(channel, order, weights);
+            unpack::<T, V>(channel, weights, |values, bytes, weights| {
+                match (floats(values), floats_mut(weights)) {
+                    // SAFETY: this function has the instructions.
+                    (Some(values), Some(weights)) => unsafe { avx2::look_up(values, bytes, order, weights) },
+                    _ => look_up(values, bytes, order, weights),
+                }
+            });
         }
         // SAFETY: `isa` says that the processor has AVX2 and FMA.
         return unsafe { with_avx2::<T, V>(channel, order, weights) };
     }
     let _ = isa;
-    unpack::<T, V>(channel, order, weights);
+    unpack::<T, V>(channel, weights, |values, bytes, weights| {
+        look_up(values, bytes, order, weights);
+    });
 }
 
 /// The weights of int8 codes with one scale, rounded to the type `T` and held in the type `V`.
@@ -147,7 +157,11 @@ pub(crate) fn unpack_eight_bits<T: Float, V: Float>(codes: &[i8], scale: f32, we
 }
 
 #[inline(always)]
-fn unpack<T: Float, V: Float>(channel: Channel<'_>, order: Order, weights: &mut [V]) {
+fn unpack<T: Float, V: Float>(
+    channel: Channel<'_>,
+    weights: &mut [V],
+    look_up: impl Fn(&[V; 16], &[u8], &mut [V]),
+) {
     let groups = weights.chunks_exact_mut(channel.group).zip(channel.bytes.chunks_exact(channel.group / 2));
     for (index, (weights, bytes)) in groups.enumerate() {
         let scale = channel.scales[index];
@@ -161,11 +175,17 @@ fn unpack<T: Float, V: Float>(channel: Channel<'_>, order: Order, weights: &mut 
             };
             V::narrow(T::rounded(value * scale))
         });
-        for (weights, &byte) in weights.chunks_exact_mut(2).zip(bytes) {
-            let [first, second] = pair(byte, order);
-            weights[0] = values[usize::from(first)];
-            weights[1] = values[usize::from(second)];
-        }
+        look_up(&values, bytes, weights);
+    }
+}
+
+/// Of each code in `bytes` its value.
+#[inline(always)]
+fn look_up<V: Copy>(values: &[V; 16], bytes: &[u8], order: Order, weights: &mut [V]) {
+    for (weights, &byte) in weights.chunks_exact_mut(2).zip(bytes) {
+        let [first, second] = pair(byte, order);
+        weights[0] = values[usize::from(first)];
+        weights[1] = values[usize::from(second)];
     }
 }
 
@@ -202,7 +222,7 @@ fn widened<const M: usize>(sums: [f32; M]) -> [f32; ROWS] {
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::super::nibbles::{CHUNK, RUN};
+    use super::super::nibbles::{CHUNK, Order, RUN};
     use super::{Channel, Nibbles};
 
     /// Bytes of the f32 values of sixteen codes, the lowest bytes first.
@@ -260,6 +280,32 @@ mod avx2 {
                     },
                 )
             }
+        }
+    }
+
+    /// See [`super::look_up`]: eight codes at a time, of a number of bytes that is a multiple of four.
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn look_up(values: &[f32; 16], bytes: &[u8], order: Order, weights: &mut [f32]) {
+        assert!(bytes.len().is_multiple_of(4) && weights.len() == 2 * bytes.len());
+        // SAFETY: the table has twice eight values.
+        let (lower, upper) =
+            unsafe { (_mm256_loadu_ps(values.as_ptr()), _mm256_loadu_ps(values.as_ptr().add(8))) };
+        let shifts = match order {
+            Order::LowFirst => _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28),
+            Order::HighFirst => _mm256_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24),
+        };
+        for (weights, bytes) in weights.chunks_exact_mut(8).zip(bytes.chunks_exact(4)) {
+            let four = i32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            let codes = _mm256_srlv_epi32(_mm256_set1_epi32(four), shifts);
+            // The permutation reads the lower three bits; the fourth says which half of the table counts.
+            let is_upper = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(codes));
+            let found = _mm256_blendv_ps(
+                _mm256_permutevar8x32_ps(lower, codes),
+                _mm256_permutevar8x32_ps(upper, codes),
+                is_upper,
+            );
+            // SAFETY: eight numbers are 32 bytes.
+            unsafe { _mm256_storeu_ps(weights.as_mut_ptr(), found) };
         }
     }
 

@@ -45,7 +45,20 @@ pub(crate) fn elements<T: Element>(tensor: &Tensor) -> &[T] {
     unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), tensor.numel()) }
 }
 
-/// The same, to be written to. No other tensor may share its memory.
+/// `elements` as what they are, where that is f32.
+pub(crate) fn floats<T: Element, const N: usize>(elements: &[T; N]) -> Option<&[f32; N]> {
+    // SAFETY: no other type is of this kind.
+    (T::KIND == Kind::Float).then(|| unsafe { &*elements.as_ptr().cast() })
+}
+
+/// The same, to be written to.
+pub(crate) fn floats_mut<T: Element>(elements: &mut [T]) -> Option<&mut [f32]> {
+    let (start, count) = (elements.as_mut_ptr().cast(), elements.len());
+    // SAFETY: no other type is of this kind.
+    (T::KIND == Kind::Float).then(|| unsafe { std::slice::from_raw_parts_mut(start, count) })
+}
+
+/// The elements of a tensor, to be written to. No other tensor may share its memory.
 pub(crate) fn elements_mut<T: Element>(tensor: &mut Tensor) -> &mut [T] {
     assert!(tensor.kind() == T::KIND && tensor.device() == Device::Cpu && tensor.is_contiguous());
     if tensor.numel() == 0 {
