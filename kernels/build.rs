@@ -1,12 +1,21 @@
-//! Tells the linker where this package's tests find libtorch when they run. The worker does so for itself.
+//! Compiles the C++ shim, and tells the linker where this package's tests find libtorch when they run. The worker does so
+//! for itself.
 
 use std::env;
 use std::path::PathBuf;
 
 fn main() {
+    println!("cargo:rerun-if-changed=shim/stream.cpp");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     let Some(libtorch) = env::var_os("LIBTORCH").map(PathBuf::from) else { return };
-    // The wheels of the CUDA runtime lie beside torch's.
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .warnings(false)
+        .include(libtorch.join("include"))
+        .file("shim/stream.cpp")
+        .compile("qpipe_kernels_shim");
+    // The wheels of the CUDA runtime and of NVRTC lie beside torch's.
     let wheels = libtorch.parent().unwrap_or(&libtorch);
     let folders = [libtorch.join("lib"), wheels.join("nvidia/cu13/lib")];
     let paths: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();

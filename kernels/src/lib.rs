@@ -16,6 +16,7 @@ mod activations;
 pub mod affine;
 pub mod bitstream;
 mod cpu;
+pub mod cuda;
 pub mod environment;
 pub mod gptq;
 pub mod int4;
@@ -40,5 +41,5 @@ pub mod weight_only;
 
 pub use cpu::{Isa, UnknownIsa};
 pub use product::linear;
-pub use table::{KERNELS, Kernel, Layer, PreparedLinear, kernel_for, prepare};
+pub use table::{KERNELS, Kernel, Layer, Norm, PreparedLinear, kernel_for, prepare};
 pub use weight::{Codes, KernelError, QuantizedWeight, Scheme};

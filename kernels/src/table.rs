@@ -4,6 +4,7 @@ use std::fmt::Debug;
 
 use tch::{Device, Kind, Tensor};
 
+use crate::cuda::Source;
 use crate::environment::wants_reference;
 use crate::reordered::Reordered;
 use crate::weight::{KernelError, QuantizedWeight, Scheme};
@@ -32,6 +33,11 @@ pub trait Kernel: Debug + Sync {
     /// Whether it can serve `layer` on this machine, at every number of rows.
     fn supports(&self, layer: &Layer) -> bool;
 
+    /// What it compiles for CUDA, which tests compile where there is no card.
+    fn sources(&self) -> &'static [&'static Source] {
+        &[]
+    }
+
     /// Moves `weight` to `layer`'s device in the kernel's own layout. Only called where it is supported.
     fn prepare(&self, weight: QuantizedWeight, layer: &Layer)
     -> Result<Box<dyn PreparedLinear>, KernelError>;
@@ -42,17 +48,44 @@ pub trait PreparedLinear: Debug {
     /// `x` [..., K] in the type it was prepared for, to [..., N] in the same type.
     fn forward(&self, x: &Tensor) -> Tensor;
 
+    /// [`PreparedLinear::forward`] of the normalized `x`. A kernel that quantizes activations may do both at once.
+    fn forward_normalized(&self, x: &Tensor, norm: &Norm<'_>) -> Tensor {
+        self.forward(&norm.forward(x))
+    }
+
     /// Bytes of all tensors that it holds: codes, scales and bias.
     fn bytes(&self) -> u64;
+}
+
+/// Root-mean-square normalization (Zhang and Sennrich, 2019, arXiv 1910.07467) of what a layer is given.
+#[derive(Clone, Copy, Debug)]
+pub struct Norm<'a> {
+    /// `[K]`, in floating point.
+    pub weight: &'a Tensor,
+    /// Added to the mean square.
+    pub epsilon: f64,
+}
+
+impl Norm<'_> {
+    /// weight · x / √(mean(x²) + epsilon) of `x` [..., K]: the quotient in f32, rounded to `x`'s type, then the product in that
+    /// type, as transformers computes.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let wide = x.to_kind(Kind::Float);
+        let mean_square = wide.square().mean_dim(-1, true, Kind::Float);
+        let normal = wide * (mean_square + self.epsilon).rsqrt();
+        self.weight * normal.to_kind(x.kind())
+    }
 }
 
 /// All kernels, best first. The last one supports everything.
 pub static KERNELS: &[&dyn Kernel] = &[
     &int8::Fused,
+    &int8::CudaFused,
     &int8::IntMm,
     &int4::Fused,
     &int4::PackedCuda,
     &int4::Tiles,
+    &int8::LlmInt8Cuda,
     &llm_int8::LlmInt8,
     &nf4::Fused,
     &nf4::Tiles,

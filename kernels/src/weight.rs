@@ -5,6 +5,7 @@ use std::fmt;
 use tch::{Kind, TchError, Tensor};
 
 use crate::nf4::Absmax;
+use crate::cuda::CudaError;
 use crate::{bitstream, nf4, packing, progressive};
 
 /// How a linear layer is stored and multiplied.
@@ -141,6 +142,9 @@ pub enum KernelError {
     /// libtorch failed.
     #[error(transparent)]
     Torch(#[from] TchError),
+    /// A kernel of our own on CUDA failed.
+    #[error(transparent)]
+    Cuda(#[from] CudaError),
 }
 
 /// The codes of a weight and their scales. Unless there are zeros, weight = code · scale.

@@ -69,7 +69,7 @@ fn worker() -> Finding {
             "scripts/libtorch && cargo build --release --workspace".to_owned(),
         );
     }
-    match Worker::spawn(&path).and_then(Worker::greet) {
+    match Worker::spawn(&path, None).and_then(Worker::greet) {
         Ok(_) => Finding::Good(format!("{} runs on libtorch {TORCH_VERSION}", path.display())),
         Err(broken) => Finding::Bad(
             match broken.log.last() {

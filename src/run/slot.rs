@@ -190,7 +190,8 @@ impl Attempt<'_, '_> {
                 worker
             }
             None => {
-                let worker = Worker::spawn(&worker_path()).map_err(failure)?;
+                let cuda_code = self.shared.store.root().join("cuda");
+                let worker = Worker::spawn(&worker_path(), Some(&cuda_code)).map_err(failure)?;
                 self.shared.set_pid(self.slot, Some(worker.pid()));
                 match worker.greet() {
                     Ok(worker) => worker,

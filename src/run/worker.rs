@@ -20,6 +20,8 @@ use crate::plan::TORCH_VERSION;
 const LOG_LINES: usize = 20;
 /// How long a worker may take to load libtorch, from a slow disk too.
 const START_TIME: Duration = Duration::from_secs(300);
+/// What qpipe-kernels looks up: the folder of code that was compiled for a GPU.
+const CUDA_CODE: &str = "QPIPE_CUDA_CODE";
 
 /// What can go wrong with a worker, as opposed to a node.
 #[derive(Debug, Error)]
@@ -146,12 +148,17 @@ pub struct Worker {
 
 impl Worker {
     /// Starts the binary at `path`; [`Self::greet`] waits until it is ready. In a process group of its own: Ctrl-C reaches
-    /// qpipe alone, which then asks the workers to stop.
-    pub fn spawn(path: &Path) -> Result<Self, BrokenWorker> {
+    /// qpipe alone, which then asks the workers to stop. Code that it compiles for a GPU is kept in `cuda_code`, unless the
+    /// environment names a folder.
+    pub fn spawn(path: &Path, cuda_code: Option<&Path>) -> Result<Self, BrokenWorker> {
         if !path.is_file() {
             return Err(WorkerError::NotFound { path: path.to_owned() }.into());
         }
-        let mut child = Command::new(path)
+        let mut command = Command::new(path);
+        if let Some(folder) = cuda_code.filter(|_| std::env::var_os(CUDA_CODE).is_none()) {
+            command.env(CUDA_CODE, folder);
+        }
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

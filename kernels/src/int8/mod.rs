@@ -2,13 +2,18 @@
 //!
 //! Activations are quantized (see [`crate::symmetric`] and [`crate::torchao`]) with a scale a token, or one found
 //! beforehand; the sums are scaled in f32 by the activation's and the output channel's scale. On a CPU [`Fused`] does all of
-//! that in one pass over the weight; [`IntMm`] is libtorch's product between operations of libtorch.
+//! that in one pass over the weight, on CUDA [`CudaFused`] in two launches; [`IntMm`] is libtorch's product between operations of libtorch.
 
+mod cuda;
 mod fused;
 mod int_mm;
+mod launches;
+mod llm_cuda;
 mod matrix;
 
+pub use cuda::CudaFused;
 pub use fused::Fused;
 pub use int_mm::IntMm;
+pub use llm_cuda::LlmInt8Cuda;
 
 pub(crate) use matrix::{IntMatrix, fits_int32, int_mm};

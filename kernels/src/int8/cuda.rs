@@ -1,0 +1,96 @@
+//! W8A8 on CUDA in two launches: rows become codes, codes are multiplied on tensor cores and scaled.
+
+use tch::{Device, Kind, Tensor};
+
+use super::launches::{CudaWeight, FEW, MANY, NORMALIZE, QUANTIZE, Quantizer, Scaling};
+use super::matrix::fits_int32;
+use crate::cpu::rows::Rule;
+use crate::cuda::{self, Source};
+use crate::table::{Kernel, Layer, Norm, PreparedLinear};
+use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+
+/// See the module's documentation. K is filled up with zeros to a multiple of 16.
+#[derive(Debug)]
+pub struct CudaFused;
+
+impl Kernel for CudaFused {
+    fn name(&self) -> &'static str {
+        "w8a8-cuda-fused"
+    }
+
+    fn supports(&self, layer: &Layer) -> bool {
+        matches!(layer.scheme, Scheme::W8A8 | Scheme::W8A8Static | Scheme::W8A8Torchao)
+            && layer.device.is_cuda()
+            && matches!(layer.kind, Kind::Float | Kind::BFloat16 | Kind::Half)
+            && fits_int32(layer)
+            && cuda::works(layer.device, self.sources())
+    }
+
+    fn sources(&self) -> &'static [&'static Source] {
+        &[&QUANTIZE, &NORMALIZE, &FEW, &MANY]
+    }
+
+    fn prepare(
+        &self,
+        weight: QuantizedWeight,
+        layer: &Layer,
+    ) -> Result<Box<dyn PreparedLinear>, KernelError> {
+        // Rounded to the activations' type first: that is what a checkpoint loaded in that type means.
+        let rounded = |scale: &Tensor| scale.f_to_kind(layer.kind)?.f_to_kind(Kind::Float);
+        let (codes, scale, rule) = match weight.codes() {
+            Codes::Int8 { weight, scale } => (weight, rounded(scale)?, Rule::Dynamic),
+            Codes::Int8Static { weight, scale, input_scale } => {
+                let input_scale = rounded(input_scale)?.f_to_device(Device::Cpu)?.f_view([-1])?;
+                (weight, rounded(scale)?, Rule::Static(f32::try_from(input_scale.f_get(0)?)?))
+            }
+            Codes::Int8Torchao { weight, scale } => (weight, scale.shallow_clone(), Rule::Torchao),
+            _ => unreachable!("supports() admits W8A8 only"),
+        };
+        Ok(Box::new(PreparedCuda {
+            weight: CudaWeight::new(codes, &scale, weight.bias(), layer.device, layer.kind)?,
+            quantizer: Quantizer::new(rule, layer.device, layer.kind)?,
+            scaling: if let Rule::Torchao = rule { Scaling::Rounded } else { Scaling::Plain },
+            in_features: weight.in_features(),
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct PreparedCuda {
+    weight: CudaWeight,
+    quantizer: Quantizer,
+    scaling: Scaling,
+    /// K without padding.
+    in_features: i64,
+}
+
+impl PreparedCuda {
+    fn multiply(&self, x: &Tensor, norm: Option<&Norm<'_>>) -> Result<Tensor, KernelError> {
+        let mut shape = x.size();
+        *shape.last_mut().expect("activations have a last dimension") = self.weight.codes.size()[0];
+        let x = x.f_reshape([-1, self.in_features])?.f_contiguous()?;
+        let rows = match norm {
+            Some(norm) => {
+                let weight = norm.weight.f_to_kind(x.kind())?.f_contiguous()?;
+                self.quantizer.normalized_rows(&x, &weight, norm.epsilon)?
+            }
+            None => self.quantizer.rows(&x)?,
+        };
+        Ok(self.weight.scaled(&rows, self.scaling)?.f_view(shape.as_slice())?)
+    }
+}
+
+impl PreparedLinear for PreparedCuda {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        self.multiply(x, None).expect("its shape was checked when the layer was prepared")
+    }
+
+    fn forward_normalized(&self, x: &Tensor, norm: &Norm<'_>) -> Tensor {
+        self.multiply(x, Some(norm)).expect("its shape was checked when the layer was prepared")
+    }
+
+    fn bytes(&self) -> u64 {
+        let CudaWeight { codes, scale, bias, .. } = &self.weight;
+        bytes_of([codes, scale].into_iter().chain(bias))
+    }
+}
