@@ -5,10 +5,11 @@
 //!
 //! ```ignore
 //! static DOUBLE: Source = Source::new("double", include_str!("../../cuda/double.cu"), &["double_f32"]);
+//! static SOURCES: &[&Source] = &[&DOUBLE];
 //!
 //! impl Kernel for Double {
-//!     fn sources(&self) -> &'static [&'static Source] { &[&DOUBLE] }        // so that tests compile it everywhere
-//!     fn supports(&self, layer: &Layer) -> bool { … && cuda::works(layer.device, &[&DOUBLE]) }
+//!     fn sources(&self) -> &'static [&'static Source] { SOURCES }        // so that tests compile it everywhere
+//!     fn supports(&self, layer: &Layer) -> bool { … && cuda::works(layer.device, SOURCES) }
 //!     fn prepare(&self, …) { … Function::of(&DOUBLE, "double_f32", layer.device, 0)? … }
 //! }
 //!

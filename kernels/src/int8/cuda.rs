@@ -9,6 +9,8 @@ use crate::cuda::{self, Source};
 use crate::table::{Kernel, Layer, Norm, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
 
+static SOURCES: &[&Source] = &[&QUANTIZE, &NORMALIZE, &FEW, &MANY];
+
 /// See the module's documentation. K is filled up with zeros to a multiple of 16.
 #[derive(Debug)]
 pub struct CudaFused;
@@ -27,7 +29,7 @@ impl Kernel for CudaFused {
     }
 
     fn sources(&self) -> &'static [&'static Source] {
-        &[&QUANTIZE, &NORMALIZE, &FEW, &MANY]
+        SOURCES
     }
 
     fn prepare(

@@ -24,6 +24,8 @@ static ROWS: Source = Source::new(
     ],
 );
 
+static SOURCES: &[&Source] = &[&ROWS, &FEW, &MANY];
+
 /// Columns of a block that looks for outliers.
 const COLUMNS: i64 = 128;
 /// Blocks that share a column's rows, at most.
@@ -47,7 +49,7 @@ impl Kernel for LlmInt8Cuda {
     }
 
     fn sources(&self) -> &'static [&'static Source] {
-        &[&ROWS, &FEW, &MANY]
+        SOURCES
     }
 
     fn prepare(
