@@ -5,12 +5,13 @@
 // Blocks are numbered so that those which run together share rows of both operands in the second-level cache.
 //
 //   entry            tile        threads   dynamic shared memory      for
-//   ..._16           16 x 32      64        36 KiB                     9 to 16 rows: the weight's bytes are what counts
-//   ..._32           32 x 64     128        72 KiB                     up to 32 rows
-//   ..._64           64 x 64     128        32 KiB                     more rows, and few tiles
-//   ..._128         128 x 128    128        64 KiB                     many tiles
+//   _16              16 x 32      64        36 KiB                     9 to 16 rows: the weight's bytes are what counts
+//   _32              32 x 64     128        72 KiB                     up to 32 rows
+//   _64              64 x 64     128        32 KiB                     more rows, and few tiles
+//   _128            128 x 128    128        64 KiB                     many tiles
 //
-// Grid: ceil(m / BM) ceil(n / BN) blocks. int8/launches.rs has the same table.
+// Grid: ceil(m / BM) ceil(n / BN) blocks. int8/launches.rs has the same table. The type of y is told by `kind`, so that each
+// loop is compiled once.
 
 #include "ptx.cuh"
 #include "scaled.cuh"
@@ -67,22 +68,51 @@ struct Fragments {
     }
 };
 
-// Two neighbouring outputs.
-__device__ __forceinline__ void store2(float* to, float first, float second) {
-    *reinterpret_cast<float2*>(to) = make_float2(first, second);
-}
-template <typename T>
-__device__ __forceinline__ void store2(T* to, T first, T second) {
-    union {
-        T values[2];
-        unsigned word;
-    } pair = {{first, second}};
-    *reinterpret_cast<unsigned*>(to) = pair.word;
+// Where the sum of a row and column of the tile lies in shared memory, in int: eight columns stay together, and the rows
+// that a warp writes at once fall into different banks.
+template <int BN>
+__device__ __forceinline__ int sum_place(int row, int column) {
+    return row * BN + (column ^ ((row & (BN < 64 ? BN / 8 - 1 : 7)) * 8));
 }
 
-template <typename T, int BM, int BN, int BK, int WARPS_M, int WARPS_N, int STAGES>
+// Writes the tile's outputs from its sums in shared memory, eight neighbours a thread, in 16 bytes where y's rows allow it.
+template <int BM, int BN, int THREADS, typename T>
+__device__ __forceinline__ void write(
+    T* y, const int* sums, int first_row, int first_column, int m, int n, const Scales& scales) {
+    const bool whole = n % 8 == 0;
+#pragma unroll 1
+    for (int number = threadIdx.x; number < BM * BN / 8; number += THREADS) {
+        const int row = number / (BN / 8), column = number % (BN / 8) * 8;
+        if (first_row + row >= m || first_column + column >= n) continue;
+        const int4* from = reinterpret_cast<const int4*>(sums + sum_place<BN>(row, column));
+        const int4 low = from[0], high = from[1];
+        const int eight[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+        const float row_scale = scales.row[first_row + row];
+        const int channel = first_column + column;
+        T* out = y + static_cast<long long>(first_row + row) * n + channel;
+        union Outputs {
+            T values[8];
+            uint4 words[sizeof(T) / 2];
+            __device__ Outputs() {}
+        } outputs;
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            if (channel + i < n) outputs.values[i] = scaled<T>(eight[i], row_scale, channel + i, scales);
+        }
+        if (whole) {
+            for (int i = 0; i < static_cast<int>(sizeof(T) / 2); i++) reinterpret_cast<uint4*>(out)[i] = outputs.words[i];
+        } else {
+#pragma unroll
+            for (int i = 0; i < 8; i++) {
+                if (channel + i < n) out[i] = outputs.values[i];
+            }
+        }
+    }
+}
+
+template <int BM, int BN, int BK, int WARPS_M, int WARPS_N, int STAGES>
 __device__ __forceinline__ void gemm(
-    const signed char* codes, const signed char* weight, T* y, int m, int n, int k, const Scales& scales) {
+    const signed char* codes, const signed char* weight, void* y, int m, int n, int k, int kind, const Scales& scales) {
     constexpr int THREADS = WARPS_M * WARPS_N * 32;
     constexpr int MT = BM / WARPS_M / 16, NT = BN / WARPS_N / 8, STEPS = BK / 32;
     static_assert(MT * WARPS_M * 16 == BM && NT * WARPS_N * 8 == BN && NT % 2 == 0, "warps share the tile evenly");
@@ -139,46 +169,40 @@ __device__ __forceinline__ void gemm(
         }
     }
     cp_async_wait<0>();
-
-    const bool in_pairs = n % 2 == 0;
+    // All threads are done with what was copied: sums take its place.
+    __syncthreads();
+    static_assert(BM * BN * 4 <= STAGES * STAGE, "sums fit in the place of the operands");
+    int* shared_sums = reinterpret_cast<int*>(shared);
 #pragma unroll
     for (int i = 0; i < MT; i++) {
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const int row = first_row + warp_row + i * 16 + half * 8 + lane / 4;
-            if (row >= m) continue;
-            const float row_scale = scales.row[row];
-            T* out = y + static_cast<long long>(row) * n;
-#pragma unroll
-            for (int j = 0; j < NT; j++) {
-                const int column = first_column + warp_column + j * 8 + lane % 4 * 2;
-                const int* pair = &sums[i][j][half * 2];
-                if (in_pairs && column < n) {
-                    store2(out + column, scaled<T>(pair[0], row_scale, column, scales),
-                           scaled<T>(pair[1], row_scale, column + 1, scales));
-                } else {
-                    if (column < n) out[column] = scaled<T>(pair[0], row_scale, column, scales);
-                    if (column + 1 < n) out[column + 1] = scaled<T>(pair[1], row_scale, column + 1, scales);
-                }
-            }
+        for (int j = 0; j < NT; j++) {
+            const int row = warp_row + i * 16 + lane / 4, column = warp_column + j * 8 + lane % 4 * 2;
+            int* upper = shared_sums + sum_place<BN>(row, column);
+            int* lower = shared_sums + sum_place<BN>(row + 8, column);
+            *reinterpret_cast<int2*>(upper) = make_int2(sums[i][j][0], sums[i][j][1]);
+            *reinterpret_cast<int2*>(lower) = make_int2(sums[i][j][2], sums[i][j][3]);
         }
+    }
+    __syncthreads();
+    switch (kind) {
+        case F32: return write<BM, BN, THREADS>(static_cast<float*>(y), shared_sums, first_row, first_column, m, n, scales);
+        case F16: return write<BM, BN, THREADS>(static_cast<__half*>(y), shared_sums, first_row, first_column, m, n, scales);
+        case BF16:
+            return write<BM, BN, THREADS>(
+                static_cast<__nv_bfloat16*>(y), shared_sums, first_row, first_column, m, n, scales);
     }
 }
 
-#define ENTRY(name, T, BM, BN, BK, WARPS_M, WARPS_N, STAGES)                                                        \
+#define ENTRY(name, BM, BN, BK, WARPS_M, WARPS_N, STAGES)                                                          \
     extern "C" __global__ void __launch_bounds__(WARPS_M * WARPS_N * 32) name(                                     \
-        const signed char* codes, const signed char* weight, T* y, const float* row_scales,                        \
-        const float* channel_scales, const float* bias, int m, int n, int k, int mode) {                         \
-        const Scales scales = {row_scales, channel_scales, bias, mode};                                     \
-        gemm<T, BM, BN, BK, WARPS_M, WARPS_N, STAGES>(codes, weight, y, m, n, k, scales);                          \
+        const signed char* codes, const signed char* weight, void* y, const float* row_scales,                     \
+        const float* channel_scales, const float* bias, int m, int n, int k, int kind, int mode) {                 \
+        const Scales scales = {row_scales, channel_scales, bias, mode};                                            \
+        gemm<BM, BN, BK, WARPS_M, WARPS_N, STAGES>(codes, weight, y, m, n, k, kind, scales);                       \
     }
 
-#define ENTRIES(type, T)                                           \
-    ENTRY(int8_gemm_##type##_16, T, 16, 32, 128, 1, 2, 6)          \
-    ENTRY(int8_gemm_##type##_32, T, 32, 64, 128, 1, 4, 6)          \
-    ENTRY(int8_gemm_##type##_64, T, 64, 64, 64, 2, 2, 4)           \
-    ENTRY(int8_gemm_##type##_128, T, 128, 128, 64, 2, 2, 4)
-
-ENTRIES(f32, float)
-ENTRIES(f16, __half)
-ENTRIES(bf16, __nv_bfloat16)
+ENTRY(int8_gemm_16, 16, 32, 128, 1, 2, 6)
+ENTRY(int8_gemm_32, 32, 64, 128, 1, 4, 6)
+ENTRY(int8_gemm_64, 64, 64, 64, 2, 2, 4)
+ENTRY(int8_gemm_128, 128, 128, 64, 2, 2, 4)

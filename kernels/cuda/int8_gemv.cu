@@ -15,9 +15,20 @@ __device__ __forceinline__ int dot16(const int4& a, const int4& b, int sum) {
     return dp4a(a.w, b.w, sum);
 }
 
-template <typename T, int ROWS>
+// Writes an output of the type `kind`.
+__device__ __forceinline__ void write(
+    void* y, long long place, int kind, int sum, float row_scale, int channel, const Scales& scales) {
+    switch (kind) {
+        case F32: static_cast<float*>(y)[place] = scaled<float>(sum, row_scale, channel, scales); break;
+        case F16: static_cast<__half*>(y)[place] = scaled<__half>(sum, row_scale, channel, scales); break;
+        case BF16: static_cast<__nv_bfloat16*>(y)[place] = scaled<__nv_bfloat16>(sum, row_scale, channel, scales); break;
+    }
+}
+
+template <int ROWS>
 __device__ __forceinline__ void gemv(
-    const signed char* codes, const signed char* weight, T* y, int rows, int n, int k, const Scales& scales) {
+    const signed char* codes, const signed char* weight, void* y, int rows, int n, int k, int kind,
+    const Scales& scales) {
     const int lane = threadIdx.x % 32;
     const int first = (blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32) * CHANNELS;
     if (first >= n) return;
@@ -40,25 +51,21 @@ __device__ __forceinline__ void gemv(
             int sum = sums[row][c];
             for (int distance = 16; distance > 0; distance /= 2) sum += __shfl_xor_sync(0xFFFFFFFFu, sum, distance);
             if (lane == 0 && row < rows && first + c < n) {
-                y[static_cast<long long>(row) * n + first + c] = scaled<T>(sum, scales.row[row], first + c, scales);
+                const long long place = static_cast<long long>(row) * n + first + c;
+                write(y, place, kind, sum, scales.row[row], first + c, scales);
             }
         }
     }
 }
 
-#define ENTRY(name, T, ROWS)                                                                                     \
-    extern "C" __global__ void __launch_bounds__(128) name(                                                      \
-        const signed char* codes, const signed char* weight, T* y, const float* row_scales,                      \
-        const float* channel_scales, const float* bias, int rows, int n, int k, int mode) {                    \
-        gemv<T, ROWS>(codes, weight, y, rows, n, k, {row_scales, channel_scales, bias, mode});            \
+#define ENTRY(name, ROWS)                                                                                         \
+    extern "C" __global__ void __launch_bounds__(128) name(                                                       \
+        const signed char* codes, const signed char* weight, void* y, const float* row_scales,                    \
+        const float* channel_scales, const float* bias, int rows, int n, int k, int kind, int mode) {             \
+        gemv<ROWS>(codes, weight, y, rows, n, k, kind, {row_scales, channel_scales, bias, mode});                 \
     }
 
-#define ENTRIES(type, T)                 \
-    ENTRY(int8_gemv_##type##_1, T, 1)    \
-    ENTRY(int8_gemv_##type##_2, T, 2)    \
-    ENTRY(int8_gemv_##type##_4, T, 4)    \
-    ENTRY(int8_gemv_##type##_8, T, 8)
-
-ENTRIES(f32, float)
-ENTRIES(f16, __half)
-ENTRIES(bf16, __nv_bfloat16)
+ENTRY(int8_gemv_1, 1)
+ENTRY(int8_gemv_2, 2)
+ENTRY(int8_gemv_4, 4)
+ENTRY(int8_gemv_8, 8)

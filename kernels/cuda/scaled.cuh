@@ -5,6 +5,9 @@
 
 #include "floats.cuh"
 
+// The type of outputs.
+enum Kind { F32 = 0, F16 = 1, BF16 = 2 };
+
 enum Mode {
     PLAIN = 0,
     // torchao rounds to the activations' type between the two scales.

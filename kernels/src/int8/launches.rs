@@ -24,40 +24,14 @@ pub(crate) static NORMALIZE: Source = Source::new(
 pub(crate) static FEW: Source = Source::new(
     "int8_gemv",
     include_str!("../../cuda/int8_gemv.cu"),
-    &[
-        "int8_gemv_f32_1",
-        "int8_gemv_f32_2",
-        "int8_gemv_f32_4",
-        "int8_gemv_f32_8",
-        "int8_gemv_f16_1",
-        "int8_gemv_f16_2",
-        "int8_gemv_f16_4",
-        "int8_gemv_f16_8",
-        "int8_gemv_bf16_1",
-        "int8_gemv_bf16_2",
-        "int8_gemv_bf16_4",
-        "int8_gemv_bf16_8",
-    ],
+    &["int8_gemv_1", "int8_gemv_2", "int8_gemv_4", "int8_gemv_8"],
 );
 
 /// Many rows of codes times a weight.
 pub(crate) static MANY: Source = Source::new(
     "int8_gemm",
     include_str!("../../cuda/int8_gemm.cu"),
-    &[
-        "int8_gemm_f32_16",
-        "int8_gemm_f32_32",
-        "int8_gemm_f32_64",
-        "int8_gemm_f32_128",
-        "int8_gemm_f16_16",
-        "int8_gemm_f16_32",
-        "int8_gemm_f16_64",
-        "int8_gemm_f16_128",
-        "int8_gemm_bf16_16",
-        "int8_gemm_bf16_32",
-        "int8_gemm_bf16_64",
-        "int8_gemm_bf16_128",
-    ],
+    &["int8_gemm_16", "int8_gemm_32", "int8_gemm_64", "int8_gemm_128"],
 );
 
 /// K is filled up with zeros to a multiple of this, so that rows begin where 16 bytes are loaded at once.
@@ -107,7 +81,7 @@ impl Tile {
     }
 }
 
-/// The number of a type in the lists of entries.
+/// The number of a type: in lists of entries, and of the outputs' in scaled.cuh.
 fn number_of(kind: Kind) -> usize {
     match kind {
         Kind::Float => 0,
@@ -255,9 +229,8 @@ impl CudaWeight {
         let vector = |tensor: &Tensor| {
             tensor.f_to_device_(device, Kind::Float, false, false)?.f_reshape([-1])?.f_contiguous()
         };
-        let first = number_of(kind) * 4;
         let entry = |source: &'static Source, number: usize, shared| {
-            Function::of(source, source.functions[first + number], device, shared)
+            Function::of(source, source.functions[number], device, shared)
         };
         let few = |number| entry(&FEW, number, 0);
         let many = |number: usize| entry(&MANY, number, TILES[number].shared_bytes);
@@ -292,6 +265,7 @@ impl CudaWeight {
             Argument::Int(count as i32),
             Argument::Int(channels as i32),
             Argument::Int(width as i32),
+            Argument::Int(number_of(self.kind) as i32),
             Argument::Int(mode),
         ];
         let (function, blocks, threads, shared_bytes) =
@@ -326,16 +300,12 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_listed_by_type_and_then_by_size() {
+    fn entries_are_listed_by_type_or_by_size() {
+        for number in 0..4 {
+            assert_eq!(FEW.functions[number], format!("int8_gemv_{}", FEW_ROWS[number]));
+            assert_eq!(MANY.functions[number], format!("int8_gemm_{}", TILES[number].rows));
+        }
         for (kind, name) in [(Kind::Float, "f32"), (Kind::Half, "f16"), (Kind::BFloat16, "bf16")] {
-            for number in 0..4 {
-                let first = number_of(kind) * 4;
-                assert_eq!(FEW.functions[first + number], format!("int8_gemv_{name}_{}", FEW_ROWS[number]));
-                assert_eq!(
-                    MANY.functions[first + number],
-                    format!("int8_gemm_{name}_{}", TILES[number].rows)
-                );
-            }
             assert_eq!(QUANTIZE.functions[number_of(kind)], format!("quantize_rows_{name}"));
             assert_eq!(NORMALIZE.functions[number_of(kind)], format!("rmsnorm_quantize_{name}"));
         }
