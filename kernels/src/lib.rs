@@ -17,6 +17,7 @@ pub mod affine;
 pub mod bitstream;
 mod cpu;
 pub mod cuda;
+mod cuda_rows;
 pub mod environment;
 pub mod gptq;
 pub mod int4;

@@ -1,6 +1,7 @@
 // The scheduler of the emulator and its memory, see emulator.h. Linked with each emulated .cu file.
 #include "launch.h"
 
+#include <csetjmp>
 #include <csignal>
 #include <cstdarg>
 #include <cstdio>
@@ -33,7 +34,10 @@ struct Copy {
 
 struct Fiber {
     Thread thread;
+    // How it begins, and how it goes on: jumps are faster, for they leave the signals' mask alone.
     ucontext_t context;
+    jmp_buf place;
+    bool began = false;
     // What it waits at, null while it can run.
     const char* waits_at = nullptr;
     bool ended = false;
@@ -56,7 +60,7 @@ struct {
     unsigned at_barrier = 0;
     unsigned living = 0;
     Fiber* fiber = nullptr;
-    ucontext_t scheduler;
+    jmp_buf scheduler;
     void (*kernel)(void* const*) = nullptr;
     void* const* arguments = nullptr;
     char error[512];
@@ -76,7 +80,21 @@ unsigned char* stacks() {
 }
 
 // Leaves the fiber for the scheduler, until it is chosen again.
-void leave() { swapcontext(&state.fiber->context, &state.scheduler); }
+void leave() {
+    if (_setjmp(state.fiber->place) == 0) _longjmp(state.scheduler, 1);
+}
+
+// Runs a fiber until it leaves, ends or fails.
+void enter(Fiber& fiber) {
+    running = &fiber.thread;
+    state.fiber = &fiber;
+    if (_setjmp(state.scheduler) == 0) {
+        if (fiber.began) _longjmp(fiber.place, 1);
+        fiber.began = true;
+        setcontext(&fiber.context);
+    }
+    state.fiber = nullptr;
+}
 
 void let_block_go() {
     for (Fiber& fiber : state.fibers) fiber.waits_at = nullptr;
@@ -91,7 +109,7 @@ void run_thread() {
     state.warps[fiber.thread.warp].living--;
     state.living--;
     if (state.living > 0 && state.at_barrier == state.living) let_block_go();
-    setcontext(&state.scheduler);
+    _longjmp(state.scheduler, 1);
 }
 
 void say(const char* what) {
@@ -109,8 +127,7 @@ void on_signal(int signal, siginfo_t*, void*) {
     }
     say(signal == SIGILL ? "a vector at an address that is no multiple of its size, or an index beyond an array"
                          : "an access beyond a buffer");
-    state.fiber = nullptr;
-    setcontext(&state.scheduler);
+    _longjmp(state.scheduler, 1);
 }
 
 void report_who_waits() {
@@ -129,7 +146,7 @@ void report_who_waits() {
 void prepare_block(size_t shared_bytes) {
     const unsigned threads = block_size.x * block_size.y * block_size.z;
     memset(dynamic_memory(), UNTOUCHED, shared_bytes + GUARD_BYTES);
-    state.fibers.assign(threads, Fiber());
+    state.fibers.resize(threads);
     state.warps.assign((threads + 31) / 32, Warp{});
     state.at_barrier = 0;
     state.living = threads;
@@ -137,6 +154,10 @@ void prepare_block(size_t shared_bytes) {
         Fiber& fiber = state.fibers[i];
         const uint3 index = {i % block_size.x, i / block_size.x % block_size.y, i / (block_size.x * block_size.y)};
         fiber.thread = {index, i % 32, i / 32};
+        fiber.waits_at = nullptr;
+        fiber.began = fiber.ended = false;
+        fiber.begun.clear();
+        fiber.groups.clear();
         state.warps[i / 32].living++;
         getcontext(&fiber.context);
         fiber.context.uc_stack.ss_sp = stacks() + i * (STACK_BYTES + GUARD_BYTES) + GUARD_BYTES;
@@ -146,20 +167,15 @@ void prepare_block(size_t shared_bytes) {
     }
 }
 
-// Volatile: after a fault the context is entered a second time.
 void run_block(bool reversed) {
-    volatile bool progress = true;
+    bool progress = true;
     while (progress && !state.failed) {
         progress = false;
-        for (volatile size_t i = 0; i < state.fibers.size() && !state.failed; i = i + 1) {
+        for (size_t i = 0; i < state.fibers.size() && !state.failed; i++) {
             Fiber& fiber = state.fibers[reversed ? state.fibers.size() - 1 - i : i];
             if (fiber.ended || fiber.waits_at != nullptr) continue;
             progress = true;
-            running = &fiber.thread;
-            state.fiber = &fiber;
-            // A fiber that ends or fails comes back here too.
-            swapcontext(&state.scheduler, &fiber.context);
-            state.fiber = nullptr;
+            enter(fiber);
         }
     }
     if (!state.failed && state.living > 0) report_who_waits();
@@ -209,8 +225,7 @@ void fail(const char* format, ...) {
     vsnprintf(text, sizeof text, format, values);
     va_end(values);
     say(text);
-    setcontext(&state.scheduler);
-    abort();
+    _longjmp(state.scheduler, 1);
 }
 
 void wait_for_block() {
@@ -244,9 +259,8 @@ void* const* wait_for_warp(const char* operation, unsigned mask, void* mine) {
 
 void let_warp_go() {
     state.warps[running->warp].arrived = 0;
-    for (Fiber& fiber : state.fibers) {
-        if (fiber.thread.warp == running->warp) fiber.waits_at = nullptr;
-    }
+    const size_t first = 32 * running->warp, end = std::min(first + 32, state.fibers.size());
+    for (size_t i = first; i < end; i++) state.fibers[i].waits_at = nullptr;
 }
 
 void begin_copy(void* to, const void* from) {

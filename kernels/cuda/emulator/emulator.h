@@ -6,9 +6,9 @@
 // the reverse order (Launch::reversed) it gives the same result unless a barrier is missing.
 //
 // Reported as errors: threads that wait for ever, lanes of a warp at different instructions, accesses beyond a buffer of
-// emulator_allocate or beyond the dynamic shared memory that a launch asked for, vectors at addresses that are no
+// emulator_allocate, writes beyond the dynamic shared memory that a launch asked for, vectors at addresses that are no
 // multiples of their size (with g++'s -fsanitize=alignment). Dynamic shared memory is full of NaN when a block starts;
-// it is declared as
+// functions outside of namespaces declare it as
 //
 //     extern __shared__ uint4 dynamic_shared[];
 //

@@ -12,10 +12,15 @@ use super::CudaError;
 
 /// What sources may include besides `cuda_fp16.h` and `cuda_bf16.h`, which the CUDA runtime's wheel brings.
 pub const HEADERS: &[(&str, &str)] = &[
+    ("few_rows.cuh", include_str!("../../cuda/few_rows.cuh")),
     ("floats.cuh", include_str!("../../cuda/floats.cuh")),
+    ("int4.cuh", include_str!("../../cuda/int4.cuh")),
+    ("nf4.cuh", include_str!("../../cuda/nf4.cuh")),
     ("ptx.cuh", include_str!("../../cuda/ptx.cuh")),
     ("quantize.cuh", include_str!("../../cuda/quantize.cuh")),
     ("scaled.cuh", include_str!("../../cuda/scaled.cuh")),
+    ("w4a8.cuh", include_str!("../../cuda/w4a8.cuh")),
+    ("w4a8_gemm.cuh", include_str!("../../cuda/w4a8_gemm.cuh")),
 ];
 
 /// Names of NVRTC, the one of the wheels beside libtorch first.

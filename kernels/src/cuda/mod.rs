@@ -37,6 +37,7 @@ pub use compile::Source;
 pub use device::works;
 pub use launch::{Argument, Function, Grid, check_every_launch};
 
+use crate::gptq;
 use crate::table::KERNELS;
 
 /// The variable that names the folder of compiled code; `qpipe` sets it for its workers.
@@ -45,7 +46,7 @@ pub const CODE_FOLDER: &str = "QPIPE_CUDA_CODE";
 /// Every source: those of the table, and those of [`mod@crate::gptq`]. Each once.
 pub fn sources() -> Vec<&'static Source> {
     let mut sources: Vec<&'static Source> = Vec::new();
-    for source in KERNELS.iter().flat_map(|kernel| kernel.sources()).copied() {
+    for source in KERNELS.iter().flat_map(|kernel| kernel.sources()).copied().chain([&gptq::BLOCK]) {
         if sources.iter().all(|known| known.name != source.name) {
             sources.push(source);
         }

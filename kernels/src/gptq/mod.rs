@@ -8,6 +8,7 @@
 //! product is rounded before it is subtracted, as in the references, which have no fused multiply-add here; so codes
 //! and errors are theirs to the bit, whatever the instruction set and the number of threads.
 
+mod cuda;
 mod strip;
 
 use rayon::prelude::*;
@@ -18,6 +19,9 @@ use strip::{LANES, Strip, Task};
 use crate::cpu::Isa;
 use crate::cpu::threads::on_threads;
 use crate::cpu::view::{elements, elements_mut};
+use crate::weight::KernelError;
+
+pub(crate) use cuda::BLOCK;
 
 /// When the zero point is added: the two references differ, and so do their codes where a half is rounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,12 +61,12 @@ pub struct RoundedBlock {
 }
 
 /// Rounds `block`, f32 [N, B], column by column. `factor`, f32 [B, B], is the block's part of the upper triangle U with
-/// UᵀU = H⁻¹; `group_of` gives the group of each column, below G. Everything is computed on the CPU; results are on the
-/// device of `block`.
+/// UᵀU = H⁻¹; `group_of` gives the group of each column, below G. Results are on the device of `block`; blocks of up to 128
+/// columns on CUDA are rounded there, all others on the CPU, with the same bits.
 ///
 /// # Errors
 ///
-/// Only libtorch's.
+/// Only libtorch's, and the driver's in its place.
 ///
 /// # Panics
 ///
@@ -82,6 +86,13 @@ pub fn round_block(
     assert!((0..=255).contains(&(grid.highest - grid.lowest)));
 
     let device = block.device();
+    if cuda::serves(device, columns) {
+        return cuda::round_block(block, factor, grid, group_of).map_err(|error| match error {
+            KernelError::Torch(error) => error,
+            // A launch that fails leaves the device unusable, which is all that a caller can say too.
+            other => TchError::Torch(other.to_string()),
+        });
+    }
     let (block, factor, scale) = (floats(block)?, floats(factor)?, floats(grid.scale)?);
     let zero = grid.zero.map(floats).transpose()?;
     let empty = |kind| Tensor::f_empty([rows, columns], (kind, Device::Cpu));

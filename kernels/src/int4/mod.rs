@@ -5,10 +5,12 @@
 //! multiplied as a matrix. [`Tiles`] does only the latter, for groups and devices that the others do not know.
 
 mod cuda;
+mod cuda_fused;
 mod fused;
 mod tiles;
 
 pub use cuda::PackedCuda;
+pub use cuda_fused::{CudaFused, interleaved};
 pub use fused::Fused;
 pub use tiles::Tiles;
 

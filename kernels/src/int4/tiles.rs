@@ -66,7 +66,7 @@ impl Kernel for Tiles {
 
 /// Zero points, two a byte: with f32 scales a byte each would be more than 4.3 bits a weight.
 #[derive(Debug)]
-struct Zeros {
+pub(super) struct Zeros {
     /// u8 [N, ⌈G/2⌉].
     bytes: Tensor,
     /// G.
@@ -75,10 +75,15 @@ struct Zeros {
 
 impl Zeros {
     /// From codes, i8 [N, G].
-    fn pack(zero: &Tensor, device: Device) -> Result<Self, TchError> {
+    pub(super) fn pack(zero: &Tensor, device: Device) -> Result<Self, TchError> {
         let groups = zero.size2()?.1;
         let bytes = packing::bytes(&packing::pack(zero)?)?.f_narrow(1, 0, (groups + 1) / 2)?;
         Ok(Self { bytes: bytes.f_contiguous()?.f_to_device(device)?, groups })
+    }
+
+    /// u8 [N, ⌈G/2⌉], the first of two in the lower half.
+    pub(super) fn bytes(&self) -> &Tensor {
+        &self.bytes
     }
 
     /// The nibbles that stand for 0, i8 [count, G, 1], of some output channels.

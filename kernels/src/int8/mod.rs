@@ -16,4 +16,5 @@ pub use fused::Fused;
 pub use int_mm::IntMm;
 pub use llm_cuda::LlmInt8Cuda;
 
+pub(crate) use launches::{NORMALIZE, QUANTIZE, Quantizer};
 pub(crate) use matrix::{IntMatrix, fits_int32, int_mm};

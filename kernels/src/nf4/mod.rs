@@ -4,6 +4,7 @@
 //! weight\[i\] = [`TABLE`]\[code\[i\]\] · absmax\[i / block\], in f32. Codes are two a byte, the first in the high half.
 //! With double quantization the largest magnitudes are themselves stored in 8 bits ([`Absmax::Nested`]).
 
+mod cuda;
 mod fused;
 mod tiles;
 
@@ -11,6 +12,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use crate::weight::bytes_of;
 
+pub use cuda::CudaFused;
 pub use fused::Fused;
 pub use tiles::Tiles;
 

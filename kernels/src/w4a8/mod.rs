@@ -1,11 +1,13 @@
 //! W4A8: 4-bit weights that become int8 a tile at a time and are multiplied with int8 activations, through
 //! libtorch's `_int_mm`, in exact int32. The weight in memory is the packed one and no other.
 
+mod cuda;
 mod fused;
 mod grouped;
 mod progressive;
 mod tile;
 
+pub use cuda::{CudaFused, by_group, progressive_groups};
 pub use fused::Fused;
 pub use grouped::Grouped;
 pub use progressive::Progressive;

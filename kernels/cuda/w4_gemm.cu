@@ -1,0 +1,142 @@
+// int4 weights with a scale, and maybe a zero point, a group of input channels, for many rows in 16 bits: weights become
+// pairs of numbers, rounded as the definition rounds them, in the registers that tensor cores multiply from. Sums are in
+// float.
+//
+// A block of 8 warps, 2 by 4, has TILES 32 rows and 128 output channels; it goes through the input channels 64 at a
+// time, copies under way for the next. Lane 4q + r takes the 16 input channels from 16r on (which of mma's k an input
+// channel is does not matter as long as both matrices agree), so that its part of a row of x is 32 bytes in a row and
+// its part of a weight one scale and two words.
+#include "int4.cuh"
+
+constexpr int STAGES = 3;
+constexpr int THREADS = 256;
+constexpr int CHANNELS = 128;
+// Input channels of a step; 16-byte parts of them in a row of x and in a channel's codes.
+constexpr int STEP = 64;
+constexpr int ROW_PARTS = 8;
+constexpr int CODE_PARTS = 2;
+// Tiles of 8 output channels of a warp.
+constexpr int COLUMNS = 4;
+
+// What a stage of the copies has.
+template <int TILES>
+struct Stage {
+    // Part c of row m lies at c ^ (m % 2): eight lanes that read two rows then meet no bank twice.
+    uint4 rows[32 * TILES * ROW_PARTS];
+    uint4 codes[CHANNELS * CODE_PARTS];
+};
+
+// A channel's scale and zero of one step.
+template <typename T>
+struct Scale {
+    T scale;
+    unsigned zero;
+};
+
+// Grid: (ceil(M / 32 TILES), ceil(N / 128)), blocks of 256 threads, dynamic shared memory for STAGES stages.
+template <typename T, int TILES>
+__device__ __forceinline__ void multiply(T* y, const T* x, const Int4Weight<T>& weight, const float* bias, int rows,
+                                         int out_features) {
+    extern __shared__ uint4 dynamic_shared[];
+    Stage<TILES>* stages = reinterpret_cast<Stage<TILES>*>(dynamic_shared);
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, q = lane / 4, r = lane % 4;
+    const int first_row = blockIdx.x * 32 * TILES, first_channel = blockIdx.y * CHANNELS;
+    const int warp_row = warp / 4 * 16 * TILES, warp_channel = warp % 4 * 8 * COLUMNS;
+    const int in_features = weight.in_features, steps = (in_features + STEP - 1) / STEP;
+
+    const auto begin = [&](int step) {
+        if (step < steps) {
+            Stage<TILES>& stage = stages[step % STAGES];
+            for (int i = threadIdx.x; i < 32 * TILES * ROW_PARTS; i += THREADS) {
+                const int m = i / ROW_PARTS, part = i % ROW_PARTS, k = step * STEP + 8 * part;
+                const bool valid = first_row + m < rows && k < in_features;
+                const size_t place = valid ? static_cast<size_t>(first_row + m) * in_features + k : 0;
+                cp_async16(&stage.rows[m * ROW_PARTS + (part ^ (m % 2))], x + place, valid);
+            }
+            for (int i = threadIdx.x; i < CHANNELS * CODE_PARTS; i += THREADS) {
+                const int n = i / CODE_PARTS, k = step * STEP + 32 * (i % CODE_PARTS);
+                const bool valid = first_channel + n < out_features && k < in_features;
+                const size_t place = valid ? static_cast<size_t>(first_channel + n) * (in_features / 8) + k / 8 : 0;
+                cp_async16(&stage.codes[i], weight.packed + place, valid);
+            }
+        }
+        // An empty group too, so that groups can be counted.
+        cp_async_commit();
+    };
+    // Zeros where there is no weight.
+    const auto load_scales = [&](int step, Scale<T> (&scales)[COLUMNS]) {
+        const int k = step * STEP + 16 * r, group = k / weight.group;
+        for (int j = 0; j < COLUMNS; j++) {
+            const int n = first_channel + warp_channel + 8 * j + q;
+            scales[j] = {from_float<T>(0), 0};
+            if (n < out_features && k < in_features) weight.scale_of(n, group, scales[j].scale, scales[j].zero);
+        }
+    };
+
+    float sums[TILES][COLUMNS][4] = {};
+    Scale<T> scales[COLUMNS], next_scales[COLUMNS];
+    for (int step = 0; step < STAGES - 1; step++) begin(step);
+    load_scales(0, scales);
+    for (int step = 0; step < steps; step++) {
+        cp_async_wait<STAGES - 2>();
+        // All warps see this step's bytes, and none reads those of the step before any more.
+        __syncthreads();
+        begin(step + STAGES - 1);
+        load_scales(step + 1, next_scales);
+        const Stage<TILES>& stage = stages[step % STAGES];
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            // Words 2i, 2i+1 of a row are the pairs of mma i: half of the lane's 16 input channels.
+            uint4 upper[TILES], lower[TILES];
+#pragma unroll
+            for (int i = 0; i < TILES; i++) {
+                const int m = warp_row + 16 * i + q, part = (2 * r + half) ^ (m % 2);
+                upper[i] = stage.rows[m * ROW_PARTS + part];
+                lower[i] = stage.rows[(m + 8) * ROW_PARTS + part];
+            }
+#pragma unroll
+            for (int j = 0; j < COLUMNS; j++) {
+                const unsigned* codes = reinterpret_cast<const unsigned*>(&stage.codes[(warp_channel + 8 * j + q) * CODE_PARTS]);
+                unsigned pairs[4];
+                decode(codes[2 * r + half], scales[j].scale, scales[j].zero, pairs);
+                const unsigned first[2] = {pairs[0], pairs[1]}, second[2] = {pairs[2], pairs[3]};
+#pragma unroll
+                for (int i = 0; i < TILES; i++) {
+                    const unsigned a[4] = {upper[i].x, lower[i].x, upper[i].y, lower[i].y};
+                    Pair<T>::mma(sums[i][j], a, first);
+                    const unsigned b[4] = {upper[i].z, lower[i].z, upper[i].w, lower[i].w};
+                    Pair<T>::mma(sums[i][j], b, second);
+                }
+            }
+        }
+        for (int j = 0; j < COLUMNS; j++) scales[j] = next_scales[j];
+    }
+
+#pragma unroll
+    for (int i = 0; i < TILES; i++) {
+#pragma unroll
+        for (int j = 0; j < COLUMNS; j++) {
+#pragma unroll
+            for (int part = 0; part < 4; part++) {
+                const int m = first_row + warp_row + 16 * i + q + part / 2 * 8;
+                const int n = first_channel + warp_channel + 8 * j + 2 * r + part % 2;
+                if (m >= rows || n >= out_features) continue;
+                const float sum = sums[i][j][part];
+                y[static_cast<size_t>(m) * out_features + n] = from_float<T>(bias == nullptr ? sum : sum + bias[n]);
+            }
+        }
+    }
+}
+
+// y [M, N], x [M, K] at a multiple of 16 bytes, bias [N] or null; see Int4Weight.
+#define W4_GEMM(name, T, TILES)                                                                                             \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                                                   \
+        name(T* y, const T* x, const unsigned* packed, const T* scale, const unsigned char* zero, const float* bias, int rows, \
+             int out_features, int in_features, int group) {                                                                \
+        multiply<T, TILES>(y, x, {packed, scale, zero, in_features, group, in_features / group}, bias, rows, out_features); \
+    }
+
+W4_GEMM(w4_gemm_f16_32, __half, 1)
+W4_GEMM(w4_gemm_f16_128, __half, 4)
+W4_GEMM(w4_gemm_bf16_32, __nv_bfloat16, 1)
+W4_GEMM(w4_gemm_bf16_128, __nv_bfloat16, 4)
