@@ -1,5 +1,6 @@
 //! Trials of the kernels with 4-bit weights.
 
+use qpipe_kernels::gptq::{Grid, ZeroPoint, round_block};
 use qpipe_kernels::nf4::Absmax;
 use qpipe_kernels::reference::Reference;
 use qpipe_kernels::{Codes, Kernel, Layer, Scheme, int4, packing, random, symmetric, w4a8};
@@ -151,7 +152,7 @@ fn multiply_int4(emulated: &Emulated, function: &str, case: &Case, blocks: [u32;
     });
 }
 
-pub fn w4_gemv(emulated: &Emulated) {
+pub(crate) fn w4_gemv(emulated: &Emulated) {
     for (kind, suffix) in KINDS {
         for (n, k, group, rows) in FEW {
             for scheme in int4_schemes(group) {
@@ -164,7 +165,7 @@ pub fn w4_gemv(emulated: &Emulated) {
     }
 }
 
-pub fn w4_gemm(emulated: &Emulated) {
+pub(crate) fn w4_gemm(emulated: &Emulated) {
     for (kind, suffix) in &KINDS[1..] {
         for (number, (n, k, group, rows)) in MANY.into_iter().enumerate() {
             for (tile, shared) in [(32, 3 * (32 + 32) * 128), (128, 3 * (128 + 32) * 128)] {
@@ -176,7 +177,7 @@ pub fn w4_gemm(emulated: &Emulated) {
     }
 }
 
-pub fn w4_dequantize(emulated: &Emulated) {
+pub(crate) fn w4_dequantize(emulated: &Emulated) {
     for (kind, suffix) in KINDS {
         for (n, k, group, _) in FEW {
             for scheme in int4_schemes(group) {
@@ -239,7 +240,7 @@ impl<'a> Magnitudes<'a> {
     }
 }
 
-pub fn nf4_gemv(emulated: &Emulated) {
+pub(crate) fn nf4_gemv(emulated: &Emulated) {
     for (kind, suffix) in KINDS {
         for (number, (n, k, _, rows)) in FEW.into_iter().enumerate() {
             let scheme = Scheme::Nf4 { block: [64, 32, 128][number % 3], nested: number % 2 == 0 };
@@ -263,7 +264,7 @@ pub fn nf4_gemv(emulated: &Emulated) {
     }
 }
 
-pub fn nf4_dequantize(emulated: &Emulated) {
+pub(crate) fn nf4_dequantize(emulated: &Emulated) {
     for (kind, suffix) in KINDS {
         for (number, (n, k)) in [(16, 64), (7, 13), (5, 40), (64, 96)].into_iter().enumerate() {
             let scheme = Scheme::Nf4 { block: [64, 32, 10, 4096][number], nested: number % 2 == 0 };
@@ -330,7 +331,7 @@ fn multiply_w4a8(emulated: &Emulated, function: &str, case: &Case, blocks: [u32;
     });
 }
 
-pub fn w4a8_gemv(emulated: &Emulated) {
+pub(crate) fn w4a8_gemv(emulated: &Emulated) {
     for (kind, suffix) in KINDS {
         for (n, k, group, rows) in FEW {
             for (name, scheme) in
@@ -345,7 +346,7 @@ pub fn w4a8_gemv(emulated: &Emulated) {
 }
 
 /// Of the scheme whose functions the source has.
-pub fn w4a8_gemm(emulated: &Emulated) {
+pub(crate) fn w4a8_gemm(emulated: &Emulated) {
     let is_progressive = emulated.name() == "w4a8_progressive_gemm";
     for (number, (n, k, group, rows)) in MANY.into_iter().enumerate() {
         let (kind, suffix) = KINDS[number % 3];
@@ -359,6 +360,59 @@ pub fn w4a8_gemm(emulated: &Emulated) {
             let shared_bytes = 3 * (tile * 128 + 128 * (64 + 4 * of_group)) as usize;
             let function = format!("{}_{suffix}_{tile}", emulated.name());
             multiply_w4a8(emulated, &function, &case, [tiles(rows, tile), tiles(n, 128), 1], shared_bytes);
+        }
+    }
+}
+
+/// GPTQ's block against the strips of the CPU: the same bits.
+pub(crate) fn gptq_block(emulated: &Emulated) {
+    let options = (Kind::Float, Device::Cpu);
+    for (number, (rows, columns, group)) in
+        [(1, 128, 128), (9, 128, 32), (17, 70, 16), (8, 3, 1)].into_iter().enumerate()
+    {
+        for zero_point in [ZeroPoint::BeforeRounding, ZeroPoint::AfterRounding] {
+            let groups = (columns + group - 1) / group;
+            let block = Tensor::randn([rows, columns], options);
+            let factor = (Tensor::randn([columns, columns], options) * 0.1).triu(1)
+                + (Tensor::rand([columns], options) + 0.5).diag(0);
+            let scale = Tensor::rand([rows, groups], options) * 0.3 + 0.05;
+            let zero = (number % 2 == 0).then(|| (Tensor::rand([rows, groups], options) * 15.0).round());
+            let group_of: Vec<usize> = (0..columns as usize).map(|column| column / group as usize).collect();
+            let (kind, kind_number) = [(Kind::Float, 0), (Kind::BFloat16, 1), (Kind::Half, 2)][number % 3];
+            let lowest = if zero.is_some() { 0 } else { -8 };
+            let grid =
+                Grid { scale: &scale, zero: zero.as_ref(), zero_point, lowest, highest: lowest + 15, kind };
+            let expected = round_block(&block, &factor, &grid, &group_of).unwrap();
+
+            let of_columns: Vec<i32> = group_of.iter().map(|&group| group as i32).collect();
+            let empty = |kind| emulated.empty(&[rows, columns], kind);
+            let (codes, values, errors) = (empty(Kind::Uint8), empty(Kind::Float), empty(Kind::Float));
+            let [block, factor, scale] = [&block, &factor, &scale].map(|tensor| emulated.buffer(tensor));
+            let zero = zero.as_ref().map(|zero| emulated.buffer(zero));
+            let of_columns = emulated.buffer(&Tensor::from_slice(&of_columns));
+            let arguments = [
+                Value::Buffer(&codes),
+                Value::Buffer(&values),
+                Value::Buffer(&errors),
+                Value::Buffer(&block),
+                Value::Buffer(&factor),
+                Value::Buffer(&scale),
+                Value::from(zero.as_ref()),
+                Value::Buffer(&of_columns),
+                Value::Int(rows as i32),
+                Value::Int(columns as i32),
+                Value::Int(groups as i32),
+                Value::Int(i32::from(zero_point == ZeroPoint::AfterRounding)),
+                Value::Float(lowest as f32),
+                Value::Float((lowest + 15) as f32),
+                Value::Int(kind_number),
+            ];
+            emulated.launch("gptq_block", [tiles(rows, 8), 1, 1], THREADS, 0, &arguments, |label| {
+                let what = format!("{label}, {rows} x {columns}, {zero_point:?}, {kind:?}");
+                assert!(codes.tensor().equal(&expected.codes), "codes, {what}");
+                assert!(values.tensor().equal(&expected.values), "values, {what}");
+                assert!(errors.tensor().equal(&expected.errors), "errors, {what}");
+            });
         }
     }
 }

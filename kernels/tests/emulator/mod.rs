@@ -25,11 +25,11 @@ const CHECKS: [&str; 2] = ["-fsanitize=alignment", "-fsanitize-undefined-trap-on
 
 /// A launch in the order of the emulator's struct.
 #[repr(C)]
-struct Launch {
-    grid: [u32; 3],
-    block: [u32; 3],
-    shared_bytes: usize,
-    reversed: bool,
+pub(crate) struct Launch {
+    pub(crate) grid: [u32; 3],
+    pub(crate) block: [u32; 3],
+    pub(crate) shared_bytes: usize,
+    pub(crate) reversed: bool,
 }
 
 /// One at a time: the emulator's scheduler is one.
@@ -54,7 +54,7 @@ fn include(folder: &Path) -> OsString {
 }
 
 /// The emulator itself, as an object file in `folder`.
-pub fn build_emulator(folder: &Path) {
+pub(crate) fn build_emulator(folder: &Path) {
     for name in ["emulator", "dynamic_shared"] {
         let (from, to) = (sources().join(format!("emulator/{name}.cpp")), folder.join(format!("{name}.o")));
         run(&["-c".into(), from.into(), "-o".into(), to.into()]);
@@ -62,17 +62,22 @@ pub fn build_emulator(folder: &Path) {
 }
 
 /// The kernels of a `.cu` file.
-pub struct Emulated {
+pub(crate) struct Emulated {
     name: String,
     library: Library,
 }
 
 impl Emulated {
     /// Builds `kernels/cuda/<name>.cu`, with entries `functions`, in `folder`, where the emulator was built.
-    pub fn build(name: &str, functions: &[&str], folder: &Path) -> Self {
+    pub(crate) fn build(name: &str, functions: &[&str], folder: &Path) -> Self {
+        Self::build_text(name, &format!("#include \"{name}.cu\"\n"), functions, folder)
+    }
+
+    /// Builds a source that is no file.
+    pub(crate) fn build_text(name: &str, text: &str, functions: &[&str], folder: &Path) -> Self {
         let source = folder.join(format!("{name}.cpp"));
         let exports: String = functions.iter().map(|function| format!("EMULATED({function})\n")).collect();
-        fs_err::write(&source, format!("#include \"{name}.cu\"\n{exports}")).unwrap();
+        fs_err::write(&source, format!("{text}{exports}")).unwrap();
         let library = folder.join(format!("{name}.so"));
         let emulator = sources().join("emulator");
         let mut arguments: Vec<OsString> = CHECKS.iter().map(|&option| option.into()).collect();
@@ -86,7 +91,7 @@ impl Emulated {
     }
 
     /// A guarded copy of `tensor`'s elements.
-    pub fn buffer(&self, tensor: &Tensor) -> Buffer<'_> {
+    pub(crate) fn buffer(&self, tensor: &Tensor) -> Buffer<'_> {
         let buffer = self.empty(&tensor.size(), tensor.kind());
         let source = tensor.contiguous();
         // SAFETY: both have so many bytes.
@@ -101,7 +106,7 @@ impl Emulated {
     }
 
     /// Memory for a tensor, full of ones.
-    pub fn empty(&self, shape: &[i64], kind: Kind) -> Buffer<'_> {
+    pub(crate) fn empty(&self, shape: &[i64], kind: Kind) -> Buffer<'_> {
         let bytes = shape.iter().product::<i64>() as usize * kind.elt_size_in_bytes();
         // SAFETY: that is the function's type in emulator.cpp.
         let allocate =
@@ -113,12 +118,12 @@ impl Emulated {
     }
 
     /// Its file's name.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Launches `function` in both orders of threads and blocks, and has what it wrote looked at after each.
-    pub fn launch(
+    pub(crate) fn launch(
         &self,
         function: &str,
         blocks: [u32; 3],
@@ -127,28 +132,41 @@ impl Emulated {
         values: &[Value<'_>],
         mut look: impl FnMut(&str),
     ) {
-        // A test that failed has left nothing half done.
-        let _guard = LAUNCHES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let pointers: Vec<*const c_void> = values.iter().map(Value::pointer).collect();
-        let symbol = format!("emulate_{function}\0");
-        type Entry = unsafe extern "C" fn(*const Launch, *const *const c_void) -> *const c_char;
-        // SAFETY: that is the type that the macro EMULATED gives it.
-        let entry = unsafe { self.library.get::<Entry>(symbol.as_bytes()) }.unwrap();
         for reversed in [false, true] {
             let launch = Launch { grid: blocks, block: [threads, 1, 1], shared_bytes, reversed };
-            // SAFETY: the emulator reports what a kernel does beyond its buffers.
-            let error = unsafe { entry(&raw const launch, pointers.as_ptr()) };
-            if !error.is_null() {
-                // SAFETY: it is a text of the emulator's, ended by 0.
-                panic!("{function}: {}", unsafe { CStr::from_ptr(error) }.to_string_lossy());
+            if let Err(error) = self.launch_once(function, &launch, values) {
+                panic!("{function}: {error}");
             }
             look(if reversed { "last thread first" } else { "first thread first" });
         }
     }
+
+    /// One launch, or what the emulator says against it.
+    pub(crate) fn launch_once(
+        &self,
+        function: &str,
+        launch: &Launch,
+        values: &[Value<'_>],
+    ) -> Result<(), String> {
+        type Entry = unsafe extern "C" fn(*const Launch, *const *const c_void) -> *const c_char;
+        // A test that failed has left nothing half done.
+        let _guard = LAUNCHES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let pointers: Vec<*const c_void> = values.iter().map(Value::pointer).collect();
+        let symbol = format!("emulate_{function}\0");
+        // SAFETY: that is the type that the macro EMULATED gives it.
+        let entry = unsafe { self.library.get::<Entry>(symbol.as_bytes()) }.unwrap();
+        // SAFETY: the emulator reports what a kernel does beyond its buffers.
+        let error = unsafe { entry(launch, pointers.as_ptr()) };
+        if error.is_null() {
+            return Ok(());
+        }
+        // SAFETY: it is a text of the emulator's, ended by 0.
+        Err(unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned())
+    }
 }
 
 /// Memory that a kernel sees, between pages that it must not touch.
-pub struct Buffer<'a> {
+pub(crate) struct Buffer<'a> {
     owner: &'a Emulated,
     address: *mut c_void,
     bytes: usize,
@@ -158,7 +176,7 @@ pub struct Buffer<'a> {
 
 impl Buffer<'_> {
     /// Its elements.
-    pub fn tensor(&self) -> Tensor {
+    pub(crate) fn tensor(&self) -> Tensor {
         // SAFETY: the buffer has so many bytes.
         let bytes = unsafe { std::slice::from_raw_parts(self.address.cast::<u8>(), self.bytes) };
         Tensor::from_data_size(bytes, &self.shape, self.kind).to_device(Device::Cpu)
@@ -176,7 +194,7 @@ impl Drop for Buffer<'_> {
 }
 
 /// What a kernel is called with.
-pub enum Value<'a> {
+pub(crate) enum Value<'a> {
     Buffer(&'a Buffer<'a>),
     Missing,
     Int(i32),
