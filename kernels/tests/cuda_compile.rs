@@ -61,7 +61,8 @@ fn every_file_is_a_source_or_a_header() {
 
 #[test]
 fn a_source_with_an_error_is_refused_with_its_line() {
-    let source = Source::new("wrong", "extern \"C\" __global__ void wrong() {\n    missing();\n}\n", &["wrong"]);
+    let source =
+        Source::new("wrong", "extern \"C\" __global__ void wrong() {\n    missing();\n}\n", &["wrong"]);
     let error = source.compile("sm_80").unwrap_err();
     assert!(matches!(error, CudaError::Source { source_name: "wrong", .. }), "{error}");
     assert!(error.to_string().contains("wrong.cu(2)"), "{error}");

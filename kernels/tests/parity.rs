@@ -204,9 +204,12 @@ fn every_kernel_agrees_with_the_reference_on_cuda() {
     let expected = [
         "llm-int8-cuda-fused",
         "llm-int8-int-mm",
+        "nf4-cuda-fused",
         "nf4-tiles",
+        "w4a16-cuda-fused",
         "w4a16-int4pack-cuda",
         "w4a16-tiles",
+        "w4a8-cuda-fused",
         "w4a8-grouped-tiles",
         "w4a8-progressive-tiles",
         "w8a16-tiles",
@@ -226,9 +229,12 @@ fn normalized_activations_are_multiplied_as_if_they_had_been_normalized_before()
     for device in devices {
         for scheme in [Scheme::W8A8, Scheme::W8A8Static, Scheme::W8A8Torchao, Scheme::W4A16 { group: 40 }] {
             for kind in KINDS {
-                let prepared =
-                    qpipe_kernels::prepare(weight(scheme, out_features, in_features, kind, true), device, kind)
-                        .unwrap();
+                let prepared = qpipe_kernels::prepare(
+                    weight(scheme, out_features, in_features, kind, true),
+                    device,
+                    kind,
+                )
+                .unwrap();
                 let x = Tensor::randn([3, 7, in_features], (kind, device));
                 let norm =
                     Norm { weight: &(Tensor::rand([in_features], (kind, device)) + 0.5), epsilon: 1e-6 };

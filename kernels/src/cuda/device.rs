@@ -66,7 +66,8 @@ pub(super) fn checked(call: &'static str, function: &'static str, result: CUresu
 
 /// `source` on `device`, loaded once for each device and kept, or the error of the first try.
 pub(super) fn module(source: &'static Source, device: Device) -> Result<Module, CudaError> {
-    static MODULES: Mutex<BTreeMap<(usize, &str), Result<Module, CudaError>>> = Mutex::new(BTreeMap::new());
+    type Tries = BTreeMap<(usize, &'static str), Result<Module, CudaError>>;
+    static MODULES: Mutex<Tries> = Mutex::new(BTreeMap::new());
     let Device::Cuda(index) = device else { return Err(CudaError::NoCudaDevice(device)) };
     let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
     modules.entry((index, source.name)).or_insert_with(|| load(source, index)).clone()

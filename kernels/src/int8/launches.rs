@@ -4,6 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::cpu::rows::Rule;
 use crate::cuda::{Argument, CudaError, Function, Grid, Source};
+use crate::cuda_rows::{aligned, number_of};
 use crate::weight::KernelError;
 
 /// Rows to codes.
@@ -74,20 +75,10 @@ impl Tile {
     fn number(rows: i64, channels: i64) -> usize {
         match rows {
             ..=16 => 0,
-            ..=32 => 1,
+            17..=32 => 1,
             _ if TILES[3].blocks(rows, channels) < MANY_BLOCKS => 2,
             _ => 3,
         }
-    }
-}
-
-/// The number of a type: in lists of entries, and of the outputs' in scaled.cuh.
-fn number_of(kind: Kind) -> usize {
-    match kind {
-        Kind::Float => 0,
-        Kind::Half => 1,
-        Kind::BFloat16 => 2,
-        _ => unreachable!("supports() admits these types only"),
     }
 }
 
@@ -235,7 +226,7 @@ impl CudaWeight {
         let few = |number| entry(&FEW, number, 0);
         let many = |number: usize| entry(&MANY, number, TILES[number].shared_bytes);
         Ok(Self {
-            codes: codes.f_contiguous()?,
+            codes: aligned(&codes)?,
             scale: vector(scale)?,
             bias: bias.map(vector).transpose()?,
             few: [few(0)?, few(1)?, few(2)?, few(3)?],
@@ -265,6 +256,7 @@ impl CudaWeight {
             Argument::Int(count as i32),
             Argument::Int(channels as i32),
             Argument::Int(width as i32),
+            // scaled.cuh counts types alike.
             Argument::Int(number_of(self.kind) as i32),
             Argument::Int(mode),
         ];

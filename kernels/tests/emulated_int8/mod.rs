@@ -1,12 +1,9 @@
-//! The arithmetic and the indices of the CUDA kernels for int8 activations, run on the CPU by `kernels/cuda/emulator/`.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+//! Trials of the kernels for int8 activations: quantization, products, LLM.int8().
 
-#[expect(dead_code, reason = "other tests use other parts of it")]
-mod emulator;
-
-use emulator::{Buffer, Emulated, Value};
 use qpipe_kernels::{Codes, KERNELS, Layer, Norm, Scheme, llm_int8, random, symmetric, torchao};
 use tch::{Device, Kind, Tensor};
+
+use crate::emulator::{Buffer, Emulated, Value};
 
 const KINDS: [(Kind, &str, i32); 3] =
     [(Kind::Float, "f32", 0), (Kind::Half, "f16", 1), (Kind::BFloat16, "bf16", 2)];
@@ -18,16 +15,6 @@ const MAGNITUDES: i32 = 2;
 /// An entry of int8_gemm.cu: rows and columns of its tile, threads, bytes of shared memory.
 const TILES: [(i64, i64, u32, usize); 4] =
     [(16, 32, 64, 36 << 10), (32, 64, 128, 72 << 10), (64, 64, 128, 32 << 10), (128, 128, 128, 64 << 10)];
-
-fn built(name: &str, functions: &[&str]) -> Emulated {
-    let folder = tempfile::tempdir().unwrap();
-    emulator::build_emulator(folder.path());
-    Emulated::build(name, functions, folder.path())
-}
-
-fn quantizer() -> Emulated {
-    built("quantize_rows", &["quantize_rows_f32", "quantize_rows_f16", "quantize_rows_bf16"])
-}
 
 /// Launches a function in both orders, which have to give the same outputs.
 fn launch(
@@ -86,11 +73,23 @@ fn float(tensor: &Tensor) -> Tensor {
     tensor.to_kind(Kind::Float)
 }
 
-#[test]
-fn rows_have_the_codes_and_scales_of_the_definitions() {
-    let _guard = tch::no_grad_guard();
-    let kernel = quantizer();
-    tch::manual_seed(11);
+/// Codes [M, K] and scales [M, 1] of `x` by the definitions.
+fn defined(x: &Tensor, rule: i32, static_scale: &Tensor) -> (Tensor, Tensor) {
+    match rule {
+        TORCHAO => {
+            let scale = torchao::scales(x).unwrap();
+            (torchao::codes(x, &scale).unwrap(), scale)
+        }
+        STATIC => (symmetric::codes(x, static_scale, 8), static_scale.expand([x.size()[0], 1], false)),
+        _ => {
+            let scale = symmetric::scales(x, 8);
+            (symmetric::codes(x, &scale, 8), scale)
+        }
+    }
+}
+
+/// Rows have the codes and scales of the definitions.
+pub(crate) fn quantize_rows(kernel: &Emulated) {
     for (kind, name, _) in KINDS {
         for (rows, width) in [(1, 1), (3, 13), (2, 16), (5, 200), (2, 1000), (1, 4104)] {
             let x = Tensor::randn([rows, width], (Kind::Float, Device::Cpu)).to_kind(kind);
@@ -102,19 +101,9 @@ fn rows_have_the_codes_and_scales_of_the_definitions() {
             }
             for rule in [DYNAMIC, STATIC, TORCHAO] {
                 let static_scale = Tensor::from_slice(&[0.017_f32]).to_kind(kind);
-                let (codes, scale) = match rule {
-                    TORCHAO => {
-                        let scale = torchao::scales(&x).unwrap();
-                        (torchao::codes(&x, &scale).unwrap(), scale)
-                    }
-                    STATIC => (symmetric::codes(&x, &static_scale, 8), static_scale.expand([rows, 1], false)),
-                    _ => {
-                        let scale = symmetric::scales(&x, 8);
-                        (symmetric::codes(&x, &scale, 8), scale)
-                    }
-                };
+                let (codes, scale) = defined(&x, rule, &static_scale);
                 let given = f32::try_from(float(&static_scale).get(0)).unwrap();
-                let (found, scales) = quantized(&kernel, &x, name, rule, given, 64);
+                let (found, scales) = quantized(kernel, &x, name, rule, given, 64);
                 assert!(scales.equal(&float(&scale).view([-1])), "{name}, rule {rule}, {rows} x {width}");
                 assert!(found.narrow(1, 0, width).equal(&codes), "{name}, rule {rule}, {rows} x {width}");
                 let rest = found.narrow(1, width, padded(width) - width);
@@ -122,16 +111,15 @@ fn rows_have_the_codes_and_scales_of_the_definitions() {
             }
         }
     }
+    not_finite(kernel);
 }
 
-#[test]
-fn a_row_with_a_value_that_is_not_finite_has_no_scale() {
-    let _guard = tch::no_grad_guard();
-    let kernel = quantizer();
+/// A row with a value that is not finite has no scale, and no codes.
+fn not_finite(kernel: &Emulated) {
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let x = Tensor::from_slice(&[1.0, bad, 2.0, 0.5, -1.0, 0.25]).view([2, 3]);
         for rule in [DYNAMIC, TORCHAO] {
-            let (codes, scales) = quantized(&kernel, &x, "f32", rule, 0.0, 32);
+            let (codes, scales) = quantized(kernel, &x, "f32", rule, 0.0, 32);
             let scales = Vec::<f32>::try_from(scales).unwrap();
             assert!(scales[0].is_nan() && scales[1].is_finite());
             assert_eq!(
@@ -142,12 +130,8 @@ fn a_row_with_a_value_that_is_not_finite_has_no_scale() {
     }
 }
 
-#[test]
-fn normalized_rows_are_quantized_as_if_they_had_been_written() {
-    let _guard = tch::no_grad_guard();
-    let names = ["rmsnorm_quantize_f32", "rmsnorm_quantize_f16", "rmsnorm_quantize_bf16"];
-    let kernel = built("rmsnorm_quantize", &names);
-    tch::manual_seed(12);
+/// Normalized rows are quantized as if they had been written before.
+pub(crate) fn rmsnorm_quantize(kernel: &Emulated) {
     for (kind, name, _) in KINDS {
         for (rows, width) in [(1, 8), (3, 100), (2, 1024), (2, 77)] {
             let x = Tensor::randn([rows, width], (kind, Device::Cpu)) * 3.0;
@@ -169,7 +153,7 @@ fn normalized_rows_are_quantized_as_if_they_had_been_written() {
                 Value::Float(0.0),
             ];
             let function = format!("rmsnorm_quantize_{name}");
-            let found = launch(&kernel, &function, ([rows as u32, 1, 1], 96, 0), &values, &[&codes, &scales]);
+            let found = launch(kernel, &function, ([rows as u32, 1, 1], 96, 0), &values, &[&codes, &scales]);
             let [codes, scales] = found.try_into().unwrap();
             assert!(scales.allclose(&float(&scale).view([-1]), 2e-2, 0.0, false), "{name}, {rows} x {width}");
             // The mean is summed in another order: a value may be its neighbour, and so may a code.
@@ -226,36 +210,33 @@ fn multiplied(
     launch(kernel, function, ([blocks, 1, 1], threads, shared), &values, &[&y]).pop().unwrap()
 }
 
-/// Rows quantized and multiplied by `function` are the reference's, to the bit, in every scheme and type.
-fn check(
-    (quantizer, kernel): (&Emulated, &Emulated),
-    tile: Option<usize>,
-    function: &str,
-    [rows, channels, width]: [i64; 3],
-) {
-    let _guard = tch::no_grad_guard();
+/// Codes multiplied by `function` are the reference's outputs, to the bit, in every scheme and type.
+fn check(kernel: &Emulated, tile: Option<usize>, function: &str, [rows, channels, width]: [i64; 3]) {
     let reference = KERNELS.last().unwrap();
     for (number, (kind, name, code)) in KINDS.into_iter().enumerate() {
         for scheme in [Scheme::W8A8, Scheme::W8A8Static, Scheme::W8A8Torchao] {
             let quantized_weight =
-                random::weight(scheme, channels, width, kind, (number + rows as usize) % 2 == 0).unwrap();
+                random::weight(scheme, channels, width, kind, (number + rows as usize).is_multiple_of(2))
+                    .unwrap();
             let rounded = |scale: &Tensor| float(&scale.to_kind(kind));
+            let none = Tensor::from_slice(&[1.0_f32]);
             let (codes, scale, rule, static_scale) = match quantized_weight.codes() {
-                Codes::Int8 { weight, scale } => (weight, rounded(scale), DYNAMIC, 0.0),
-                Codes::Int8Torchao { weight, scale } => (weight, float(scale), TORCHAO, 0.0),
+                Codes::Int8 { weight, scale } => (weight, rounded(scale), DYNAMIC, none),
+                Codes::Int8Torchao { weight, scale } => (weight, float(scale), TORCHAO, none),
                 Codes::Int8Static { weight, scale, input_scale } => {
-                    let input_scale = f32::try_from(rounded(input_scale).view([-1]).get(0)).unwrap();
-                    (weight, rounded(scale), STATIC, input_scale)
+                    (weight, rounded(scale), STATIC, input_scale.to_kind(kind))
                 }
                 _ => unreachable!("no other scheme was asked for"),
             };
+            let fill = |codes: &Tensor| codes.constant_pad_nd([0, padded(width) - width]);
             let weight = Weight {
-                codes: codes.constant_pad_nd([0, padded(width) - width]),
+                codes: fill(codes),
                 scale: scale.view([-1]),
                 bias: quantized_weight.bias().map(float),
             };
             let x = Tensor::randn([rows, width], (kind, Device::Cpu));
-            let activations = quantized(quantizer, &x, name, rule, static_scale, 64);
+            let (codes, scale) = defined(&x, rule, &static_scale);
+            let activations = (fill(&codes), float(&scale).reshape([-1]));
             let mode = i32::from(rule == TORCHAO);
             let y = multiplied(kernel, tile, function, &activations, &weight, (kind, code), mode);
             let layer =
@@ -268,41 +249,41 @@ fn check(
     }
 }
 
-#[test]
-fn few_rows_are_multiplied_as_the_reference_does() {
-    let functions = ["int8_gemv_1", "int8_gemv_2", "int8_gemv_4", "int8_gemv_8"];
-    let kernels = (&quantizer(), &built("int8_gemv", &functions));
-    for (function, rows) in [(0, 1), (1, 2), (2, 3), (3, 5), (3, 8)] {
-        for (channels, width) in [(1, 1), (7, 13), (33, 520)] {
-            check(kernels, None, functions[function], [rows, channels, width]);
+/// Few rows are multiplied as the reference does, and sums scaled by magnitudes as LLM.int8() has them.
+pub(crate) fn int8_gemv(kernel: &Emulated) {
+    for (function, rows) in [(1, 1), (2, 2), (4, 3), (8, 5), (8, 8)] {
+        for [channels, width] in [[1, 1], [7, 13], [33, 520]] {
+            check(kernel, None, &format!("int8_gemv_{function}"), [rows, channels, width]);
         }
+    }
+    for (kind, name, number) in KINDS {
+        let codes = |rows| Tensor::randint_low(-127, 128, [rows, 48], (Kind::Int8, Device::Cpu));
+        let weight =
+            Weight { codes: codes(9), scale: Tensor::rand([9], (Kind::Float, Device::Cpu)), bias: None };
+        let activations = (codes(4), Tensor::rand([4], (Kind::Float, Device::Cpu)));
+        let y = multiplied(kernel, None, "int8_gemv_4", &activations, &weight, (kind, number), MAGNITUDES);
+        let sums = activations.0.to_kind(Kind::Double).matmul(&weight.codes.to_kind(Kind::Double).tr());
+        let by = (activations.1.view([-1, 1]) * &weight.scale) * sums.to_kind(Kind::Float) * 6.200_124e-5;
+        assert!(y.equal(&by.to_kind(kind)), "{name}");
     }
 }
 
-#[test]
-fn many_rows_are_multiplied_as_the_reference_does() {
-    let functions = ["int8_gemm_16", "int8_gemm_32", "int8_gemm_64", "int8_gemm_128"];
-    let kernels = (&quantizer(), &built("int8_gemm", &functions));
-    for (tile, function) in functions.into_iter().enumerate() {
+/// Many rows are multiplied as the reference does.
+pub(crate) fn int8_gemm(kernel: &Emulated) {
+    for (tile, (tile_rows, ..)) in TILES.into_iter().enumerate() {
         // Single outputs; edges of tiles and of what is copied at once; whole rows of outputs.
         for shape in [[1, 1, 1], [17, 33, 100], [130, 72, 300]] {
-            check(kernels, Some(tile), function, shape);
+            check(kernel, Some(tile), &format!("int8_gemm_{tile_rows}"), shape);
         }
     }
     // More row tiles than are numbered together; many steps through K.
-    check(kernels, Some(0), functions[0], [300, 70, 40]);
-    check(kernels, Some(3), functions[3], [128, 128, 1024]);
+    check(kernel, Some(0), "int8_gemm_16", [300, 70, 40]);
+    check(kernel, Some(3), "int8_gemm_128", [128, 128, 1024]);
 }
 
-#[test]
-fn outlier_columns_are_found_and_left_out_and_sums_are_scaled_by_magnitudes() {
-    let _guard = tch::no_grad_guard();
-    let names = ["columns_f32", "rows_f32", "columns_f16", "rows_f16", "columns_bf16", "rows_bf16"]
-        .map(|name| format!("llm_int8_{name}"));
-    let kernel = built("llm_int8_rows", &names.each_ref().map(String::as_str));
-    let product = built("int8_gemv", &["int8_gemv_8"]);
-    tch::manual_seed(13);
-    for (kind, name, number) in KINDS {
+/// Columns with outliers are found and left out of codes and magnitudes.
+pub(crate) fn llm_int8_rows(kernel: &Emulated) {
+    for (kind, name, _) in KINDS {
         for (rows, width, threshold) in [(1, 8, 6.0_f32), (5, 100, 6.0), (7, 333, 0.0), (3, 64, 100.0)] {
             let x = (Tensor::randn([rows, width], (Kind::Float, Device::Cpu)) * 2.5).to_kind(kind);
             let _ = x.select(0, 0).fill_(0.0);
@@ -319,7 +300,7 @@ fn outlier_columns_are_found_and_left_out_and_sums_are_scaled_by_magnitudes() {
                 ];
                 let blocks = [width as u32 / 128 + 1, 2, 1];
                 let function = format!("llm_int8_columns_{name}");
-                let found = launch(&kernel, &function, (blocks, 128, 0), &values, &[&flags]);
+                let found = launch(kernel, &function, (blocks, 128, 0), &values, &[&flags]);
                 let columns = found[0].nonzero().view([-1]);
                 let known = expected.outliers.as_ref().map_or(0, Tensor::numel);
                 assert_eq!(columns.numel(), known);
@@ -337,22 +318,10 @@ fn outlier_columns_are_found_and_left_out_and_sums_are_scaled_by_magnitudes() {
                 Value::Float(threshold),
             ];
             let (function, grid) = (format!("llm_int8_rows_{name}"), ([rows as u32, 1, 1], 32, 0));
-            let found = launch(&kernel, &function, grid, &values, &[&codes, &magnitudes]);
+            let found = launch(kernel, &function, grid, &values, &[&codes, &magnitudes]);
             let [codes, magnitudes] = found.try_into().unwrap();
             assert!(codes.narrow(1, 0, width).equal(&expected.codes), "{name}, {rows} x {width}");
             assert!(magnitudes.equal(&expected.absmax.view([-1])), "{name}, {rows} x {width}");
-
-            let weight = Weight {
-                codes: Tensor::randint_low(-127, 128, [9, padded(width)], (Kind::Int8, Device::Cpu)),
-                scale: Tensor::rand([9], (Kind::Float, Device::Cpu)),
-                bias: None,
-            };
-            let activations = (codes.shallow_clone(), magnitudes.shallow_clone());
-            let y =
-                multiplied(&product, None, "int8_gemv_8", &activations, &weight, (kind, number), MAGNITUDES);
-            let sums = codes.to_kind(Kind::Double).matmul(&weight.codes.to_kind(Kind::Double).tr());
-            let by = (magnitudes.view([-1, 1]) * &weight.scale) * sums.to_kind(Kind::Float) * 6.200_124e-5;
-            assert!(y.equal(&by.to_kind(kind)), "{name}, {rows} x {width}");
         }
     }
 }
