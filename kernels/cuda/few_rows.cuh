@@ -1,5 +1,6 @@
 // y = x W^T + bias for few rows of x, straight from a weight in few bits that is read once: what it takes is the time of
-// reading it. W says how 32 weights of an output channel are loaded (`load`) and what they stand for (`decode`).
+// reading it. A Weight says how 32 weights of an output channel are loaded (`load`; they count 0 where not `counts`) and
+// what they stand for (`decode`).
 //
 // In 16 bits a block of 8 warps has 16 output channels and 8 rows: the weights are the first matrix of mma, the rows of
 // x the second, and each warp has every eighth 128 input channels. Which of mma's k an input channel is does not matter
@@ -32,17 +33,18 @@ __device__ __forceinline__ void multiply(T* y, const T* x, const Weight& weight,
     float sums[4] = {};
 #pragma unroll 2
     for (int start = warp * 4 * CHUNK; start < in_features; start += WARPS * 4 * CHUNK) {
-        const int k = start + CHUNK * r;
-        const bool inside = k < in_features;
+        // Loads have no conditions, so that many are under way: beyond the last channel the first is loaded, and counts 0.
+        const bool inside = start + CHUNK * r < in_features;
+        const int k = inside ? start + CHUNK * r : 0;
         const typename Weight::Chunk mine = weight.load(channel, k, inside), below = weight.load(other, k, inside);
         unsigned activations[CHUNK / 2];
+#pragma unroll
         for (int i = 0; i < 4; i++) {
-            const uint4 none = {0, 0, 0, 0};
-            const uint4 part = inside && has_row ? reinterpret_cast<const uint4*>(row + k)[i] : none;
-            activations[4 * i] = part.x;
-            activations[4 * i + 1] = part.y;
-            activations[4 * i + 2] = part.z;
-            activations[4 * i + 3] = part.w;
+            const uint4 part = reinterpret_cast<const uint4*>(row + k)[i];
+            activations[4 * i] = inside && has_row ? part.x : 0;
+            activations[4 * i + 1] = inside && has_row ? part.y : 0;
+            activations[4 * i + 2] = inside && has_row ? part.z : 0;
+            activations[4 * i + 3] = inside && has_row ? part.w : 0;
         }
 #pragma unroll
         for (int word = 0; word < 4; word++) {

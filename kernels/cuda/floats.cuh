@@ -31,6 +31,21 @@ __device__ __forceinline__ float rounded(float value) {
     return to_float(from_float<T>(value));
 }
 
+// Writes two neighbours, or where `has_second` is false the first of them; in one piece where `in_pairs` says that `to` is a
+// multiple of two numbers.
+template <typename T>
+__device__ __forceinline__ void write_pair(T* to, T first, T second, bool has_second, bool in_pairs) {
+    struct alignas(2 * sizeof(T)) Two {
+        T first, second;
+    };
+    if (has_second && in_pairs) {
+        *reinterpret_cast<Two*>(to) = {first, second};
+        return;
+    }
+    to[0] = first;
+    if (has_second) to[1] = second;
+}
+
 // The sum over the 32 lanes of a warp, in every lane.
 __device__ __forceinline__ float warp_sum(float value) {
     for (int distance = 16; distance > 0; distance /= 2) value += __shfl_xor_sync(0xFFFFFFFFu, value, distance);

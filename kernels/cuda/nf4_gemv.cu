@@ -16,13 +16,10 @@ struct FewRowsNf4 {
     int in_features;
     const float* table;
 
-    __device__ __forceinline__ Chunk load(int n, int k, bool inside) const {
-        Chunk chunk = {{0, 0, 0, 0}, 0};
-        if (!inside) return chunk;
+    __device__ __forceinline__ Chunk load(int n, int k, bool counts) const {
         const long long first = static_cast<long long>(n) * in_features + k;
-        chunk.words = __ldcs(reinterpret_cast<const uint4*>(packed + first / 2));
-        chunk.absmax = absmax.of(first / block);
-        return chunk;
+        const float scale = absmax.of(first / block);
+        return {__ldcs(reinterpret_cast<const uint4*>(packed + first / 2)), counts ? scale : 0};
     }
 
     template <typename Values>

@@ -112,18 +112,20 @@ __device__ __forceinline__ void multiply(T* y, const T* x, const Int4Weight<T>& 
         for (int j = 0; j < COLUMNS; j++) scales[j] = next_scales[j];
     }
 
+    const bool in_pairs = out_features % 2 == 0;
 #pragma unroll
-    for (int i = 0; i < TILES; i++) {
+    for (int j = 0; j < COLUMNS; j++) {
+        const int n = first_channel + warp_channel + 8 * j + 2 * r;
+        if (n >= out_features) continue;
+        const bool has_second = n + 1 < out_features;
+        const float biases[2] = {bias == nullptr ? 0 : bias[n], bias == nullptr || !has_second ? 0 : bias[n + 1]};
 #pragma unroll
-        for (int j = 0; j < COLUMNS; j++) {
-#pragma unroll
-            for (int part = 0; part < 4; part++) {
-                const int m = first_row + warp_row + 16 * i + q + part / 2 * 8;
-                const int n = first_channel + warp_channel + 8 * j + 2 * r + part % 2;
-                if (m >= rows || n >= out_features) continue;
-                const float sum = sums[i][j][part];
-                y[static_cast<size_t>(m) * out_features + n] = from_float<T>(bias == nullptr ? sum : sum + bias[n]);
-            }
+        for (int i = 0; i < 2 * TILES; i++) {
+            const int m = first_row + warp_row + 8 * i + q;
+            if (m >= rows) continue;
+            const float* pair = &sums[i / 2][j][i % 2 * 2];
+            write_pair(y + static_cast<size_t>(m) * out_features + n, from_float<T>(pair[0] + biases[0]),
+                       from_float<T>(pair[1] + biases[1]), has_second, in_pairs);
         }
     }
 }

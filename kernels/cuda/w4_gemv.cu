@@ -11,12 +11,12 @@ struct FewRowsInt4 : Int4Weight<T> {
         unsigned zero;
     };
 
-    __device__ __forceinline__ Chunk load(int n, int k, bool inside) const {
-        Chunk chunk = {{0, 0, 0, 0}, from_float<T>(0), 0};
-        if (!inside) return chunk;
+    __device__ __forceinline__ Chunk load(int n, int k, bool counts) const {
+        Chunk chunk;
         const unsigned* words = this->packed + static_cast<size_t>(n) * (this->in_features / 8) + k / 8;
         chunk.words = __ldcs(reinterpret_cast<const uint4*>(words));
         this->scale_of(n, k / this->group, chunk.scale, chunk.zero);
+        if (!counts) chunk.scale = from_float<T>(0);
         return chunk;
     }
 

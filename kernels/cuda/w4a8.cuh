@@ -53,15 +53,28 @@ struct Grouped {
     }
 };
 
-// What sums become.
-template <typename T>
-__device__ __forceinline__ T finished(int sum, float row_scale, int channel, const Scales& scales) {
-    return scaled<T>(sum, row_scale, channel, scales);
-}
-template <typename T>
-__device__ __forceinline__ T finished(float sum, float row_scale, int channel, const Scales& scales) {
-    const float value = sum * row_scale;
-    return from_float<T>(scales.bias == nullptr ? value : value + scales.bias[channel]);
-}
+// What sums of a channel become: its part of the scales, loaded once.
+struct ChannelScales {
+    float scale;
+    float bias;
+    bool has_bias;
+
+    __device__ __forceinline__ ChannelScales(const Scales& scales, int channel)
+        : scale(scales.channel == nullptr ? 1.0f : scales.channel[channel]),
+          bias(scales.bias == nullptr ? 0.0f : scales.bias[channel]),
+          has_bias(scales.bias != nullptr) {}
+
+    template <typename T>
+    __device__ __forceinline__ T finished(int sum, float row_scale) const {
+        // The roundings of `scaled` in the mode PLAIN.
+        const float value = __fmul_rn(__fmul_rn(__int2float_rn(sum), row_scale), scale);
+        return from_float<T>(has_bias ? __fadd_rn(value, bias) : value);
+    }
+    template <typename T>
+    __device__ __forceinline__ T finished(float sum, float row_scale) const {
+        const float value = sum * row_scale;
+        return from_float<T>(has_bias ? value + bias : value);
+    }
+};
 
 #endif

@@ -126,22 +126,29 @@ __device__ __forceinline__ void multiply(T* y, const signed char* x, const unsig
         }
     }
 
+    float row_scales[2 * TILES];
 #pragma unroll
-    for (int i = 0; i < TILES; i++) {
+    for (int i = 0; i < 2 * TILES; i++) row_scales[i] = scales.row[min(first_row + warp_row + 8 * i + q, rows - 1)];
+    const bool in_pairs = out_features % 2 == 0;
 #pragma unroll
-        for (int j = 0; j < COLUMNS; j++) {
+    for (int j = 0; j < COLUMNS; j++) {
+        const int n = first_channel + warp_channel + 8 * j + 2 * r;
+        if (n >= out_features) continue;
+        const bool has_second = n + 1 < out_features;
+        const ChannelScales both[2] = {ChannelScales(scales, n), ChannelScales(scales, has_second ? n + 1 : n)};
 #pragma unroll
-            for (int part = 0; part < 4; part++) {
-                const int m = first_row + warp_row + 16 * i + q + part / 2 * 8;
-                const int n = first_channel + warp_channel + 8 * j + 2 * r + part % 2;
-                if (m >= rows || n >= out_features) continue;
-                T& result = y[static_cast<size_t>(m) * out_features + n];
+        for (int i = 0; i < 2 * TILES; i++) {
+            const int m = first_row + warp_row + 8 * i + q;
+            if (m >= rows) continue;
+            T results[2];
+            for (int part = 0; part < 2; part++) {
                 if constexpr (Scheme::SCALES_SUMS) {
-                    result = finished<T>(totals[i][j][part], scales.row[m], n, scales);
+                    results[part] = both[part].template finished<T>(totals[i / 2][j][i % 2 * 2 + part], row_scales[i]);
                 } else {
-                    result = finished<T>(sums[i][j][part], scales.row[m], n, scales);
+                    results[part] = both[part].template finished<T>(sums[i / 2][j][i % 2 * 2 + part], row_scales[i]);
                 }
             }
+            write_pair(y + static_cast<size_t>(m) * out_features + n, results[0], results[1], has_second, in_pairs);
         }
     }
 }

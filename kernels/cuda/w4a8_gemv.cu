@@ -32,18 +32,19 @@ __device__ __forceinline__ void multiply(T* y, const signed char* x, const unsig
     const bool together = !Scheme::SCALES_SUMS || group % (4 * CHUNK) == 0;
 
     Sum totals[4] = {};
+#pragma unroll 2
     for (int start = warp * 4 * CHUNK; start < in_features; start += WARPS * 4 * CHUNK) {
-        const int k = start + CHUNK * r;
-        const bool inside = k < in_features;
-        uint4 words[2] = {}, activations[2] = {};
-        Group own_groups[2] = {};
-        if (inside) {
-            for (int i = 0; i < 2; i++) {
-                const unsigned* from = packed + static_cast<size_t>(channels[i]) * (in_features / 8) + k / 8;
-                words[i] = __ldcs(reinterpret_cast<const uint4*>(from));
-                own_groups[i] = groups[k / group * stride + channels[i]];
-                if (has_row) activations[i] = reinterpret_cast<const uint4*>(row + k)[i];
-            }
+        // Loads have no conditions, so that many are under way: beyond the last channel the first is loaded, and counts 0.
+        const bool inside = start + CHUNK * r < in_features;
+        const int k = inside ? start + CHUNK * r : 0;
+        uint4 words[2], activations[2];
+        Group own_groups[2];
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const unsigned* from = packed + static_cast<size_t>(channels[i]) * (in_features / 8) + k / 8;
+            words[i] = __ldcs(reinterpret_cast<const uint4*>(from));
+            own_groups[i] = groups[k / group * stride + channels[i]];
+            activations[i] = reinterpret_cast<const uint4*>(row + k)[i];
         }
         const unsigned codes[2][4] = {{words[0].x, words[0].y, words[0].z, words[0].w},
                                       {words[1].x, words[1].y, words[1].z, words[1].w}};
@@ -51,7 +52,7 @@ __device__ __forceinline__ void multiply(T* y, const signed char* x, const unsig
                                    activations[1].x, activations[1].y, activations[1].z, activations[1].w};
         // Group after group: lanes of other groups bring zeros.
         for (int part = 0; part < (together ? 1 : 4) && start + CHUNK * part < in_features; part++) {
-            const bool counts = together || part == r;
+            const bool counts = inside && has_row && (together || part == r);
             int sums[4] = {};
             for (int i = 0; i < 4; i++) {
                 unsigned upper[2], lower[2];
@@ -78,7 +79,7 @@ __device__ __forceinline__ void multiply(T* y, const signed char* x, const unsig
     if (n >= out_features || m >= rows) return;
     Sum sum = 0;
     for (int i = 0; i < WARPS; i++) sum += partial[i][threadIdx.x / CHANNELS][threadIdx.x % CHANNELS];
-    y[static_cast<size_t>(m) * out_features + n] = finished<T>(sum, scales.row[m], n, scales);
+    y[static_cast<size_t>(m) * out_features + n] = ChannelScales(scales, n).finished<T>(sum, scales.row[m]);
 }
 
 }  // namespace

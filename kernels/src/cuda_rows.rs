@@ -2,6 +2,8 @@
 
 use tch::{Kind, TchError, Tensor};
 
+use crate::weight::KernelError;
+
 /// Kernels load so many bytes at once.
 const ALIGNMENT: usize = 16;
 
@@ -19,4 +21,39 @@ pub(crate) fn number_of(kind: Kind) -> usize {
 pub(crate) fn aligned(x: &Tensor) -> Result<Tensor, TchError> {
     let x = x.f_contiguous()?;
     if (x.data_ptr() as usize).is_multiple_of(ALIGNMENT) { Ok(x) } else { Ok(x.copy()) }
+}
+
+/// Outputs [M, ...] of some output channels after the other, side by side; without a copy where there is one part.
+pub(crate) fn joined(mut parts: Vec<Tensor>) -> Result<Tensor, KernelError> {
+    match parts.pop() {
+        Some(only) if parts.is_empty() => Ok(only),
+        last => {
+            parts.extend(last);
+            Ok(Tensor::f_cat(&parts, 1)?)
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_tensor_is_copied_where_it_begins_between_aligned_addresses() {
+        let whole = Tensor::arange(64, (Kind::Float, tch::Device::Cpu));
+        let part = whole.narrow(0, 3, 8);
+        let copy = aligned(&part).unwrap();
+        assert!((copy.data_ptr() as usize).is_multiple_of(ALIGNMENT) && copy.equal(&part));
+        let part = whole.narrow(0, 4, 8);
+        assert_eq!(aligned(&part).unwrap().data_ptr(), part.data_ptr());
+    }
+
+    #[test]
+    fn parts_are_joined_in_their_order() {
+        let part =
+            |first: i64| Tensor::arange_start(first, first + 2, (Kind::Float, tch::Device::Cpu)).view([1, 2]);
+        assert!(joined(vec![part(0), part(2)]).unwrap().equal(&Tensor::cat(&[part(0), part(2)], 1)));
+        assert!(joined(vec![part(5)]).unwrap().equal(&part(5)));
+    }
 }

@@ -7,7 +7,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::tiles::Zeros;
 use crate::cuda::{self, Argument, CudaError, Function, Grid, Source};
-use crate::cuda_rows::{aligned, number_of};
+use crate::cuda_rows::{aligned, joined, number_of};
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
 
@@ -203,12 +203,12 @@ impl PreparedCuda {
 
     /// Some output channels after the other as a matrix in `x`'s type.
     fn multiply_unpacked(&self, x: &Tensor) -> Result<Tensor, KernelError> {
-        let ((rows, in_features), out_features) = (x.size2()?, self.packed.size()[0]);
+        let (in_features, out_features) = (x.size2()?.1, self.packed.size()[0]);
         let options = (x.kind(), x.device());
-        let y = Tensor::f_empty([rows, out_features], options)?;
         let bias = self.bias.as_ref().map(|bias| bias.f_to_kind(x.kind())).transpose()?;
         let step = (TILE_WEIGHTS / in_features).clamp(1, out_features);
         let tile = Tensor::f_empty([step, in_features], options)?;
+        let mut parts = Vec::new();
         for first in (0..out_features).step_by(step as usize) {
             let count = step.min(out_features - first);
             let tile = tile.f_narrow(0, 0, count)?;
@@ -227,9 +227,9 @@ impl PreparedCuda {
             // SAFETY: these are w4_dequantize's parameters, and the tile has `count` output channels.
             unsafe { self.entries.unpack.launch(grid, &arguments)? };
             let bias = bias.as_ref().map(|bias| bias.f_narrow(0, first, count)).transpose()?;
-            y.f_narrow(1, first, count)?.f_copy_(&x.f_linear(&tile, bias.as_ref())?)?;
+            parts.push(x.f_linear(&tile, bias.as_ref())?);
         }
-        Ok(y)
+        joined(parts)
     }
 }
 

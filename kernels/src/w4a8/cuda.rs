@@ -4,7 +4,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use crate::cpu::rows::Rule;
 use crate::cuda::{self, Argument, Function, Grid, Source};
-use crate::cuda_rows::number_of;
+use crate::cuda_rows::{aligned, number_of};
 use crate::int8::fits_int32;
 use crate::int8::{NORMALIZE, QUANTIZE, Quantizer};
 use crate::packing::OFFSET;
@@ -135,7 +135,7 @@ impl Kernel for CudaFused {
         let bias = weight.bias().map(|bias| bias.f_to_device_(layer.device, Kind::Float, false, false));
         Ok(Box::new(PreparedCuda {
             quantizer: Quantizer::new(Rule::Dynamic, layer.device, layer.kind)?,
-            packed: to(packed)?,
+            packed: aligned(&packed.f_to_device(layer.device)?)?,
             groups: to(&groups)?,
             channel_scale,
             bias: bias.transpose()?,
