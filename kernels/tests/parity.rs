@@ -1,6 +1,8 @@
 //! Every kernel of the table against `reference`, on every scheme, shape and number of rows that it supports.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::error::Error;
+
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use qpipe_kernels::nf4::Absmax;
 use qpipe_kernels::{Codes, KERNELS, Layer, Norm, QuantizedWeight, Scheme, random};
@@ -29,8 +31,12 @@ fn tolerance(scheme: Scheme, kind: Kind) -> f64 {
     match (scheme, kind) {
         // Integer sums and the same f32 operations after them: nothing may differ.
         (Scheme::W8A8 | Scheme::W8A8Static | Scheme::W8A8Torchao | Scheme::W4A8 { .. }, _) => 0.0,
-        (_, Kind::BFloat16) => 2_f64.powi(-7),
-        (_, Kind::Half) => 2_f64.powi(-10),
+        (Scheme::W4A8Float { .. } | Scheme::LlmInt8, Kind::BFloat16) => 2_f64.powi(-7),
+        (Scheme::W4A8Float { .. } | Scheme::LlmInt8, Kind::Half) => 2_f64.powi(-10),
+        // The reference rounds weights to the type, kernels for few rows do not: that may move a sum whose terms are larger than
+        // itself by as much as rounding outputs does.
+        (_, Kind::BFloat16) => 2_f64.powi(-6),
+        (_, Kind::Half) => 2_f64.powi(-9),
         _ => 2e-6,
     }
 }
@@ -185,7 +191,7 @@ fn has_cuda() -> bool {
             }
             String::from("no CUDA device")
         }
-        Err(error) => error.to_string(),
+        Err(error) => error.source().map_or_else(|| error.to_string(), ToString::to_string),
     };
     let required = std::env::var_os("QPIPE_REQUIRE_CUDA").is_some();
     assert!(!required, "QPIPE_REQUIRE_CUDA is set: {reason}");
@@ -223,7 +229,6 @@ fn every_kernel_agrees_with_the_reference_on_cuda() {
 #[test]
 fn normalized_activations_are_multiplied_as_if_they_had_been_normalized_before() {
     let _guard = tch::no_grad_guard();
-    tch::manual_seed(6);
     let devices = if has_cuda() { vec![Device::Cpu, Device::Cuda(0)] } else { vec![Device::Cpu] };
     let (out_features, in_features) = (96, 200);
     for device in devices {

@@ -1,12 +1,13 @@
 //! NVRTC: CUDA C++ to code for one architecture, on a machine with or without a card.
 
+use std::error::Error;
 use std::ffi::{CString, c_char};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use cudarc::nvrtc::result::{NvrtcError, compile_program, destroy_program, get_program_log};
 use cudarc::nvrtc::sys::{self, nvrtcProgram};
-use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
 use super::CudaError;
 
@@ -98,9 +99,12 @@ fn load() -> Result<(), CudaError> {
         let mut reason = String::new();
         for name in LIBRARIES {
             // SAFETY: NVRTC's initializers only prepare itself; the library is never unloaded.
-            match unsafe { Library::open(Some(name), RTLD_NOW | RTLD_GLOBAL) } {
+            match unsafe { Library::open(Some(name), RTLD_NOW | RTLD_LOCAL) } {
                 Ok(library) => return Ok(library),
-                Err(error) if reason.is_empty() => reason = error.to_string(),
+                // Its own text says only that it failed.
+                Err(error) if reason.is_empty() => {
+                    reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+                }
                 Err(_) => {}
             }
         }

@@ -166,3 +166,16 @@ impl Function {
         Ok(tensor.data_ptr() as u64)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_libtorchs_cuda_part_there_is_no_stream() {
+        let mut stream = std::ptr::null_mut();
+        // SAFETY: the shim writes one pointer.
+        assert_ne!(unsafe { qpipe_cuda_stream(0, &raw mut stream) }, 0);
+        assert!(stream.is_null());
+    }
+}
