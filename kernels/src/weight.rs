@@ -4,8 +4,8 @@ use std::fmt;
 
 use tch::{Kind, TchError, Tensor};
 
-use crate::nf4::Absmax;
 use crate::cuda::CudaError;
+use crate::nf4::Absmax;
 use crate::{bitstream, nf4, packing, progressive};
 
 /// How a linear layer is stored and multiplied.

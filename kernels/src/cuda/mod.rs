@@ -3,7 +3,7 @@
 //!
 //! A kernel is a `.cu` file and the Rust file that implements [`crate::Kernel`]:
 //!
-//! ```ignore
+//! ```text
 //! static DOUBLE: Source = Source::new("double", include_str!("../../cuda/double.cu"), &["double_f32"]);
 //! static SOURCES: &[&Source] = &[&DOUBLE];
 //!
