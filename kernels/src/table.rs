@@ -48,6 +48,11 @@ pub trait PreparedLinear: Debug {
     /// `x` [..., K] in the type it was prepared for, to [..., N] in the same type.
     fn forward(&self, x: &Tensor) -> Tensor;
 
+    /// Whether [`PreparedLinear::forward_normalized`] is more than a norm and then [`PreparedLinear::forward`].
+    fn fuses_norm(&self) -> bool {
+        false
+    }
+
     /// [`PreparedLinear::forward`] of the normalized `x`. A kernel that quantizes activations may do both at once.
     fn forward_normalized(&self, x: &Tensor, norm: &Norm<'_>) -> Tensor {
         self.forward(&norm.forward(x))
@@ -86,8 +91,9 @@ pub static KERNELS: &[&dyn Kernel] = &[
     &int4::CudaFused,
     &int4::PackedCuda,
     &int4::Tiles,
-    &int8::LlmInt8Cuda,
-    &llm_int8::LlmInt8,
+    &llm_int8::Fused,
+    &llm_int8::CudaFused,
+    &llm_int8::IntMm,
     &nf4::Fused,
     &nf4::CudaFused,
     &nf4::Tiles,

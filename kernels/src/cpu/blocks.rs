@@ -1,5 +1,6 @@
 //! Rows of activations as outer products read them.
 
+use super::shared::Shared;
 use super::threads::in_parts;
 
 /// Rows of a block at most: with two vectors of output channels, their sums fill twelve of AVX2's sixteen registers.
@@ -34,15 +35,12 @@ impl<T: Copy + Default + Send> Blocks<T> {
         row: impl Fn(usize) -> I + Sync,
     ) -> Self {
         let mut values = vec![T::default(); rows * width];
-        let shared = Shared(values.as_mut_ptr());
+        let shared = Shared::new(&mut values);
         in_parts(rows.div_ceil(ROWS), 1, ALONE / (ROWS * width).max(1), |range| {
-            let shared = &shared;
             for block in range {
                 let some = block * ROWS..rows.min((block + 1) * ROWS);
-                // SAFETY: each block is given to one thread, and the vector outlives the call.
-                let block = unsafe {
-                    std::slice::from_raw_parts_mut(shared.0.add(some.start * width), some.len() * width)
-                };
+                // SAFETY: each block is given to one thread.
+                let block = unsafe { shared.part(some.start * width, some.len() * width) };
                 for (place, index) in some.clone().enumerate() {
                     for (slot, value) in block.iter_mut().skip(place).step_by(some.len()).zip(row(index)) {
                         *slot = value;
@@ -59,12 +57,6 @@ impl<T: Copy + Default + Send> Blocks<T> {
         blocks.map(|(values, first)| (first, ROWS.min(self.rows - first), values))
     }
 }
-
-/// A pointer that threads share; each writes to other places.
-struct Shared<T>(*mut T);
-
-// SAFETY: see above.
-unsafe impl<T: Send> Sync for Shared<T> {}
 
 /// A call with the number of a block's rows known when it is compiled.
 macro_rules! with_rows {

@@ -120,8 +120,7 @@ pub(crate) fn unpack_four_bits<T: Float, V: Float>(
         fn with_avx2<T: Float, V: Float>(channel: Channel<'_>, order: Order, weights: &mut [V]) {
             unpack::<T, V>(channel, weights, |values, bytes, weights| {
                 match (floats(values), floats_mut(weights)) {
-                    // SAFETY: this function has the instructions.
-                    (Some(values), Some(weights)) => unsafe { avx2::look_up(values, bytes, order, weights) },
+                    (Some(values), Some(weights)) => avx2::look_up(values, bytes, order, weights),
                     _ => look_up(values, bytes, order, weights),
                 }
             });

@@ -23,6 +23,7 @@ pub(crate) mod outer;
 pub(crate) mod outer_float;
 pub(crate) mod panel;
 pub(crate) mod rows;
+pub(crate) mod shared;
 pub(crate) mod threads;
 pub(crate) mod view;
 pub(crate) mod weight_only;

@@ -11,6 +11,9 @@ use super::float::Float;
 use super::threads::{ALONE, in_parts};
 use super::weight_only::Scratch;
 
+/// Input channels that are summed in registers.
+const TERMS: usize = 512;
+
 /// Sums of a block's rows and a strip's channels.
 type Sums = [[f32; CHANNELS]; ROWS];
 
@@ -59,9 +62,19 @@ pub(crate) fn multiply<T: Float>(
     });
 }
 
-/// `x` [K, R] and `strip` [K, channels].
+/// `x` [K, R] and `strip` [K, channels]. Parts of [`TERMS`] are summed by themselves, so that rounding grows with their number
+/// and not with that of all terms.
 #[target_feature(enable = "avx2,fma")]
 fn sums_of<const R: usize>(x: &[f32], strip: &[f32], found: &mut Sums) {
+    *found = Sums::default();
+    for (x, strip) in x.chunks(TERMS * R).zip(strip.chunks(TERMS * CHANNELS)) {
+        add_part::<R>(x, strip, found);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add_part<const R: usize>(x: &[f32], strip: &[f32], found: &mut Sums) {
     let terms = strip.len() / CHANNELS;
     assert_eq!(x.len(), R * terms, "a block is as long as the strip");
     let mut sums = [[_mm256_setzero_ps(); 2]; R];
@@ -82,7 +95,9 @@ fn sums_of<const R: usize>(x: &[f32], strip: &[f32], found: &mut Sums) {
     for (found, sums) in found.iter_mut().zip(&sums) {
         for (found, &sum) in found.chunks_exact_mut(8).zip(sums) {
             // SAFETY: eight numbers are 32 bytes.
-            unsafe { _mm256_storeu_ps(found.as_mut_ptr(), sum) };
+            unsafe {
+                _mm256_storeu_ps(found.as_mut_ptr(), _mm256_add_ps(_mm256_loadu_ps(found.as_ptr()), sum))
+            };
         }
     }
 }

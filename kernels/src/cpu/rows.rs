@@ -4,6 +4,7 @@ use tch::Tensor;
 
 use super::float::{Float, for_kind};
 use super::isa::Isa;
+use super::shared::Shared;
 use super::threads::in_parts;
 use super::view::elements;
 
@@ -42,26 +43,16 @@ fn quantize_all<T: Float>(x: &Tensor, rule: Rule, isa: Isa) -> Rows {
     let width = *x.size().last().expect("activations have a last dimension") as usize;
     let count = values.len() / width.max(1);
     let mut rows = Rows { codes: vec![0; values.len()], scales: vec![0.0; count] };
-    let codes = Shared(rows.codes.as_mut_ptr());
-    let scales = Shared(rows.scales.as_mut_ptr());
+    let (codes, scales) = (Shared::new(&mut rows.codes), Shared::new(&mut rows.scales));
     in_parts(count, 1, ALONE / width.max(1), |range| {
-        let (codes, scales) = (&codes, &scales);
         for row in range {
-            // SAFETY: each row is given to one thread, and both vectors outlive the call.
-            let (codes, scale) = unsafe {
-                (std::slice::from_raw_parts_mut(codes.0.add(row * width), width), &mut *scales.0.add(row))
-            };
+            // SAFETY: each row is given to one thread.
+            let (codes, scale) = unsafe { (codes.part(row * width, width), &mut scales.part(row, 1)[0]) };
             *scale = quantize_row(&values[row * width..][..width], rule, codes, isa);
         }
     });
     rows
 }
-
-/// A pointer that threads share; each writes to other places.
-struct Shared<T>(*mut T);
-
-// SAFETY: see above.
-unsafe impl<T: Send> Sync for Shared<T> {}
 
 fn quantize_row<T: Float>(x: &[T], rule: Rule, codes: &mut [i8], isa: Isa) -> f32 {
     #[cfg(target_arch = "x86_64")]

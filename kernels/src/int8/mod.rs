@@ -7,14 +7,12 @@
 mod cuda;
 mod fused;
 mod int_mm;
-mod launches;
-mod llm_cuda;
+pub(crate) mod launches;
 mod matrix;
 
 pub use cuda::CudaFused;
 pub use fused::Fused;
 pub use int_mm::IntMm;
-pub use llm_cuda::LlmInt8Cuda;
 
 pub(crate) use launches::{NORMALIZE, QUANTIZE, Quantizer};
 pub(crate) use matrix::{IntMatrix, fits_int32, int_mm};

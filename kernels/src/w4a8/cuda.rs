@@ -251,6 +251,10 @@ impl PreparedLinear for PreparedCuda {
         self.multiply(x, None).expect("its shape was checked when the layer was prepared")
     }
 
+    fn fuses_norm(&self) -> bool {
+        true
+    }
+
     fn forward_normalized(&self, x: &Tensor, norm: &Norm<'_>) -> Tensor {
         self.multiply(x, Some(norm)).expect("its shape was checked when the layer was prepared")
     }

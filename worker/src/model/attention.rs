@@ -3,13 +3,14 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::block::Observer;
 use super::checkpoint::Checkpoint;
 use super::config::Config;
 use super::error::ModelError;
 use super::formats;
 use super::kv_cache::Past;
 use super::linear::{Linear, LinearSpec, LoadOptions};
-use super::norm::RmsNorm;
+use super::norm::{Normalized, RmsNorm};
 use super::rope::Rotation;
 use super::shared_prefix;
 
@@ -176,25 +177,28 @@ impl SelfAttention {
         })
     }
 
-    /// `x` [B, T, hidden], of the same shape. `observe` is shown `x`, which three linear layers share, and what
+    /// `x` [B, T, hidden], of the same shape. An observer is shown `x`, which three linear layers share, and what
     /// the output projection is given.
     pub(super) fn forward(
         &self,
-        x: &Tensor,
+        x: &Normalized<'_>,
         rotation: &Rotation,
         patterns: &Patterns,
         past: Option<&mut dyn Past>,
-        observe: &mut dyn FnMut(&'static str, &Tensor),
+        mut observe: Option<&mut Observer<'_>>,
     ) -> Tensor {
-        observe("self_attn.q_proj", x);
-        let (batch, new) = (x.size()[0], x.size()[1]);
+        if let Some(observe) = &mut observe {
+            observe("self_attn.q_proj", x.tensor());
+        }
+        let shape = x.parts().0.size();
+        let (batch, new) = (shape[0], shape[1]);
         let heads = |projected: Tensor, norm: Option<&RmsNorm>| {
             let heads = projected.view([batch, new, -1, self.head_dim]);
             norm.map_or(heads.shallow_clone(), |norm| norm.forward(&heads)).transpose(1, 2)
         };
-        let queries = rotation.apply(&heads(self.query.forward(x), self.query_norm.as_ref()));
-        let mut keys = rotation.apply(&heads(self.key.forward(x), self.key_norm.as_ref()));
-        let mut values = heads(self.value.forward(x), None);
+        let queries = rotation.apply(&heads(self.query.forward_normalized(x), self.query_norm.as_ref()));
+        let mut keys = rotation.apply(&heads(self.key.forward_normalized(x), self.key_norm.as_ref()));
+        let mut values = heads(self.value.forward_normalized(x), None);
         let attended = match (patterns.of_layer(self.window), past) {
             (Pattern::AfterPrefix(mask), Some(past)) => {
                 let prefix = past.shared(self.layer).expect("shared tokens went through every layer");
@@ -208,7 +212,9 @@ impl SelfAttention {
             }
         };
         let joined = attended.transpose(1, 2).reshape([batch, new, -1]);
-        observe("self_attn.o_proj", &joined);
+        if let Some(observe) = observe {
+            observe("self_attn.o_proj", &joined);
+        }
         self.output.forward(&joined)
     }
 }

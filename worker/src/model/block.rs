@@ -9,7 +9,7 @@ use super::error::ModelError;
 use super::kv_cache::Past;
 use super::linear::{Linear, LoadOptions, tensor_bytes};
 use super::mlp::Mlp;
-use super::norm::RmsNorm;
+use super::norm::{Normalized, RmsNorm};
 use super::rope::Rotation;
 
 /// The inputs of a block's linear layers, in the order in which they arise: what an observer of
@@ -20,6 +20,9 @@ pub const INPUTS: [(&str, &[&str]); 4] = [
     ("mlp.gate_proj", &["mlp.gate_proj", "mlp.up_proj"]),
     ("mlp.down_proj", &["mlp.down_proj"]),
 ];
+
+/// Is shown each of [`INPUTS`] with its name.
+pub type Observer<'a> = dyn FnMut(&'static str, &Tensor) + 'a;
 
 /// A decoder block with its weights.
 #[derive(Debug)]
@@ -53,19 +56,20 @@ impl Block {
         })
     }
 
-    /// `x` [B, T, hidden], of the same shape. `observe` is shown each of [`INPUTS`].
+    /// `x` [B, T, hidden], of the same shape. Without an observer, kernels may quantize what a norm gives where they normalize.
     pub(super) fn forward(
         &self,
         x: Tensor,
         rotation: &Rotation,
         patterns: &Patterns,
         past: Option<&mut dyn Past>,
-        observe: &mut dyn FnMut(&'static str, &Tensor),
+        mut observe: Option<&mut Observer<'_>>,
     ) -> Tensor {
-        let attended =
-            self.attention.forward(&self.input_norm.forward(&x), rotation, patterns, past, observe);
+        let input = Normalized::new(&x, &self.input_norm);
+        let attended = self.attention.forward(&input, rotation, patterns, past, observe.as_deref_mut());
+        drop(input);
         let x = x + attended;
-        let transformed = self.mlp.forward(&self.mlp_norm.forward(&x), observe);
+        let transformed = self.mlp.forward(&Normalized::new(&x, &self.mlp_norm), observe);
         x + transformed
     }
 

@@ -6,7 +6,7 @@ use std::cell::OnceCell;
 use tch::{Kind, Tensor};
 
 use super::attention::{Attention, Patterns};
-use super::block::Block;
+use super::block::{Block, Observer};
 use super::checkpoint::Checkpoint;
 use super::config::Config;
 use super::embedding::Embedding;
@@ -102,9 +102,9 @@ impl<'a> BlockRunner<'a> {
         block: &Block,
         hidden: Tensor,
         frame: &Frame,
-        observe: &mut dyn FnMut(&'static str, &Tensor),
+        observe: &mut Observer<'_>,
     ) -> Tensor {
-        block.forward(hidden, &frame.rotation, &frame.patterns, None, observe)
+        block.forward(hidden, &frame.rotation, &frame.patterns, None, Some(observe))
     }
 
     /// The final norm, which is not kept: what comes out of the last block, [B, T, hidden], as

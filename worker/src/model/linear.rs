@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::checkpoint::Checkpoint;
 use super::error::ModelError;
+use super::norm::Normalized;
 
 /// How to load a model.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +62,11 @@ pub struct LinearSpec<'a> {
 pub trait Linear: Debug {
     /// `x` [..., K] to [..., N], of the same floating-point type.
     fn forward(&self, x: &Tensor) -> Tensor;
+
+    /// The same of what a norm gives.
+    fn forward_normalized(&self, input: &Normalized<'_>) -> Tensor {
+        self.forward(input.tensor())
+    }
 
     /// N.
     fn out_features(&self) -> i64;

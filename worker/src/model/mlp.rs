@@ -2,10 +2,12 @@
 
 use tch::Tensor;
 
+use super::block::Observer;
 use super::checkpoint::Checkpoint;
 use super::error::ModelError;
 use super::formats;
 use super::linear::{Linear, LinearSpec, LoadOptions};
+use super::norm::Normalized;
 
 /// down(silu(gate(x)) * up(x)).
 #[derive(Debug)]
@@ -35,12 +37,16 @@ impl Mlp {
         })
     }
 
-    /// `x` [B, T, hidden], of the same shape. `observe` is shown `x`, which two linear layers share, and what the
+    /// `x` [B, T, hidden], of the same shape. An observer is shown `x`, which two linear layers share, and what the
     /// last one is given.
-    pub(super) fn forward(&self, x: &Tensor, observe: &mut dyn FnMut(&'static str, &Tensor)) -> Tensor {
-        observe("mlp.gate_proj", x);
-        let gated = self.gate.forward(x).silu() * self.up.forward(x);
-        observe("mlp.down_proj", &gated);
+    pub(super) fn forward(&self, x: &Normalized<'_>, mut observe: Option<&mut Observer<'_>>) -> Tensor {
+        if let Some(observe) = &mut observe {
+            observe("mlp.gate_proj", x.tensor());
+        }
+        let gated = self.gate.forward_normalized(x).silu() * self.up.forward_normalized(x);
+        if let Some(observe) = observe {
+            observe("mlp.down_proj", &gated);
+        }
         self.down.forward(&gated)
     }
 }

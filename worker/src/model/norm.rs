@@ -1,6 +1,9 @@
 //! Root-mean-square normalisation (Zhang and Sennrich, 2019, arXiv 1910.07467).
 
-use tch::{Kind, Tensor};
+use std::cell::OnceCell;
+
+use qpipe_kernels::Norm;
+use tch::Tensor;
 
 use super::checkpoint::Checkpoint;
 use super::error::ModelError;
@@ -29,9 +32,36 @@ impl RmsNorm {
 
     /// `x` [..., size], of the same shape.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let wide = x.to_kind(Kind::Float);
-        let mean_square = wide.square().mean_dim(-1, true, Kind::Float);
-        let normal = wide * (mean_square + self.eps).rsqrt();
-        &self.weight * normal.to_kind(x.kind())
+        self.norm().forward(x)
+    }
+
+    fn norm(&self) -> Norm<'_> {
+        Norm { weight: &self.weight, epsilon: self.eps }
+    }
+}
+
+/// What a norm makes of a tensor, for the linear layers that share it. It is worked out when one of them asks: others normalize
+/// where they quantize.
+#[derive(Debug)]
+pub struct Normalized<'a> {
+    x: &'a Tensor,
+    norm: &'a RmsNorm,
+    done: OnceCell<Tensor>,
+}
+
+impl<'a> Normalized<'a> {
+    /// Of `x` [..., size].
+    pub fn new(x: &'a Tensor, norm: &'a RmsNorm) -> Self {
+        Self { x, norm, done: OnceCell::new() }
+    }
+
+    /// It, of the shape of `x`.
+    pub fn tensor(&self) -> &Tensor {
+        self.done.get_or_init(|| self.norm.forward(self.x))
+    }
+
+    /// What it is made of.
+    pub fn parts(&self) -> (&Tensor, Norm<'_>) {
+        (self.x, self.norm.norm())
     }
 }

@@ -6,6 +6,7 @@ use tch::Tensor;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::error::ModelError;
 use crate::model::linear::{Dense, Linear, LinearSpec, LoadOptions};
+use crate::model::norm::Normalized;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -43,6 +44,14 @@ impl Quantized {
 impl Linear for Quantized {
     fn forward(&self, x: &Tensor) -> Tensor {
         self.prepared.forward(x)
+    }
+
+    fn forward_normalized(&self, input: &Normalized<'_>) -> Tensor {
+        if !self.prepared.fuses_norm() {
+            return self.forward(input.tensor());
+        }
+        let (x, norm) = input.parts();
+        self.prepared.forward_normalized(x, &norm)
     }
 
     fn out_features(&self) -> i64 {

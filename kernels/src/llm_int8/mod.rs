@@ -9,12 +9,16 @@
 //! and biased in f32, rounded to the activations' type, and the product of the outlier columns is added in that type.
 //! bitsandbytes' CUDA kernels divide approximately and round scaled sums to f16 first.
 
-use tch::{Kind, TchError, Tensor};
+mod cuda;
+mod fused;
+mod int_mm;
+mod rows;
 
-use crate::activations::CUDA_LEAST_ROWS;
-use crate::int8::{IntMatrix, fits_int32};
-use crate::table::{Kernel, Layer, PreparedLinear};
-use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+pub use cuda::CudaFused;
+pub use fused::Fused;
+pub use int_mm::IntMm;
+
+use tch::{Kind, TchError, Tensor};
 
 /// The code of a row's largest magnitude.
 pub const LEVELS: f64 = 127.0;
@@ -67,85 +71,6 @@ pub(crate) fn dequantize_columns(
 ) -> Result<Tensor, TchError> {
     let codes = codes.f_index_select(1, columns)?.f_to_kind(Kind::Float)?;
     codes.f_mul(&absmax.f_unsqueeze(1)?)?.f_mul_scalar(1.0 / LEVELS)
-}
-
-/// The exact integer product by [`crate::int8`]'s operation, and outlier columns beside it.
-#[derive(Debug)]
-pub struct LlmInt8;
-
-impl Kernel for LlmInt8 {
-    fn name(&self) -> &'static str {
-        "llm-int8-int-mm"
-    }
-
-    fn supports(&self, layer: &Layer) -> bool {
-        layer.scheme == Scheme::LlmInt8 && fits_int32(layer)
-    }
-
-    fn prepare(
-        &self,
-        weight: QuantizedWeight,
-        layer: &Layer,
-    ) -> Result<Box<dyn PreparedLinear>, KernelError> {
-        let Codes::LlmInt8 { weight: codes, absmax, threshold } = weight.codes() else {
-            unreachable!("supports() admits LLM.int8() only");
-        };
-        Ok(Box::new(PreparedLlmInt8 {
-            weight: IntMatrix::new(codes, layer.device)?,
-            absmax: absmax.f_to_device(layer.device)?,
-            threshold: *threshold,
-            bias: weight
-                .bias()
-                .map(|bias| bias.f_to_device_(layer.device, layer.kind, false, false))
-                .transpose()?,
-        }))
-    }
-}
-
-#[derive(Debug)]
-struct PreparedLlmInt8 {
-    weight: IntMatrix,
-    /// f32 `[N]`.
-    absmax: Tensor,
-    threshold: f64,
-    /// `[N]` in the activations' type.
-    bias: Option<Tensor>,
-}
-
-impl PreparedLlmInt8 {
-    fn multiply(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let kind = x.kind();
-        let mut shape = x.size();
-        let in_features = shape.pop().expect("activations have a last dimension");
-        shape.push(self.weight.out_features());
-        let x = x.f_reshape([-1, in_features])?;
-        let rows = quantize_rows(&x, self.threshold)?;
-        let count = x.size()[0];
-        let missing = if x.device().is_cuda() { (CUDA_LEAST_ROWS - count).max(0) } else { 0 };
-        let codes = if missing > 0 { rows.codes.f_constant_pad_nd([0, 0, 0, missing])? } else { rows.codes };
-        let sums = self.weight.product(&codes)?.f_narrow(0, 0, count)?;
-        let mut y = rows.absmax.f_mul(&self.absmax)?;
-        let _ = y.f_mul_(&sums)?.f_mul_scalar_(SUM_SCALE)?;
-        if let Some(bias) = &self.bias {
-            let _ = y.f_add_(bias)?;
-        }
-        let mut y = y.f_to_kind(kind)?;
-        if let Some(columns) = &rows.outliers {
-            let weight = dequantize_columns(&self.weight.codes()?, &self.absmax, columns)?.f_to_kind(kind)?;
-            y = y.f_addmm(&x.f_index_select(1, columns)?, &weight.f_tr()?)?;
-        }
-        y.f_contiguous()?.f_view(shape.as_slice())
-    }
-}
-
-impl PreparedLinear for PreparedLlmInt8 {
-    fn forward(&self, x: &Tensor) -> Tensor {
-        self.multiply(x).expect("its shape was checked when the layer was prepared")
-    }
-
-    fn bytes(&self) -> u64 {
-        self.weight.bytes() + bytes_of([&self.absmax].into_iter().chain(&self.bias))
-    }
 }
 
 #[cfg(test)]

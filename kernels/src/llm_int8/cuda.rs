@@ -4,10 +4,10 @@
 use half::f16;
 use tch::{Kind, Tensor};
 
-use super::launches::{CudaRows, CudaWeight, FEW, MANY, Scaling};
-use super::matrix::fits_int32;
+use super::dequantize_columns;
 use crate::cuda::{self, Argument, Function, Grid, Source};
-use crate::llm_int8::dequantize_columns;
+use crate::int8::fits_int32;
+use crate::int8::launches::{CudaRows, CudaWeight, FEW, MANY, Scaling};
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
 
@@ -33,9 +33,9 @@ const ROW_BLOCKS: i64 = 64;
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub struct LlmInt8Cuda;
+pub struct CudaFused;
 
-impl Kernel for LlmInt8Cuda {
+impl Kernel for CudaFused {
     fn name(&self) -> &'static str {
         "llm-int8-cuda-fused"
     }

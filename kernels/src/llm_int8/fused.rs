@@ -1,0 +1,142 @@
+//! LLM.int8() on a CPU: rows are quantized, multiplied in int8 and scaled in one pass over the weight; outlier columns are
+//! added by a product of these columns alone.
+
+use tch::{Device, Kind, TchError, Tensor};
+
+use super::rows::Rows;
+use super::{SUM_SCALE, dequantize_columns};
+use crate::cpu::Isa;
+use crate::cpu::dot::{self, Weight};
+use crate::cpu::float::{Float, for_kind};
+use crate::cpu::gemm::{self, Sink};
+use crate::cpu::panel::Panel;
+use crate::cpu::view::{Columns, elements};
+use crate::int8::fits_int32;
+use crate::table::{Kernel, Layer, PreparedLinear};
+use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+
+/// See the module's documentation. The weight in memory is the one that was handed over.
+#[derive(Debug)]
+pub struct Fused;
+
+impl Kernel for Fused {
+    fn name(&self) -> &'static str {
+        "llm-int8-cpu-fused"
+    }
+
+    fn supports(&self, layer: &Layer) -> bool {
+        layer.scheme == Scheme::LlmInt8
+            && layer.device == Device::Cpu
+            && matches!(layer.kind, Kind::Float | Kind::BFloat16 | Kind::Half)
+            && fits_int32(layer)
+    }
+
+    fn prepare(
+        &self,
+        weight: QuantizedWeight,
+        layer: &Layer,
+    ) -> Result<Box<dyn PreparedLinear>, KernelError> {
+        let Codes::LlmInt8 { weight: codes, absmax, threshold } = weight.codes() else {
+            unreachable!("supports() admits LLM.int8() only");
+        };
+        // Rounded to the activations' type first, as libtorch adds it.
+        let rounded = |bias: &Tensor| bias.f_to_kind(layer.kind)?.f_to_kind(Kind::Float)?.f_contiguous();
+        let (codes, isa) = (codes.f_contiguous()?, Isa::here());
+        let channel_sums = dot::channel_sums(elements(&codes), weight.in_features() as usize, isa);
+        Ok(Box::new(PreparedFused {
+            absmax: absmax.f_view([-1])?.f_contiguous()?,
+            threshold: *threshold,
+            bias: weight.bias().map(rounded).transpose()?,
+            codes,
+            channel_sums,
+            isa,
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct PreparedFused {
+    /// i8 [N, K].
+    codes: Tensor,
+    /// f32 `[N]`.
+    absmax: Tensor,
+    threshold: f64,
+    /// f32 `[N]`.
+    bias: Option<Tensor>,
+    /// See [`dot::channel_sums`].
+    channel_sums: Vec<i32>,
+    isa: Isa,
+}
+
+impl PreparedFused {
+    /// `x` [M, K] without gaps to `y` [M, N]; gives the columns that are still to be added.
+    fn multiply<T: Float>(&self, x: &Tensor, y: &mut Tensor) -> Vec<i64> {
+        let (out_features, in_features) = (self.codes.size()[0] as usize, self.codes.size()[1] as usize);
+        let rows = Rows::quantize(elements::<T>(x), in_features, self.threshold, self.isa);
+        let panel = Panel::new(&rows.codes, in_features, self.isa);
+        let sink = Scaled {
+            y: Columns::<T>::new(y),
+            rows: &rows.absmax,
+            channels: elements(&self.absmax),
+            bias: self.bias.as_ref().map(elements),
+        };
+        let weight = Weight::new(elements(&self.codes), in_features, &self.channel_sums);
+        gemm::multiply(&panel, rows.absmax.len(), &weight, out_features, self.isa, &sink);
+        rows.outliers
+    }
+
+    fn add_outliers(&self, x: &Tensor, y: &Tensor, columns: &[i64]) -> Result<Tensor, TchError> {
+        let columns = Tensor::from_slice(columns);
+        let weight = dequantize_columns(&self.codes, &self.absmax, &columns)?.f_to_kind(x.kind())?;
+        y.f_addmm(&x.f_index_select(1, &columns)?, &weight.f_tr()?)
+    }
+}
+
+impl PreparedLinear for PreparedFused {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let (out_features, in_features) = (self.codes.size()[0], self.codes.size()[1]);
+        let mut shape = x.size();
+        *shape.last_mut().expect("activations have a last dimension") = out_features;
+        let x = x.reshape([-1, in_features]).contiguous();
+        let mut y = Tensor::empty([x.size()[0], out_features], (x.kind(), Device::Cpu));
+        let columns = for_kind!(x.kind(), multiplied(self, &x, &mut y));
+        if !columns.is_empty() {
+            y = self
+                .add_outliers(&x, &y, &columns)
+                .expect("its shape was checked when the layer was prepared");
+        }
+        y.view(shape.as_slice())
+    }
+
+    fn bytes(&self) -> u64 {
+        let sums = size_of_val(self.channel_sums.as_slice()) as u64;
+        bytes_of([&self.codes, &self.absmax].into_iter().chain(&self.bias)) + sums
+    }
+}
+
+fn multiplied<T: Float>(layer: &PreparedFused, x: &Tensor, y: &mut Tensor) -> Vec<i64> {
+    layer.multiply::<T>(x, y)
+}
+
+/// Makes outputs of sums in bitsandbytes' order: the two magnitudes, the sum, the constant, the bias.
+struct Scaled<'a, T> {
+    y: Columns<T>,
+    rows: &'a [f32],
+    channels: &'a [f32],
+    bias: Option<&'a [f32]>,
+}
+
+impl<T: Float> Sink for Scaled<'_, T> {
+    fn take(&self, row: usize, first: usize, sums: &[i32]) {
+        // SAFETY: the output outlives `multiply`, which gives each part out once.
+        let y = unsafe { self.y.part(row, first, sums.len()) };
+        let of_row = self.rows[row];
+        for ((y, &sum), channel) in y.iter_mut().zip(sums).zip(first..) {
+            let scaled = of_row * self.channels[channel] * sum as f32 * SUM_SCALE as f32;
+            *y = T::narrow(match self.bias {
+                Some(bias) => scaled + bias[channel],
+                None => scaled,
+            });
+        }
+    }
+}
