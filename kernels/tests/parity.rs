@@ -127,7 +127,7 @@ fn copy_of(weight: &QuantizedWeight) -> QuantizedWeight {
 
 /// The shapes above and those of the environment, each with its numbers of rows.
 fn cases() -> Vec<(i64, i64, Vec<i64>)> {
-    let few = |number: usize| if number % 3 == 0 { ROWS.len() } else { ROWS.len() - 1 };
+    let few = |number: usize| if number.is_multiple_of(3) { ROWS.len() } else { ROWS.len() - 1 };
     let own = SHAPES.iter().enumerate().map(|(number, &(n, k))| (n, k, ROWS[..few(number)].to_vec()));
     let asked = std::env::var("QPIPE_PARITY_SHAPES").unwrap_or_default();
     let number = |text: &str| text.parse().expect("a number in QPIPE_PARITY_SHAPES");
