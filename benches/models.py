@@ -365,8 +365,8 @@ def make_inputs(options, folder):
     lengths = [len(one.ids) for one in tokenizer.encode_batch([prompt_of(row) + " A" for row in rows], add_special_tokens=False)]
     fitting = [row for row, length in zip(rows, lengths) if SHORTEST <= length <= LONGEST]
     # From all subjects.
+    assert len(fitting) >= options.questions, f"there are {len(fitting)} questions of this length"
     chosen = fitting[:: len(fitting) // options.questions][: options.questions]
-    assert len(chosen) == options.questions, f"there are {len(fitting)} questions of this length"
     keep = lambda row: dict(question=row["question"], choices=row["choices"], answer=row["answer"])
     (folder / "questions.jsonl").write_text("".join(json.dumps(keep(row)) + "\n" for row in chosen))
     (folder / "texts.jsonl").write_text("".join(json.dumps(dict(text=prompt_of(row))) + "\n" for row in fitting[:4]))

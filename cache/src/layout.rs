@@ -41,7 +41,7 @@ const MEMOS: &str = "memos";
 const FAILURES: &str = "failures";
 const STAT_LOG: &str = "stat.log";
 /// What qpipe itself keeps in the store's folder.
-const GUESTS: [&str; 2] = ["downloads", "gpu.json"];
+const GUESTS: [&str; 3] = ["cuda", "downloads", "gpu.json"];
 const CORRUPT: &str = "corrupt";
 
 /// The paths of one store.

@@ -1,4 +1,4 @@
-// Rows of activations as the int8 codes of LLM.int8() (Dettmers et al., 2022, arXiv 2208.07339), to the bit as llm_int8.rs has
+// Rows of activations as the int8 codes of LLM.int8() (Dettmers et al., 2022, arXiv 2208.07339), to the bit as llm_int8/mod.rs has
 // them: values are rounded to half precision, those of at least `threshold` in magnitude are outliers, and a column with one
 // is left to another product.
 //

@@ -50,15 +50,6 @@ __device__ __forceinline__ void ldmatrix_x4(unsigned (&r)[4], const void* shared
                  : "memory");
 }
 
-// Two such matrices: lanes 0 to 15 name their rows.
-__device__ __forceinline__ void ldmatrix_x2(unsigned (&r)[2], const void* shared) {
-    const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(shared));
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];\n"
-                 : "=r"(r[0]), "=r"(r[1])
-                 : "r"(address)
-                 : "memory");
-}
-
 // Begins to copy 16 aligned bytes past the first-level cache; where not `valid`, nothing is read and zeros are written.
 __device__ __forceinline__ void cp_async16(void* shared, const void* global, bool valid) {
     const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(shared));

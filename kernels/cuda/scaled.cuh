@@ -1,5 +1,5 @@
 // What becomes of an int32 sum of int8 products: times the scales of its row and channel, plus a bias, in the type of
-// the activations; the operations and roundings of reference.rs and llm_int8.rs, none of them contracted.
+// the activations; the operations and roundings of reference.rs and llm_int8/mod.rs, none of them contracted.
 #ifndef QPIPE_SCALED_CUH
 #define QPIPE_SCALED_CUH
 

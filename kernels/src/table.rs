@@ -110,7 +110,7 @@ pub static KERNELS: &[&dyn Kernel] = &[
 /// The kernel that serves `layer`: the first that supports it, or the reference where the environment asks for it.
 pub fn kernel_for(layer: &Layer) -> &'static dyn Kernel {
     let usable =
-        |kernel: &&&dyn Kernel| kernel.supports(layer) && (!wants_reference() || is_reference(**kernel));
+        |kernel: &&&dyn Kernel| (!wants_reference() || is_reference(**kernel)) && kernel.supports(layer);
     *KERNELS.iter().find(usable).expect("the reference supports every layer")
 }
 

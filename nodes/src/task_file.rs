@@ -144,6 +144,9 @@ fn is_one(repeats: &u32) -> bool {
     *repeats == 1
 }
 
+/// Replies to a question at most: each is a prompt of its own, and all of them are in memory.
+const MOST_REPEATS: u32 = 10_000;
+
 /// How a model may be told to write.
 const GENERATION_KEYS: [&str; 9] = [
     "until",
@@ -185,6 +188,10 @@ impl TaskFile {
         }
         if self.repeats == 0 {
             errors.push(ParamError::value("repeats", "each question is asked at least once"));
+        }
+        if self.repeats > MOST_REPEATS {
+            let message = format!("each question is asked {MOST_REPEATS} times at most");
+            errors.push(ParamError::value("repeats", message));
         }
         for (index, list) in self.filter_list.iter().flatten().enumerate() {
             errors.extend(list.check(index, self.repeats));
@@ -280,6 +287,11 @@ mod tests {
         assert_eq!(refused(json!({})), Ok(String::new()));
         assert_eq!(refused(json!({"repeats": 5})), Ok(String::new()));
         assert_eq!(refused(json!({"repeats": 0})), Ok("each question is asked at least once".to_owned()));
+        assert_eq!(refused(json!({"repeats": 10_000})), Ok(String::new()));
+        assert_eq!(
+            refused(json!({"repeats": 10_001})),
+            Ok("each question is asked 10000 times at most".to_owned())
+        );
         assert_eq!(
             refused(
                 json!({"metric_list": [{"metric": "f1"}, {"metric": "mcc", "aggregation": "matthews_corrcoef"}]})

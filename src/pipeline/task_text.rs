@@ -33,7 +33,8 @@ pub(super) fn glance(path: &Path) -> Option<Value> {
 fn indented(mut text: String) -> String {
     let mut blanks = None;
     for _ in 0..MOST_PLACES {
-        let Some(start) = too_far_left(&text) else { break };
+        let start = too_far_left(&text).filter(|&start| !is_marker(&text, start));
+        let Some(start) = start else { break };
         // Farther right than any line begins, so that one step is enough; of thousands of files most need none.
         let blanks = blanks.get_or_insert_with(|| " ".repeat(deepest(&text) + 1));
         text = moved(&text, start, blanks);
@@ -47,20 +48,30 @@ fn deepest(text: &str) -> usize {
     text.lines().map(begin).max().unwrap_or_default()
 }
 
+/// Whether a line begins at `start` with a mark between documents, which is none farther right: within quotes PyYAML refuses it.
+fn is_marker(text: &str, start: usize) -> bool {
+    let begins_line = start == 0 || text[..start].ends_with('\n');
+    let behind = text[start..].strip_prefix("---").or_else(|| text[start..].strip_prefix("..."));
+    begins_line && behind.is_some_and(|behind| behind.chars().next().is_none_or(char::is_whitespace))
+}
+
 /// `text` with `blanks` before the line that begins at `start`, within a quoted text, and before those that follow it there: up
-/// to the next quote of either kind, which the text cannot end before.
+/// to the next quote of either kind, which the text cannot end before. Marks between documents stay where they are.
 fn moved(text: &str, start: usize, blanks: &str) -> String {
     let (before, rest) = text.split_at(start);
     let (within, behind) = rest.split_at(rest.find(['\'', '"']).unwrap_or(rest.len()));
     let mut out = String::with_capacity(text.len() + blanks.len());
     out.push_str(before);
     out.push_str(blanks);
-    for (index, line) in within.split_inclusive('\n').enumerate() {
+    let mut place = start;
+    for line in within.split_inclusive('\n') {
         // A line of nothing else is a line break of the text.
-        if index > 0 && !(line.trim().is_empty() && line.ends_with('\n')) {
+        let is_break = line.trim().is_empty() && line.ends_with('\n');
+        if place > start && !is_break && !is_marker(text, place) {
             out.push_str(blanks);
         }
         out.push_str(line);
+        place += line.len();
     }
     // The quote may begin a line.
     if within.ends_with('\n') && !behind.is_empty() {
@@ -117,6 +128,14 @@ mod tests {
         assert_eq!(too_far_left(&once), None);
         let expected = format!("first {}\nlast", lines.trim_end().replace('\n', " "));
         assert_eq!(parsed(&text), json!({ "a": [[{ "b": expected }]] }));
+    }
+
+    #[test]
+    fn marks_between_documents_are_not_moved() {
+        let moved = moved("a: 'b\nc\n--- d\n...\n---e\nf'\n", 6, "  ");
+        assert_eq!(moved, "a: 'b\n  c\n--- d\n...\n  ---e\n  f'\n");
+        let mut mistakes = Mistakes::default();
+        assert!(yaml::parse(&indented("a: 'b\n--- d\n'\n".to_owned()), 0, 0, &mut mistakes).is_none());
     }
 
     #[test]

@@ -114,6 +114,14 @@ TASKS = {
             all=[step("lowercase")],
         ),
     },
+    # Several replies against several answers, place by place, and against a number.
+    "tf_places": WRITES | {
+        "doc_to_text": "{{question}}", "doc_to_target": "{{['a', 'e', 't']}}", "repeats": 3,
+        "filter_list": filters(letters=[step("regex", regex_pattern="[a-z]")], voted=[step("regex", regex_pattern="[a-z]"), step("majority_vote")]),
+    },
+    "tf_number": WRITES | {
+        "doc_to_text": "{{question}}", "doc_to_target": "label", "repeats": 2, "filter_list": filters(all=[step("regex", regex_pattern="[0-9]", fallback="1")]),
+    },
     # What templates print.
     "tf_printed": {
         "output_type": "loglikelihood_rolling", "doc_to_text": "",

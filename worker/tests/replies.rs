@@ -193,6 +193,13 @@ fn a_reference_is_compared_wherever_a_prediction_is_scored() {
     assert_eq!(bed.samples("same", "wikitext"), bed.samples("alone", "wikitext"));
 }
 
+/// The reply that comes most often, the first of equals.
+fn majority(replies: &[String]) -> &str {
+    let votes = |reply: &String| replies.iter().filter(|other| *other == reply).count();
+    // The last of the highest is taken.
+    replies.iter().rev().max_by_key(|reply| votes(reply)).unwrap()
+}
+
 #[test]
 fn a_question_has_several_replies() {
     let bed = Bed::new(&sums(5));
@@ -212,7 +219,12 @@ fn a_question_has_several_replies() {
         let drawn =
             task("drawn", json!({"do_sample": true, "temperature": 1.0, "max_gen_toks": 8, "until": []}));
         let same = task("same", json!({"do_sample": false, "max_gen_toks": 8, "until": []}));
-        json!({"tasks": ["drawn", "same"], "task_files": {"drawn": drawn, "same": same}, "seed": seed})
+        let mut seen = drawn.clone();
+        seen["task"] = json!("seen");
+        seen["metric_list"] = json!([{"metric": "exact_match"}]);
+        seen["filter_list"] = json!([{"name": "two", "filter": [{"function": "take_first_k", "k": 2}]}]);
+        let files = json!({"drawn": drawn, "same": same, "seen": seen});
+        json!({"tasks": ["drawn", "same", "seen"], "task_files": files, "seed": seed})
     };
     for (scratch, seed) in [("one", 7), ("again", 7), ("other", 8)] {
         bed.run(params(seed), scratch, usize::MAX, &[]).unwrap();
@@ -227,6 +239,17 @@ fn a_question_has_several_replies() {
     let drawn = replies("one", "drawn");
     assert_eq!((drawn.len(), drawn[0].len()), (5, 3));
     assert!(drawn.iter().any(|replies| replies[0] != replies[1] && replies[1] != replies[2]), "{drawn:?}");
+    // The filters saw what was drawn.
+    for (sample, replies) in bed.samples("one", "drawn").iter().zip(&drawn) {
+        let voted = Some(Value::from(majority(replies)));
+        let left: Vec<&Option<Value>> = sample.filtered.iter().map(|filtered| &filtered.reply).collect();
+        assert_eq!(left, [&voted, &voted]);
+    }
+    let seen = replies("one", "seen");
+    assert!(seen.iter().any(|replies| replies[0] != replies[1]), "{seen:?}");
+    for (sample, replies) in bed.samples("one", "seen").iter().zip(&seen) {
+        assert_eq!(sample.filtered[0].reply, Some(json!(replies[..2])));
+    }
     assert_eq!(replies("again", "drawn"), drawn);
     assert_ne!(replies("other", "drawn"), drawn);
     let same = replies("one", "same");

@@ -137,7 +137,7 @@ fn a_record_under_a_foreign_name_is_no_hit() {
 fn folders_removed_by_hand_cost_their_content_and_no_more() {
     let fixture = Fixture::new();
     done(&fixture.store(), 0, &[("a", b"1")]);
-    for guest in ["downloads", "memos"] {
+    for guest in ["cuda", "downloads", "memos"] {
         fs::create_dir(fixture.root().join(guest)).unwrap();
     }
     for (number, folder) in ["cas", "locks", "staging", "actions"].into_iter().enumerate() {

@@ -89,7 +89,6 @@ inline void mma_m16n8k16_bf16(float (&d)[4], const unsigned (&a)[4], const unsig
 }
 
 inline void ldmatrix_x4(unsigned (&r)[4], const void* shared) { emulator::load_matrices("ldmatrix_x4", r, shared); }
-inline void ldmatrix_x2(unsigned (&r)[2], const void* shared) { emulator::load_matrices("ldmatrix_x2", r, shared); }
 
 inline void cp_async16(void* shared, const void* global, bool valid) {
     if (reinterpret_cast<uintptr_t>(shared) % 16 != 0) emulator::fail("cp_async16 to an address that is no multiple of 16");

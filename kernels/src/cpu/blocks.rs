@@ -1,7 +1,7 @@
 //! Rows of activations as outer products read them.
 
 use super::shared::Shared;
-use super::threads::in_parts;
+use super::threads::{in_parts, parts};
 
 /// Rows of a block at most: with two vectors of output channels, their sums fill twelve of AVX2's sixteen registers.
 pub(crate) const ROWS: usize = 6;
@@ -14,9 +14,11 @@ const KEPT_BYTES: usize = 256 << 10;
 /// Strips of [`CHANNELS`] channels that these are at most.
 const MOST_STRIPS: usize = 4;
 
-/// How many strips of output channels, of so many bytes each, are kept at one time.
-pub(crate) fn strips(bytes: usize) -> usize {
-    (KEPT_BYTES / bytes.max(1)).clamp(1, MOST_STRIPS)
+/// How many strips, of so many bytes each, are kept at one time of a weight of N output channels: not so many that threads
+/// stand idle.
+pub(crate) fn strips(bytes: usize, out_features: usize) -> usize {
+    let fair = out_features / (CHANNELS * parts());
+    (KEPT_BYTES / bytes.max(1)).min(fair).clamp(1, MOST_STRIPS)
 }
 
 /// Blocks of [`ROWS`] rows, of which the last may have fewer, each [width, rows].

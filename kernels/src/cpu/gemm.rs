@@ -37,7 +37,7 @@ pub(crate) trait Source: Sync {
     fn channels<'a>(&'a self, channels: Range<usize>, scratch: &'a mut Scratch) -> Weight<'a>;
 }
 
-/// Room for [`KEPT_CHANNELS`] output channels.
+/// Room for some output channels.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     /// i8 [channels, K].
@@ -159,7 +159,7 @@ fn in_strips(
     alone: usize,
     tiles: &(impl Fn(usize, &[Strip]) + Sync),
 ) {
-    let step = blocks::strips(outer::strip_bytes(weight.in_features())) * STRIP;
+    let step = blocks::strips(outer::strip_bytes(weight.in_features()), out_features) * STRIP;
     in_parts(out_features, step, alone, |channels| {
         let (mut scratch, mut strips) = (Scratch::default(), Vec::new());
         for first in channels.clone().step_by(step) {

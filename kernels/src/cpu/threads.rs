@@ -29,12 +29,17 @@ pub(crate) fn on_threads(threads: i32, work: impl FnOnce() + Send) {
     });
 }
 
+/// Into how many parts work is divided at most.
+pub(crate) fn parts() -> usize {
+    PARTS * usize::try_from(tch::get_num_threads()).unwrap_or(1).max(1)
+}
+
 /// Gives `work` ranges that make up 0 to `count`: multiples of `step` but for the last one, and on one thread where `count` is
 /// at most `alone`. The calling thread takes part.
 pub(crate) fn in_parts(count: usize, step: usize, alone: usize, work: impl Fn(Range<usize>) + Sync) {
     let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
     let steps = count.div_ceil(step);
-    let parts = (threads * PARTS).min(steps);
+    let parts = parts().min(steps);
     if threads <= 1 || parts <= 1 || count <= alone {
         return work(0..count);
     }

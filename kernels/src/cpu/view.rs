@@ -46,12 +46,14 @@ pub(crate) fn elements<T: Element>(tensor: &Tensor) -> &[T] {
 }
 
 /// `elements` as what they are, where that is f32.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn floats<T: Element, const N: usize>(elements: &[T; N]) -> Option<&[f32; N]> {
     // SAFETY: no other type is of this kind.
     (T::KIND == Kind::Float).then(|| unsafe { &*elements.as_ptr().cast() })
 }
 
 /// The same, to be written to.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn floats_mut<T: Element>(elements: &mut [T]) -> Option<&mut [f32]> {
     let (start, count) = (elements.as_mut_ptr().cast(), elements.len());
     // SAFETY: no other type is of this kind.

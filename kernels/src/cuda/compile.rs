@@ -91,8 +91,8 @@ pub fn version() -> Result<(i32, i32), CudaError> {
     Ok((major, minor))
 }
 
-/// Opens NVRTC, once, by names that are found where libtorch's libraries are: cudarc then finds it loaded. cudarc itself would
-/// panic where there is none.
+/// Opens NVRTC, once, by names that are found where libtorch's libraries are. cudarc itself would panic where there is none; it
+/// opens one by names of its own, of which the first has no version: a CUDA toolkit on the linker's path comes before the wheel.
 fn load() -> Result<(), CudaError> {
     static LOADED: OnceLock<Result<Library, String>> = OnceLock::new();
     let loaded = LOADED.get_or_init(|| {

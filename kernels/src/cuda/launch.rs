@@ -173,6 +173,10 @@ mod tests {
 
     #[test]
     fn without_libtorchs_cuda_part_there_is_no_stream() {
+        // A linker that keeps what no symbol is used of has loaded it.
+        if fs_err::read_to_string("/proc/self/maps").is_ok_and(|maps| maps.contains("libtorch_cuda.so")) {
+            return;
+        }
         let mut stream = std::ptr::null_mut();
         // SAFETY: the shim writes one pointer.
         assert_ne!(unsafe { qpipe_cuda_stream(0, &raw mut stream) }, 0);

@@ -28,8 +28,6 @@ mod device;
 mod launch;
 mod store;
 
-use std::path::PathBuf;
-
 use cudarc::driver::DriverError;
 use cudarc::nvrtc::result::NvrtcError;
 
@@ -78,14 +76,6 @@ pub enum CudaError {
         architecture: String,
         /// What NVRTC wrote.
         log: String,
-    },
-    /// The folder of compiled code cannot be written.
-    #[error("compiled code cannot be kept in {}: {reason}", folder.display())]
-    Store {
-        /// The folder.
-        folder: PathBuf,
-        /// The operating system's reason.
-        reason: String,
     },
     /// There is no driver.
     #[error("NVIDIA's driver does not load")]

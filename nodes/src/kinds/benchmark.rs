@@ -10,7 +10,7 @@ use crate::{Arity, Artifact, Cores, Kind, ParamError, Port, Sensitivity};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
-    /// The published study's: batch 1, one forward a candidate, tokenizing included.
+    /// The published study's: batch 1, one forward a candidate, tokenizing included. Logits are computed where a token is scored.
     #[default]
     Sequential,
     /// As `evaluate` runs them: the prompt once, the candidates on it, many questions a batch.
@@ -99,7 +99,7 @@ impl Generation {
 
 impl Kind for Benchmark {
     const NAME: &'static str = "benchmark";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const SUMMARY: &'static str = "Measures a model's speed and peak memory, alone on its device.";
     const PORTS: &'static [Port] = &[
         Port { name: "model", accepts: Artifact::Model, arity: Arity::One, summary: "The model to measure." },

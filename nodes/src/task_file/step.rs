@@ -98,7 +98,9 @@ impl FilterList {
     /// What is wrong with it, the entry `index` of a task file that asks each question `repeats` times.
     pub(super) fn check(&self, index: usize, repeats: u32) -> Vec<ParamError> {
         let mut errors = Vec::new();
-        for (step, function) in self.filter.iter().enumerate() {
+        // Behind `take_first` characters are taken, of which a reply has any number.
+        let of_replies = self.filter.iter().take_while(|step| !matches!(step, Step::TakeFirst));
+        for (step, function) in of_replies.enumerate() {
             if let Step::TakeFirstK { k } = function
                 && *k > repeats
             {

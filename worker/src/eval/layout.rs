@@ -24,8 +24,8 @@ const BATCHES: usize = 4;
 /// Sequences that share nothing are in one row up to so many tokens.
 const LONGEST_TREE: usize = 1024;
 
-/// Keys and values of a prefix's token, which every row of a pass has in each block, take about such a part of the memory that a
-/// token takes on its way through a block.
+/// Keys and values of a prefix's token, which every row of a pass has in each block but for a CPU, take about such a part of the
+/// memory that a token takes on its way through a block.
 const PREFIX_PART: usize = 16;
 
 /// What is computed in one go.

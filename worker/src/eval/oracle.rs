@@ -8,8 +8,8 @@ use super::sequences::{Sequence, Sequences};
 use super::task::Score;
 use crate::model::{Attention, Decoder};
 
-/// The scores of one question's requests. Each pass takes the whole of context + continuation and computes the logits of
-/// all its tokens, the log-probabilities in float32.
+/// The scores of one question's requests. Each pass takes the whole of context + continuation; the tokens that predict one of the
+/// continuation have logits, and log-probabilities in float32.
 ///
 /// # Errors
 /// When libtorch's answer has another shape than expected.
@@ -24,10 +24,9 @@ fn request(decoder: &Decoder, sequence: &Sequence) -> Result<Score, EvalError> {
     let ids = Tensor::from_slice(&sequence.ids).to_device(device).unsqueeze(0);
     let positions = Tensor::arange(length, (Kind::Int64, device)).unsqueeze(0);
     let hidden = decoder.hidden(&ids.narrow(1, 0, length), &positions, &Attention::Causal, None);
-    let logits = decoder.logits(&hidden).squeeze_dim(0);
     let before = sequence.context as i64;
     let scored = length + 1 - before;
-    let logits = logits.narrow(0, before - 1, scored);
+    let logits = decoder.logits(&hidden.narrow(1, before - 1, scored)).squeeze_dim(0);
     let targets = ids.narrow(1, before, scored).view([scored]);
     let log_probabilities = logits.log_softmax(-1, Kind::Float).gather(1, &targets.unsqueeze(1), false);
     let values = Vec::<f32>::try_from(log_probabilities.view(-1))?;

@@ -60,6 +60,11 @@ impl<'a> Normalized<'a> {
         self.done.get_or_init(|| self.norm.forward(self.x))
     }
 
+    /// Whether it is worked out already.
+    pub fn is_done(&self) -> bool {
+        self.done.get().is_some()
+    }
+
     /// What it is made of.
     pub fn parts(&self) -> (&Tensor, Norm<'_>) {
         (self.x, self.norm.norm())

@@ -45,8 +45,10 @@ pub(super) fn attend(
     let all = queries.transpose(0, 1).reshape([1, key_heads, group * batch * new, width]);
     let (before, before_sum) = flash(&all, (&prefix.0, &prefix.1), None, false);
     let by_row = |joined: &Tensor, last: i64| joined.reshape([heads, batch, new, last]).transpose(0, 1);
-    let share = (by_row(&before_sum, 1) - here_sum).sigmoid().to_kind(here.kind());
-    here.lerp_tensor(&by_row(&before, width), &share)
+    // In f32, rounded once: both parts may be far larger than what comes of them.
+    let share = (by_row(&before_sum, 1) - here_sum).sigmoid();
+    let wide = |part: &Tensor| part.to_kind(share.kind());
+    wide(&here).lerp_tensor(&wide(&by_row(&before, width)), &share).to_kind(here.kind())
 }
 
 /// softmax(Q Kᵀ / sqrt(D) + mask) V of keys and values K and V, and the logarithm of the sum of the exponentials, f32

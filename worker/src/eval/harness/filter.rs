@@ -22,6 +22,14 @@ pub(super) enum FilterError {
     /// There is nothing to take.
     #[error("`{0}` takes the first of nothing")]
     Nothing(&'static str),
+    /// There is less to take than is asked for.
+    #[error("`take_first_k` takes {asked} replies, and there are {found}")]
+    TooFew {
+        /// So many are asked for.
+        asked: usize,
+        /// So many are there.
+        found: usize,
+    },
     /// A step got what it cannot read.
     #[error("`{step}` reads texts, and got {found}")]
     NoText {
@@ -100,7 +108,7 @@ impl Step {
             |step, change: &dyn Fn(&str) -> String| each(&|reply| Ok(change(as_text(step, reply)?).into()));
         match self {
             Self::First => entries(replies).into_iter().next().ok_or(FilterError::Nothing("take_first")),
-            Self::FirstOf(count) => Ok(entries(replies).into_iter().take(*count).collect()),
+            Self::FirstOf(count) => first_of(*count, replies),
             Self::Majority => Ok(vec![majority(&entries(replies))?].into()),
             Self::RemoveWhitespace => each_text("remove_whitespace", &|text| python::strip(text).to_owned()),
             Self::Lowercase => each_text("lowercase", &str::to_lowercase),
@@ -155,6 +163,17 @@ pub(super) fn entries(value: &Value) -> Vec<Value> {
 
 fn as_text<'a>(step: &'static str, reply: &'a Value) -> Result<&'a str, FilterError> {
     reply.as_str().ok_or_else(|| FilterError::NoText { step, found: python::text_of(reply) })
+}
+
+/// The first replies. Of a text it is the first characters, as many as there are, and still a text.
+fn first_of(count: usize, replies: &Value) -> Result<Value, FilterError> {
+    match replies {
+        Value::Array(replies) if replies.len() < count => {
+            Err(FilterError::TooFew { asked: count, found: replies.len() })
+        }
+        Value::Array(replies) => Ok(replies[..count].to_vec().into()),
+        text => Ok(as_text("take_first_k", text)?.chars().take(count).collect::<String>().into()),
+    }
 }
 
 fn majority(replies: &[Value]) -> Result<Value, FilterError> {
@@ -226,6 +245,9 @@ mod tests {
         assert_eq!(filtered(vec![Step::Majority], &["a", "b", "b"]), json!(["b"]));
         let nothing = Filter::new("f", vec![Step::FirstOf(0), Step::First]).apply(&["a"], &Value::Null);
         assert_eq!(nothing, Err(FilterError::Nothing("take_first")));
+        assert_eq!(filtered(vec![Step::First, Step::FirstOf(2)], &["äbc", "d"]), "äb");
+        let fewer = Filter::new("f", vec![Step::Majority, Step::FirstOf(2)]).apply(&["a", "b"], &Value::Null);
+        assert_eq!(fewer, Err(FilterError::TooFew { asked: 2, found: 1 }));
     }
 
     /// What is expected is what lm-eval 0.4.13 gives: polemo2 takes the first of a text, too.

@@ -41,15 +41,17 @@ use std::sync::Arc;
 use qpipe_nodes::kinds::Bos;
 use qpipe_nodes::results::Figure;
 use qpipe_nodes::task_origin::Origins;
+use serde_json::Value;
 
 use self::dataset::Dataset;
 use self::spec::{Answering, Spec};
 use self::writer::Writer;
+use self::writing::Right;
 use super::error::EvalError;
 use super::metrics;
 use super::rows::Data;
 use super::task::{
-    Asked, Definition, Document, Judgement, Overlong, Questions, Response, Rules, Task, TaskOptions,
+    Asked, Definition, Document, Judgement, Overlong, Questions, Response, Rules, Source, Task, TaskOptions,
 };
 
 /// A task of lm-eval's.
@@ -71,10 +73,26 @@ impl HarnessTask {
         Self { origins, ..self }
     }
 
+    /// The answer to a question where it is no text and was never printed.
+    fn held_target<'a>(&'a self, document: &'a Document) -> Option<&'a Value> {
+        self.spec.target.held(&document.source.as_ref()?.row)
+    }
+
+    /// What a reply to a question is compared with.
+    fn right<'a>(&self, document: &'a Document) -> Right<'a> {
+        let replies = document.choices.as_slice();
+        let has_choices = self.spec.has_choices();
+        let is_only = |source: &Source| matches!(replies, [reply] if *reply == source.target);
+        // lm-eval makes texts of choices, and of nothing else that is to be compared with several replies.
+        let is_text = has_choices || self.held_target(document).is_none_or(Value::is_array);
+        let is_several = !has_choices && !document.source.as_ref().is_none_or(is_only);
+        Right { replies, is_text, is_several }
+    }
+
     /// Whether the right labels alone already leave a metric of labels without meaning: before anything is computed.
     fn check_labels(&self, documents: &[Document]) -> Result<(), EvalError> {
         let labels = |document: &Document| {
-            Figure::Labels([document.gold.first().map_or(metrics::NO_LABEL, |&gold| i64::from(gold)); 2])
+            Figure::Labels([judge::right_label(document, self.held_target(document)); 2])
         };
         let of_labels = self.spec.metrics.iter().filter(|name| metrics::compares_labels(name));
         for metric in of_labels.filter_map(|name| metrics::named(name)) {
@@ -128,11 +146,14 @@ impl Task for HarnessTask {
         match (&self.spec.answering, &document.asked) {
             (Answering::Writing(writing), _) => {
                 let replies: Vec<&str> = responses.iter().map(Response::reply).collect();
-                writing.verdict.judge(document, &replies)
+                writing.verdict.judge(document, self.right(document), &replies)
             }
             (Answering::Continuing, _) => Ok(judge::continued(scores, metrics)),
             (_, Asked::Text(text)) => Ok(perplexity::judge(text, scores, metrics)),
-            _ => Ok(judge::multiple_choice(document, scores, metrics)),
+            _ => {
+                let right_label = judge::right_label(document, self.held_target(document));
+                Ok(judge::multiple_choice(document, right_label, scores, metrics))
+            }
         }
     }
 

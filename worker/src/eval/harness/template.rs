@@ -42,6 +42,16 @@ impl Rule {
         matches!(self, Self::Template(source) | Self::FieldOrText(source) if row.get(source).is_none())
     }
 
+    /// Its value for `row` where that is no text and was never printed: what a field holds, or what stands for itself.
+    pub(super) fn held<'a>(&'a self, row: &'a Value) -> Option<&'a Value> {
+        let value = match self {
+            Self::Constant(value) => Some(value),
+            Self::Template(source) | Self::FieldOrText(source) => row.get(source),
+            Self::Function(_) => None,
+        };
+        value.filter(|value| !value.is_string())
+    }
+
     /// The value for `row`. What a template prints is a text, unless all of it is one expression: then its value stays
     /// what it is.
     ///

@@ -23,6 +23,8 @@ pub(super) struct Writer<'a> {
     /// Whether the choices stand before what is scored: then the question is the index of the right one. As in lm-eval, the
     /// first row decides.
     chooses_contexts: Option<bool>,
+    /// Whether an answer that is a list is several of which any is right. As in lm-eval, the first row decides.
+    has_several_answers: Option<bool>,
     templates: Templates,
     sampler: Sampler,
     pool: Arc<Vec<Value>>,
@@ -46,7 +48,17 @@ impl<'a> Writer<'a> {
     ) -> Self {
         let sampler = Sampler::new(Arc::clone(&pool), spec.sampling, options.seed);
         let templates = Templates::default();
-        Self { spec, origins, chooses_contexts: None, templates, sampler, pool, shots, options }
+        Self {
+            spec,
+            origins,
+            chooses_contexts: None,
+            has_several_answers: None,
+            templates,
+            sampler,
+            pool,
+            shots,
+            options,
+        }
     }
 
     /// The document of a row.
@@ -67,6 +79,8 @@ impl<'a> Writer<'a> {
             true => Value::Null,
             false => self.target(&place, "doc_to_target", &self.spec.target, &row)?,
         };
+        let is_several = target.as_array().is_some_and(|targets| !targets.is_empty());
+        self.has_several_answers.get_or_insert(is_several);
         self.check_answer(&place, &target)?;
         let spec = self.spec;
         let (asked, choices, gold) = match &spec.answering {
@@ -258,7 +272,10 @@ impl<'a> Writer<'a> {
     /// The replies of which any is right; where there are choices, the one that the answer is the index of.
     fn right_replies(&self, place: &Place, target: &Value, row: &Value) -> Result<Vec<String>, EvalError> {
         if !self.spec.has_choices() {
-            return Ok(gold::right_replies(target));
+            return Ok(match self.has_several_answers {
+                Some(true) => gold::right_replies(target),
+                _ => vec![text_of(target)],
+            });
         }
         let choices = self.choices(place, "doc_to_choice", &self.spec.choices, row)?;
         let right = gold::choice(&choices, target).cloned().ok_or_else(|| {
@@ -268,9 +285,12 @@ impl<'a> Writer<'a> {
         Ok(vec![right])
     }
 
-    /// An error where there are several answers, and a metric compares with one.
+    /// An error where there are several answers, and a metric compares with one. Metrics of texts see a list as the text that
+    /// Python prints, unless the first answer was one.
     fn check_answer(&self, place: &Place, target: &Value) -> Result<(), EvalError> {
-        let compares = |name: &&String| metrics::compares_texts(name) || metrics::compares_labels(name);
+        let is_several = self.has_several_answers == Some(true);
+        let compares =
+            |name: &&String| is_several && metrics::compares_texts(name) || metrics::compares_labels(name);
         match self.spec.metrics.iter().find(compares) {
             Some(metric) if target.is_array() => {
                 let problem = format!("gives a list, and `{metric}` compares with one answer");

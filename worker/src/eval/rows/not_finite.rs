@@ -1,13 +1,22 @@
-//! `NaN`, `Infinity` and `-Infinity`, which Python writes into JSON and reads from it. JSON has no numbers for them, and nor have
-//! rows: they become the texts that Python prints, `nan`, `inf` and `-inf`, so that templates write what lm-eval's write.
+//! `NaN`, `Infinity` and `-Infinity`, which Python writes into JSON, and the further forms that lm-eval's reader takes. JSON has no
+//! numbers for them, and nor have rows: they become the texts that Python prints, `nan`, `inf` and `-inf`. So a template that
+//! prints such a field by itself (`{{x}}`) writes what lm-eval's writes. They are texts all the same: comparisons, arithmetic,
+//! lists that are printed and the hashes of samples differ from lm-eval's.
+
+use std::iter;
 
 use serde::de::DeserializeOwned;
 
 /// Python's words, and texts instead. A text that is shorter is filled up with blanks, so that what follows keeps its place.
-const WORDS: [(&str, &str); 3] =
-    [("NaN", "\"nan\""), ("-Infinity", "\"-inf\"   "), ("Infinity", "\"inf\"   ")];
-/// By how much the first text is longer than its word.
-const LONGER: usize = 2;
+/// A word that begins another stands behind it.
+const WORDS: [(&str, &str); 6] = [
+    ("NaN", "\"nan\""),
+    ("-NaN", "\"nan\""),
+    ("-Infinity", "\"-inf\"   "),
+    ("Infinity", "\"inf\"   "),
+    ("-Inf", "\"-inf\""),
+    ("Inf", "\"inf\""),
+];
 
 /// What is wrong with JSON.
 pub(super) struct Mistake {
@@ -32,12 +41,13 @@ pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T, Mistake> {
             let found = mistake(error);
             let line: usize = text.split_inclusive('\n').take(found.line.max(1) - 1).map(str::len).sum();
             let before = longer.iter().filter(|&&place| (line..line + found.column).contains(&place)).count();
-            Mistake { column: found.column.saturating_sub(LONGER * before).max(1), ..found }
+            Mistake { column: found.column.saturating_sub(before).max(1), ..found }
         }),
     })
 }
 
-/// `text` with texts for the words outside of texts, and where those that are longer stand in it. `None`: there are no words.
+/// `text` with texts for the words outside of texts, and where those that are longer stand in it, once for each byte more.
+/// `None`: there are no words.
 fn replaced(text: &str) -> Option<(String, Vec<usize>)> {
     let mut out = String::with_capacity(text.len());
     let mut longer = Vec::new();
@@ -45,13 +55,13 @@ fn replaced(text: &str) -> Option<(String, Vec<usize>)> {
     let mut rest = text;
     while let Some(character) = rest.chars().next() {
         let word = WORDS.iter().find(|(word, _)| rest.starts_with(word));
+        // As a key it is a mistake, which is the parser's to find.
+        let word = word.filter(|(word, _)| !rest[word.len()..].trim_start().starts_with(':'));
         let length = match (character, word) {
             ('"', _) => length_of_text(rest),
             (_, Some((word, instead))) => {
                 is_found = true;
-                if instead.len() > word.len() {
-                    longer.push(out.len());
-                }
+                longer.extend(iter::repeat_n(out.len(), instead.len().saturating_sub(word.len())));
                 out.push_str(instead);
                 rest = &rest[word.len()..];
                 continue;
@@ -94,6 +104,7 @@ mod tests {
         let expected = json!({"a": ["nan", "-inf", "inf"], "NaN\" NaN": "é Infinity \\", "b": 1.5});
         assert_eq!(parsed(row), Ok(expected));
         assert_eq!(parsed("1.5"), Ok(json!(1.5)));
+        assert_eq!(parsed("[-NaN,Inf,-Inf]"), Ok(json!(["nan", "inf", "-inf"])));
     }
 
     #[test]
@@ -101,7 +112,13 @@ mod tests {
         let plain = parsed(r#"{"a": 1.5, "b": nul}"#);
         assert_eq!(plain, Err((1, 20)));
         assert_eq!(parsed(r#"{"a": NaN, "b": nul}"#), plain);
+        assert_eq!(parsed(r#"{"a":-NaN, "b": nul}"#), plain);
+        assert_eq!(parsed(r#"{"a": Inf, "b": nul}"#), plain);
         assert_eq!(parsed("[NaN,\nNaN, Infinity, x]"), Err((2, 16)));
         assert_eq!(parsed(r#"{"a": NaNs}"#).map_err(|(line, _)| line), Err(1));
+        for key in ["NaN", "-Infinity ", "Inf"] {
+            let row = format!(r#"{{"a": NaN, {key}: 1}}"#);
+            assert_eq!(parsed(&row), Err((1, 12)), "{row}");
+        }
     }
 }

@@ -47,7 +47,8 @@ impl Linear for Quantized {
     }
 
     fn forward_normalized(&self, input: &Normalized<'_>) -> Tensor {
-        if !self.prepared.fuses_norm() {
+        // What an observer was shown is what is multiplied.
+        if !self.prepared.fuses_norm() || input.is_done() {
             return self.forward(input.tensor());
         }
         let (x, norm) = input.parts();
