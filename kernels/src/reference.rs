@@ -256,9 +256,8 @@ impl PreparedLinear for ReferenceLlmInt8 {
         let y = match rows.outliers {
             Some(columns) => {
                 let weight = llm_int8::dequantize_columns(&self.weight, &self.absmax, &columns);
-                let weight = weight.expect("columns of it").to_kind(x.kind()).to_kind(Kind::Double);
-                let outliers = flat.index_select(1, &columns).to_kind(Kind::Double);
-                (y.to_kind(Kind::Double) + outliers.matmul(&weight.tr())).to_kind(x.kind())
+                let weight = weight.expect("columns of it").to_kind(x.kind());
+                y.addmm(&flat.index_select(1, &columns), &weight.tr())
             }
             None => y,
         };

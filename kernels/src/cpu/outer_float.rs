@@ -7,7 +7,6 @@
 use std::arch::x86_64::*;
 
 use super::blocks::{self, Blocks, CHANNELS, ROWS, with_rows};
-use super::float::Float;
 use super::threads::{ALONE, in_parts};
 use super::weight_only::Scratch;
 
@@ -19,14 +18,14 @@ type Sums = [[f32; CHANNELS]; ROWS];
 
 /// `x` [M, K] times the transposed weight of `shape` (N, K), whose output channels `unpack` writes, `[K]` each; `take` is given
 /// the sums of a row and of output channels from some first one on. Needs AVX2 and FMA.
-pub(crate) fn multiply<T: Float>(
-    x: &[T],
+pub(crate) fn multiply(
+    x: &[f32],
     (out_features, in_features): (usize, usize),
     unpack: &(impl Fn(&mut Scratch, usize, &mut [f32]) + Sync),
     take: &(impl Fn(usize, usize, &[f32]) + Sync),
 ) {
     let rows = x.len() / in_features;
-    let row = |row: usize| x[row * in_features..][..in_features].iter().map(|value| value.wide());
+    let row = |row: usize| x[row * in_features..][..in_features].iter().copied();
     let rows_in_blocks = Blocks::new(rows, in_features, row);
     let strip_size = in_features * CHANNELS;
     let step = blocks::strips(strip_size * size_of::<f32>(), out_features) * CHANNELS;

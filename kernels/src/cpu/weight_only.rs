@@ -1,8 +1,8 @@
 //! Layers with weights in few bits and activations in floating point, however these weights are stored.
 //!
-//! Few rows are multiplied straight from the packed bytes. For many, a tile of output channels is unpacked, on all threads,
-//! and multiplied as a matrix by libtorch: its products are as fast as they come. There weights are rounded to the activations'
-//! type, as the reference rounds them; straight from the bytes they are not.
+//! Few rows are multiplied straight from the packed bytes. For many, weights are rounded to the activations' type, as the
+//! reference rounds them: with AVX2 and f32 each thread unpacks strips of output channels in its cache and multiplies them there
+//! ([`super::outer_float`]); else a tile is unpacked, on all threads, and multiplied as a matrix by libtorch.
 
 use std::fmt::Debug;
 
@@ -114,21 +114,21 @@ impl<S: Stored> WeightOnly<S> {
         });
     }
 
-    /// `x` [M, K] without gaps, many rows, to `y` [M, N], strips of output channels after the other.
+    /// `x` f32 [M, K] without gaps, many rows, to `y` [M, N], strips of output channels after the other.
     #[cfg(target_arch = "x86_64")]
-    fn multiply_strips<T: Float>(&self, x: &Tensor, y: &mut Tensor) {
+    fn multiply_strips(&self, x: &Tensor, y: &mut Tensor) {
         let stored = self.stored.view();
         let shape = stored.shape();
         let bias = self.bias.as_ref().map(elements::<f32>);
-        let (values, y, isa) = (elements::<T>(x), Columns::<T>::new(y), self.isa);
+        let (values, y, isa) = (elements::<f32>(x), Columns::<f32>::new(y), self.isa);
         let unpack = |scratch: &mut Scratch, channel: usize, weights: &mut [f32]| {
-            stored.unpack::<T, f32>(channel, scratch, weights, isa);
+            stored.unpack::<f32, f32>(channel, scratch, weights, isa);
         };
         outer_float::multiply(values, shape, &unpack, &|row, first, sums| {
             // SAFETY: the output outlives the call, and each row and channel is given out once.
             let places = unsafe { y.part(row, first, sums.len()) };
             for ((place, &sum), channel) in places.iter_mut().zip(sums).zip(first..) {
-                *place = T::narrow(sum + bias.map_or(0.0, |bias| bias[channel]));
+                *place = sum + bias.map_or(0.0, |bias| bias[channel]);
             }
         });
     }
@@ -182,15 +182,12 @@ impl<S: Stored> PreparedLinear for WeightOnly<S> {
         *shape.last_mut().expect("activations have a last dimension") = out_features as i64;
         let x = x.reshape([-1, in_features as i64]);
         let rows = x.size()[0];
+        // In 16 bits sums in another order than the reference's would be rounded to other numbers now and then: steps that the
+        // tiles, whose product is the reference's, do not make.
         #[cfg(target_arch = "x86_64")]
-        if rows > S::FEW_ROWS as i64 && self.isa == Isa::Avx2 {
+        if rows > S::FEW_ROWS as i64 && self.isa == Isa::Avx2 && x.kind() == Kind::Float {
             let mut y = Tensor::empty([rows, out_features as i64], (x.kind(), Device::Cpu));
-            let x = x.contiguous();
-            match x.kind() {
-                Kind::BFloat16 => self.multiply_strips::<bf16>(&x, &mut y),
-                Kind::Half => self.multiply_strips::<f16>(&x, &mut y),
-                _ => self.multiply_strips::<f32>(&x, &mut y),
-            }
+            self.multiply_strips(&x.contiguous(), &mut y);
             return y.view(shape.as_slice());
         }
         if rows > S::FEW_ROWS as i64 {
