@@ -73,6 +73,8 @@ pub(crate) struct WeightOnly<S> {
     /// `[N]` in f32.
     bias: Option<Tensor>,
     isa: Isa,
+    /// Outputs are rounded to 16 bits by who asked for them.
+    is_rounded: bool,
 }
 
 impl<S: Stored> WeightOnly<S> {
@@ -84,7 +86,12 @@ impl<S: Stored> WeightOnly<S> {
     pub(crate) fn new(stored: S, bias: Option<&Tensor>, kind: Kind) -> Result<Self, TchError> {
         let bias =
             bias.map(|bias| bias.f_to_kind(kind)?.f_to_kind(Kind::Float)?.f_contiguous()).transpose()?;
-        Ok(Self { stored, bias, isa: Isa::here() })
+        Ok(Self { stored, bias, isa: Isa::here(), is_rounded: false })
+    }
+
+    /// For a layer whose outputs are rounded to 16 bits after it.
+    pub(crate) fn rounded_after(self) -> Self {
+        Self { is_rounded: true, ..self }
     }
 
     /// `x` [M, K] without gaps, few rows, to `y` [M, N].
@@ -185,7 +192,7 @@ impl<S: Stored> PreparedLinear for WeightOnly<S> {
         // In 16 bits sums in another order than the reference's would be rounded to other numbers now and then: steps that the
         // tiles, whose product is the reference's, do not make.
         #[cfg(target_arch = "x86_64")]
-        if rows > S::FEW_ROWS as i64 && self.isa == Isa::Avx2 && x.kind() == Kind::Float {
+        if rows > S::FEW_ROWS as i64 && self.isa == Isa::Avx2 && x.kind() == Kind::Float && !self.is_rounded {
             let mut y = Tensor::empty([rows, out_features as i64], (x.kind(), Device::Cpu));
             self.multiply_strips(&x.contiguous(), &mut y);
             return y.view(shape.as_slice());

@@ -49,7 +49,7 @@ impl Kernel for Fused {
         let prepared = WeightOnly::new(stored, weight.bias(), *compute)?;
         Ok(match *compute == layer.kind {
             true => Box::new(prepared),
-            false => Box::new(Cast { prepared, compute: *compute }),
+            false => Box::new(Cast { prepared: prepared.rounded_after(), compute: *compute }),
         })
     }
 }
