@@ -23,8 +23,31 @@ pub(crate) fn aligned(x: &Tensor) -> Result<Tensor, TchError> {
     if (x.data_ptr() as usize).is_multiple_of(ALIGNMENT) { Ok(x) } else { Ok(x.copy()) }
 }
 
+/// `x` [M, K] times the transposed weight of `shape` (N, K), plus a bias `[N]` of its type, by libtorch: `fill` unpacks into a tile
+/// [count, K] of the type of `x` the output channels from some first one on.
+pub(crate) fn multiply_tiles(
+    x: &Tensor,
+    (out_features, in_features): (i64, i64),
+    bias: Option<&Tensor>,
+    tile_weights: i64,
+    fill: impl Fn(&Tensor, i64) -> Result<(), KernelError>,
+) -> Result<Tensor, KernelError> {
+    let bias = bias.map(|bias| bias.f_to_kind(x.kind())).transpose()?;
+    let step = (tile_weights / in_features).clamp(1, out_features);
+    let tile = Tensor::f_empty([step, in_features], (x.kind(), x.device()))?;
+    let mut parts = Vec::new();
+    for first in (0..out_features).step_by(step as usize) {
+        let count = step.min(out_features - first);
+        let tile = tile.f_narrow(0, 0, count)?;
+        fill(&tile, first)?;
+        let bias = bias.as_ref().map(|bias| bias.f_narrow(0, first, count)).transpose()?;
+        parts.push(x.f_linear(&tile, bias.as_ref())?);
+    }
+    joined(parts)
+}
+
 /// Outputs [M, ...] of some output channels after the other, side by side; without a copy where there is one part.
-pub(crate) fn joined(mut parts: Vec<Tensor>) -> Result<Tensor, KernelError> {
+fn joined(mut parts: Vec<Tensor>) -> Result<Tensor, KernelError> {
     match parts.pop() {
         Some(only) if parts.is_empty() => Ok(only),
         last => {

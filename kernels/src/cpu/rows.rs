@@ -112,9 +112,9 @@ fn divide<T: Float>(x: &[T], scale: f32, codes: &mut [i8]) {
     }
 }
 
-/// Rounds half to even. The order of rounding and clamping makes no difference: the bounds are whole numbers.
+/// Rounds half to even, to a code. The order of rounding and clamping makes no difference: the bounds are whole numbers.
 #[inline(always)]
-fn code_of(scaled: f32) -> i8 {
+pub(crate) fn code_of(scaled: f32) -> i8 {
     // Adding 1.5 · 2^23 leaves no room for a fraction; the sum is rounded half to even, and its low bits are the integer.
     const SHIFT: f32 = 12_582_912.0;
     // NaN becomes 0, as libtorch has it.

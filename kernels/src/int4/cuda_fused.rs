@@ -7,7 +7,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::tiles::Zeros;
 use crate::cuda::{self, Argument, CudaError, Function, Grid, Source};
-use crate::cuda_rows::{aligned, joined, number_of};
+use crate::cuda_rows::{aligned, multiply_tiles, number_of};
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
 
@@ -204,16 +204,10 @@ impl PreparedCuda {
     /// Some output channels after the other as a matrix in `x`'s type.
     fn multiply_unpacked(&self, x: &Tensor) -> Result<Tensor, KernelError> {
         let (in_features, out_features) = (x.size2()?.1, self.packed.size()[0]);
-        let options = (x.kind(), x.device());
-        let bias = self.bias.as_ref().map(|bias| bias.f_to_kind(x.kind())).transpose()?;
-        let step = (TILE_WEIGHTS / in_features).clamp(1, out_features);
-        let tile = Tensor::f_empty([step, in_features], options)?;
-        let mut parts = Vec::new();
-        for first in (0..out_features).step_by(step as usize) {
-            let count = step.min(out_features - first);
-            let tile = tile.f_narrow(0, 0, count)?;
+        multiply_tiles(x, (out_features, in_features), self.bias.as_ref(), TILE_WEIGHTS, |tile, first| {
+            let count = tile.size2()?.0;
             let arguments = [
-                Argument::Tensor(&tile),
+                Argument::Tensor(tile),
                 Argument::Tensor(&self.packed),
                 Argument::Tensor(&self.scale),
                 self.zeros(),
@@ -225,11 +219,8 @@ impl PreparedCuda {
             let blocks = (count * in_features / 8).cast_unsigned().div_ceil(u64::from(THREADS)) as u32;
             let grid = Grid { blocks: [blocks, 1, 1], threads: THREADS, shared_bytes: 0 };
             // SAFETY: these are w4_dequantize's parameters, and the tile has `count` output channels.
-            unsafe { self.entries.unpack.launch(grid, &arguments)? };
-            let bias = bias.as_ref().map(|bias| bias.f_narrow(0, first, count)).transpose()?;
-            parts.push(x.f_linear(&tile, bias.as_ref())?);
-        }
-        joined(parts)
+            Ok(unsafe { self.entries.unpack.launch(grid, &arguments)? })
+        })
     }
 }
 

@@ -7,6 +7,7 @@ use half::f16;
 use super::LEVELS;
 use crate::cpu::Isa;
 use crate::cpu::float::Float;
+use crate::cpu::rows::code_of;
 use crate::cpu::shared::Shared;
 use crate::cpu::threads::in_parts;
 
@@ -108,18 +109,10 @@ fn quantize_plainly<T: Float>(row: &[T], threshold: f32, codes: &mut [i8]) -> f3
     // Not 127 / absmax: see the definition.
     let factor = 1.0 / absmax * LEVELS as f32;
     for (code, value) in codes.iter_mut().zip(row) {
+        // Zero times infinity, in a row of zeros, is no number, and its code 0.
         *code = code_of(kept(value) * factor);
     }
     absmax
-}
-
-/// Rounds half to even; NaN, which zero times infinity is, becomes 0.
-#[inline(always)]
-fn code_of(scaled: f32) -> i8 {
-    // Adding 1.5 · 2^23 leaves no room for a fraction; the sum is rounded half to even, and its low bits are the integer.
-    const SHIFT: f32 = 12_582_912.0;
-    let known = if scaled.is_nan() { 0.0 } else { scaled };
-    (known + SHIFT).to_bits() as i8
 }
 
 /// The nearest f16, halves to the even one, without a branch, so that loops become vectors.

@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 
 use super::Absmax;
 use crate::cuda::{self, Argument, Function, Grid, Source};
-use crate::cuda_rows::{aligned, joined, number_of};
+use crate::cuda_rows::{aligned, multiply_tiles, number_of};
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
 
@@ -155,19 +155,8 @@ impl PreparedCuda {
 
     /// Some output channels after the other as a matrix in the type to compute in.
     fn multiply_dequantized(&self, x: &Tensor) -> Result<Tensor, KernelError> {
-        let options = (self.compute, x.device());
-        let bias = self.bias.as_ref().map(|bias| bias.f_to_kind(self.compute)).transpose()?;
-        let step = (TILE_WEIGHTS / self.in_features).clamp(1, self.out_features);
-        let tile = Tensor::f_empty([step, self.in_features], options)?;
-        let mut parts = Vec::new();
-        for first in (0..self.out_features).step_by(step as usize) {
-            let count = step.min(self.out_features - first);
-            let tile = tile.f_narrow(0, 0, count)?;
-            self.dequantize(&tile, first)?;
-            let bias = bias.as_ref().map(|bias| bias.f_narrow(0, first, count)).transpose()?;
-            parts.push(x.f_linear(&tile, bias.as_ref())?);
-        }
-        joined(parts)
+        let shape = (self.out_features, self.in_features);
+        multiply_tiles(x, shape, self.bias.as_ref(), TILE_WEIGHTS, |tile, first| self.dequantize(tile, first))
     }
 
     /// Fills `tile` [count, K] with the output channels from `first` on.
