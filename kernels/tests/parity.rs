@@ -15,7 +15,7 @@ use qpipe_kernels::{Codes, KERNELS, Layer, Norm, QuantizedWeight, Scheme, random
 use tch::{Cuda, Device, Kind, Tensor};
 
 /// (N, K): multiples of everything, of some things, of nothing; wide, tall, and single channels.
-const SHAPES: [(i64, i64); 11] = [
+const SHAPES: [(i64, i64); 12] = [
     (64, 128),
     (256, 512),
     (48, 384),
@@ -27,6 +27,8 @@ const SHAPES: [(i64, i64); 11] = [
     (7, 13),
     (1, 8),
     (3, 1),
+    // More input channels than are summed in one go.
+    (37, 1184),
 ];
 /// The last only with every third shape: it is slow.
 const ROWS: [i64; 6] = [1, 3, 16, 33, 130, 2049];

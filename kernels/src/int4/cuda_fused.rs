@@ -219,7 +219,8 @@ impl PreparedCuda {
             let blocks = (count * in_features / 8).cast_unsigned().div_ceil(u64::from(THREADS)) as u32;
             let grid = Grid { blocks: [blocks, 1, 1], threads: THREADS, shared_bytes: 0 };
             // SAFETY: these are w4_dequantize's parameters, and the tile has `count` output channels.
-            Ok(unsafe { self.entries.unpack.launch(grid, &arguments)? })
+            unsafe { self.entries.unpack.launch(grid, &arguments)? };
+            Ok(())
         })
     }
 }

@@ -74,7 +74,7 @@ impl Patterns {
         let triangle = || triangle(new, all, queries.device());
         let whole = |mask: &Tensor| behind_prefix(mask, shared);
         let plain = match attention {
-            _ if shared > 0 && shared_prefix::is_fast(queries.device()) => {
+            _ if shared > 0 && shared_prefix::is_possible(queries.device()) => {
                 Pattern::AfterPrefix(match attention {
                     Attention::Mask(mask) => Some(added(mask, config, kind)),
                     Attention::Causal => None,

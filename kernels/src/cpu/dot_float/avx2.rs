@@ -1,4 +1,4 @@
-//! The same with AVX2 and FMA.
+//! Products and look-ups of [`super`] with AVX2 and FMA.
 
 use std::arch::x86_64::*;
 
