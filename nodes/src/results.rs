@@ -178,6 +178,9 @@ pub struct Sample {
     pub scores: Vec<f64>,
     /// Whether each continuation is the likeliest, token by token.
     pub greedy: Vec<bool>,
+    /// How often it counts as asked. Scores are the same each time and stand here once.
+    #[serde(default = "once", skip_serializing_if = "is_once")]
+    pub repeats: u32,
     /// Index of the choice that counts as the answer; of a reply there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pred: Option<u32>,
@@ -188,6 +191,14 @@ pub struct Sample {
     pub correct: Option<bool>,
     /// The question's figures, filter by filter.
     pub filtered: Vec<Filtered>,
+}
+
+fn once() -> u32 {
+    1
+}
+
+fn is_once(repeats: &u32) -> bool {
+    *repeats == 1
 }
 
 /// What a model wrote.

@@ -172,7 +172,7 @@ fn whole(sample: &Sample) -> Vec<Request> {
     let request = |text: &String| Request {
         prompt: text.clone(),
         arguments: Vec::new(),
-        responses: vec![response.clone()],
+        responses: vec![response.clone(); sample.repeats as usize],
         filtered: response.clone(),
     };
     sample.continuations.iter().map(request).collect()
@@ -190,9 +190,45 @@ fn scored(sample: &Sample) -> Vec<Request> {
         Request {
             prompt: context(index),
             arguments: vec![Json::from(json!(continuation))],
-            responses: vec![response.clone()],
+            responses: vec![response.clone(); sample.repeats as usize],
             filtered: response,
         }
     };
     requests.map(request).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(contexts: &[&str], continuations: &[&str]) -> Sample {
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        Sample {
+            doc_id: 0,
+            doc: json!({}),
+            target: "0".to_owned(),
+            contexts: owned(contexts),
+            reply: None,
+            continuations: owned(continuations),
+            scores: vec![-1.5, -2.5],
+            greedy: vec![true, false],
+            repeats: 3,
+            pred: Some(0),
+            gold: vec![0],
+            correct: Some(true),
+            filtered: vec![Filtered::unfiltered(BTreeMap::new())],
+        }
+    }
+
+    #[test]
+    fn scores_stand_as_often_as_they_count() {
+        let chosen = &converted(&sample(&["Is it?"], &[" yes", " no"]))[0].requests;
+        let response = |log_probability, is_greedy| Response::Continuation { log_probability, is_greedy };
+        assert_eq!(chosen.len(), 2);
+        assert_eq!(chosen[1].responses, vec![response(-2.5, false); 3]);
+        assert_eq!(chosen[1].filtered, response(-2.5, false));
+        // A text in two windows.
+        let whole = &converted(&sample(&[], &["It is."]))[0].requests;
+        assert_eq!(whole[0].responses, vec![Response::Rolling(-4.0); 3]);
+    }
 }

@@ -114,6 +114,9 @@ TASKS = {
             all=[step("lowercase")],
         ),
     },
+    # Scores are asked once, and stand in the files as often as they count.
+    "tf_scored": LETTERS | {"repeats": 3},
+    "tf_rolling": {"output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "{{question}}", "repeats": 2},
     # Several replies against several answers, place by place, and against a number.
     "tf_places": WRITES | {
         "doc_to_text": "{{question}}", "doc_to_target": "{{['a', 'e', 't']}}", "repeats": 3,

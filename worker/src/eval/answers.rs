@@ -17,7 +17,7 @@ use super::error::EvalError;
 use super::harness::perplexity;
 use super::metrics;
 use super::scorer::Prepared;
-use super::task::{Asked, Document, Generation, Judgement, Request, Response, Score, Source, TaskOptions};
+use super::task::{Asked, Document, Judgement, Request, Response, Score, Source, TaskOptions};
 use crate::context::Context;
 use crate::error::ActionError;
 
@@ -33,14 +33,15 @@ pub(super) fn write(
     let file = context.out()?.join(format!("{}.jsonl", task.name()));
     let mut file = BufWriter::new(fs::File::create(file)?);
     let mut judgements = Vec::with_capacity(responses.len());
-    let times = prepared.questions.times.max(1);
+    let (times, repeats) = (prepared.questions.times, prepared.questions.repeats);
     let documents = prepared.questions.documents.iter().step_by(times);
     for (index, (document, responses)) in documents.zip(responses.chunks(times)).enumerate() {
-        let responses = repeated(document, responses);
+        let responses = repeated(document, responses, repeats);
         let judgement = task.judge(document, &responses)?;
         match &document.source {
             Some(source) => {
-                write_line(&mut file, &sample(index, document, source, &responses, &judgement))?;
+                let sample = sample(index, document, source, &responses, repeats, &judgement);
+                write_line(&mut file, &sample)?;
             }
             None => write_line(&mut file, &answer(index, document, &responses[0], &judgement))?,
         }
@@ -73,11 +74,9 @@ pub(super) fn write(
 }
 
 /// A response for each time that a question is asked: replies of which none is drawn are the same.
-fn repeated<'a>(document: &Document, responses: &'a [Response]) -> Cow<'a, [Response]> {
+fn repeated<'a>(document: &Document, responses: &'a [Response], repeats: usize) -> Cow<'a, [Response]> {
     match (&document.asked, responses) {
-        (Asked::Reply(Generation { repeats, .. }), [response]) if *repeats > 1 => {
-            Cow::Owned(vec![response.clone(); *repeats])
-        }
+        (Asked::Reply(_), [response]) if repeats > 1 => Cow::Owned(vec![response.clone(); repeats]),
         _ => Cow::Borrowed(responses),
     }
 }
@@ -106,6 +105,7 @@ fn sample(
     document: &Document,
     source: &Source,
     responses: &[Response],
+    repeats: usize,
     judgement: &Judgement,
 ) -> Sample {
     let continuations = |requests: &[Request]| {
@@ -133,6 +133,7 @@ fn sample(
         scores: log_probabilities(scores),
         greedy: scores.iter().map(|score| score.is_greedy).collect(),
         pred: judgement.pred,
+        repeats: repeats as u32,
         gold: document.gold.clone(),
         correct: judgement.is_right,
         filtered: judgement.filtered.clone(),

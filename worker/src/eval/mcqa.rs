@@ -30,7 +30,7 @@ impl Task for Mcqa {
         let questions = questions::read(data, options.limit)?;
         let of = questions.len() as u64;
         let documents = questions.into_iter().map(|question| document(question, options)).collect();
-        Ok(Questions { documents, times: 1, of })
+        Ok(Questions { documents, times: 1, repeats: 1, of })
     }
 
     fn judge(&self, document: &Document, responses: &[Response]) -> Result<Judgement, EvalError> {

@@ -44,8 +44,6 @@ pub struct Generation {
     pub prompt: Arc<str>,
     /// How it goes on and where it ends.
     pub rule: Arc<GenerationRule>,
-    /// How many replies there are to it. Where none is drawn all are the same, and one is written.
-    pub repeats: usize,
 }
 
 /// How a model writes, under lm-eval's names.
@@ -243,6 +241,8 @@ pub struct Questions {
     pub documents: Vec<Document>,
     /// How often each stands there, one behind the other: once for each reply that is drawn.
     pub times: usize,
+    /// How many answers count for each. Where none is drawn all are the same, and it is asked once.
+    pub repeats: usize,
     /// How many the data has, as far as it was read.
     pub of: u64,
 }

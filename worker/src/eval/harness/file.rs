@@ -61,6 +61,7 @@ pub fn spec(file: &TaskFile) -> Result<Spec, EvalError> {
         prepare: None,
         num_fewshot: file.num_fewshot,
         metrics: file.metric_names(),
+        repeats: file.repeats as usize,
         answering: match file.output_type {
             OutputType::MultipleChoice => Answering::Choosing,
             OutputType::Loglikelihood => Answering::Continuing,
@@ -68,7 +69,6 @@ pub fn spec(file: &TaskFile) -> Result<Spec, EvalError> {
             OutputType::GenerateUntil => Answering::Writing(Writing {
                 rule: Arc::new(generation(file).map_err(wrong)?),
                 verdict: verdict(file).map_err(wrong)?,
-                repeats: file.repeats as usize,
             }),
         },
     })

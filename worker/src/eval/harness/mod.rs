@@ -133,11 +133,11 @@ impl Task for HarnessTask {
         let documents = rows.into_iter().take(asked).map(|row| writer.document(row));
         let mut documents: Vec<Document> = documents.collect::<Result<_, _>>()?;
         self.check_labels(&documents)?;
-        let times = self.spec.answering.times();
+        let times = self.spec.times();
         if times > 1 {
             documents = documents.into_iter().flat_map(|document| iter::repeat_n(document, times)).collect();
         }
-        Ok(Questions { documents, times, of })
+        Ok(Questions { documents, times, repeats: self.spec.repeats, of })
     }
 
     fn judge(&self, document: &Document, responses: &[Response]) -> Result<Judgement, EvalError> {

@@ -52,6 +52,8 @@ pub struct Spec {
     pub num_fewshot: Option<u32>,
     /// What is counted of scores, in the order of the task file.
     pub metrics: Vec<String>,
+    /// How many answers count for each question, at least one.
+    pub repeats: usize,
     /// What the model is to do.
     pub answering: Answering,
 }
@@ -104,14 +106,6 @@ impl Answering {
     /// Whether the model chooses.
     pub fn is_choosing(&self) -> bool {
         matches!(self, Self::Choosing)
-    }
-
-    /// How often a question is put to the model: once for each reply that is drawn.
-    pub fn times(&self) -> usize {
-        match self {
-            Self::Writing(writing) if writing.rule.sampling.is_some() => writing.repeats.max(1),
-            _ => 1,
-        }
     }
 
     /// lm-eval's word.
@@ -170,6 +164,7 @@ impl Spec {
             prepare: None,
             num_fewshot: None,
             metrics: names(&["acc", "acc_norm"]),
+            repeats: 1,
             answering: Answering::Choosing,
         }
     }
@@ -179,6 +174,14 @@ impl Spec {
         match self.num_fewshot {
             Some(0) => 0,
             own => asked.or(own).unwrap_or(0),
+        }
+    }
+
+    /// How often a question is put to the model: once for each reply that is drawn.
+    pub fn times(&self) -> usize {
+        match &self.answering {
+            Answering::Writing(writing) if writing.rule.sampling.is_some() => self.repeats,
+            _ => 1,
         }
     }
 

@@ -99,7 +99,7 @@ impl<'a> Writer<'a> {
                 let prompt = self.context(&place, &before, text_of(&text), &spec.target_delimiter)?;
                 let rule = Arc::clone(&writing.rule);
                 let right = self.right_replies(&place, &target, &row)?;
-                (Asked::Reply(Generation { prompt, rule, repeats: writing.repeats }), right, Vec::new())
+                (Asked::Reply(Generation { prompt, rule }), right, Vec::new())
             }
             Answering::Continuing => {
                 let context = self.context(&place, &before, text_of(&text), &spec.target_delimiter)?;

@@ -20,8 +20,6 @@ pub struct Writing {
     pub(super) rule: Arc<GenerationRule>,
     /// What a reply.
     pub(super) verdict: Verdict,
-    /// How many replies there are to each question.
-    pub(super) repeats: usize,
 }
 
 /// What a reply is worth.

@@ -36,7 +36,7 @@ pub(super) fn tasks() -> Vec<Spec> {
     vec![Spec {
         version: 3.0,
         num_fewshot: Some(5),
-        answering: Answering::Writing(Writing { rule: Arc::new(rule), verdict, repeats: 1 }),
+        answering: Answering::Writing(Writing { rule: Arc::new(rule), verdict }),
         ..Spec::new(
             "gsm8k",
             SPLITS,
@@ -48,9 +48,12 @@ pub(super) fn tasks() -> Vec<Spec> {
 }
 
 fn verdict() -> Result<Verdict, PatternError> {
+    let filter = |name: &str, pattern: &str, select| -> Result<Filter, PatternError> {
+        Ok(Filter::new(name, vec![Step::regex(pattern, select)?, Step::First]))
+    };
     let filters = vec![
-        Filter::new("strict-match", vec![Step::regex(r"#### (\-?[0-9\.\,]+)", 0)?]),
-        Filter::new("flexible-extract", vec![Step::regex("(-?[$0-9.,]{2,})|(-?[0-9]+)", -1)?]),
+        filter("strict-match", r"#### (\-?[0-9\.\,]+)", 0)?,
+        filter("flexible-extract", "(-?[$0-9.,]{2,})|(-?[0-9]+)", -1)?,
     ];
     let pattern = |source: &&str| Pattern::new(source, Flags::default());
     let ignored = IGNORED.iter().map(pattern).collect::<Result<_, _>>()?;

@@ -20,7 +20,7 @@ pub(super) fn tasks() -> Vec<Spec> {
     vec![Spec {
         version: 4.0,
         num_fewshot: Some(0),
-        answering: Answering::Writing(Writing { rule: Arc::new(rule), verdict: Verdict::Ifeval, repeats: 1 }),
+        answering: Answering::Writing(Writing { rule: Arc::new(rule), verdict: Verdict::Ifeval }),
         ..Spec::new("ifeval", SPLITS, "prompt", Rule::Constant(json!([])), Rule::Constant(json!(0)))
     }]
 }
