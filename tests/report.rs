@@ -75,6 +75,7 @@ fn benchmark(folder: &Path, avg_time_s: f64, peak: f64) -> PathBuf {
         load_before: 0.1,
         busy_before: None,
         clock_mhz: None,
+        energy: None,
         generation: Vec::new(),
         roofline: None,
     };
@@ -204,6 +205,19 @@ fn document_says_what_is_real() {
     let text = fs::read_to_string(study.out().join("report.md")).unwrap();
     insta::assert_snapshot!("document", text);
     insta::assert_snapshot!("terminal", table(&study.compare(), &study.names));
+}
+
+#[test]
+fn energy_stands_in_the_document_where_a_device_told() {
+    let study = Study::new();
+    let file = study.rows[1].benchmark.as_ref().unwrap().join("benchmark.json");
+    let mut result: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    result["energy"] = json!({"source": "rapl", "joules_per_question": 12.345, "joules_per_token": 0.0309});
+    fs::write(&file, result.to_string()).unwrap();
+    write(&study.compare(), &study.names, &study.answers, &study.out()).unwrap();
+    let text = fs::read_to_string(study.out().join("report.md")).unwrap();
+    assert!(text.contains("\n| W8A8 | RAPL | 12.3 | 0.0309 | – | – |\n"), "{text}");
+    assert!(!text.contains("| Base Model | RAPL"));
 }
 
 #[test]

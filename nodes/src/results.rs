@@ -292,6 +292,9 @@ pub struct BenchmarkResult {
     /// The mean clock of the cores just before, in MHz.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_mhz: Option<f64>,
+    /// What the device took, where it tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub energy: Option<Energy>,
     /// How fast it reads prompts and writes, if that was asked for: by batch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub generation: Vec<GenerationSpeed>,
@@ -328,6 +331,33 @@ pub struct GenerationSpeed {
     pub decode_of_bandwidth: f64,
     /// The products of linear layers with all prompts over the time to the first token, as a part of the device's rate.
     pub prefill_of_matmul: f64,
+    /// What the device took to the first tokens, over the tokens of all prompts; where it tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefill_joules_per_token: Option<f64>,
+    /// What it took for the tokens after the first, over these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decode_joules_per_token: Option<f64>,
+}
+
+/// What a device took while the questions were measured, in joules. Its counter knows no programs: it counts all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Energy {
+    /// Who counted.
+    pub source: EnergySource,
+    /// Over the questions.
+    pub joules_per_question: f64,
+    /// Over tokens of prompt + candidate over all candidates.
+    pub joules_per_token: f64,
+}
+
+/// Who counts joules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EnergySource {
+    /// The processor packages (running average power limit).
+    Rapl,
+    /// The card, read through NVIDIA's management library.
+    Nvml,
 }
 
 /// What a device does at best.

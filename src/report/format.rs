@@ -55,6 +55,12 @@ pub(super) fn quantity(value: f64) -> String {
     if value.abs() >= 1000.0 { count(value.round() as u64) } else { format!("{value:.1}") }
 }
 
+/// A figure with three digits that count.
+pub(super) fn digits(value: f64) -> String {
+    let exponent = format!("{value:.2e}").split_once('e').and_then(|(_, exponent)| exponent.parse().ok());
+    format!("{value:.*}", (2 - exponent.unwrap_or(0_i32)).max(0) as usize)
+}
+
 /// `plural(1, "question")` is `1 question`, `plural(2, …)` is `2 questions`.
 pub(super) fn plural(number: u64, noun: &str) -> String {
     format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
@@ -80,5 +86,11 @@ mod tests {
         assert_eq!([0.0, 0.000_012, 0.0123].map(divergence), ["0.0000", "1.2e-5", "0.0123"]);
         assert_eq!([1e-9, 0.05].map(probability), ["<0.0001", "0.0500"]);
         assert_eq!([2.5, 0.0123, 0.000_045].map(duration), ["2.50 s", "12.3 ms", "45.0 us"]);
+    }
+
+    #[test]
+    fn three_digits_count() {
+        let digits = [0.012345, 0.9999, 1.5, 9.999, 42.42, 1234.5, 0.0].map(digits);
+        assert_eq!(digits, ["0.0123", "1.00", "1.50", "10.0", "42.4", "1234", "0.00"]);
     }
 }

@@ -1,12 +1,22 @@
 //! How fast models read prompts and write, as a table of a report.
 
-use qpipe_nodes::results::{GenerationSpeed, Roofline};
+use qpipe_nodes::results::{BenchmarkResult, GenerationSpeed, Roofline};
 
 use super::format;
 use super::names::Named;
 
 /// Where other programs kept more than this part of the cores busy, a measurement is marked.
-pub(super) const BUSY: f64 = 0.1;
+const BUSY: f64 = 0.1;
+
+/// Whether other programs ran when measuring began.
+pub(super) fn is_busy(benchmark: &BenchmarkResult) -> bool {
+    benchmark.busy_before.is_some_and(|busy| busy > BUSY)
+}
+
+/// What then stands behind the model's name.
+pub(super) fn mark(benchmark: &BenchmarkResult) -> &'static str {
+    if is_busy(benchmark) { " \\*" } else { "" }
+}
 
 /// Heading, table and bounds; nothing where it was not measured.
 pub(super) fn section(named: &Named<'_>) -> Vec<String> {
@@ -17,7 +27,7 @@ pub(super) fn section(named: &Named<'_>) -> Vec<String> {
     let mut bounds: Vec<String> = Vec::new();
     for (name, row) in named.iter() {
         let Some(benchmark) = row.benchmark.as_ref().filter(|it| !it.generation.is_empty()) else { continue };
-        let mark = if benchmark.busy_before.is_some_and(|busy| busy > BUSY) { " \\*" } else { "" };
+        let mark = mark(benchmark);
         for speed in &benchmark.generation {
             table.push_str(&format!("\n| {name}{mark} | {} |", line(speed)));
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::comparison::Row;
 use super::lm_eval::TableVersion;
 use super::names::Named;
-use super::{describe, findings, format, generation, recovery, table, tasks};
+use super::{describe, energy, findings, format, generation, recovery, table, tasks};
 
 /// Name of the file in `results/NAME/`.
 pub(super) const MARKDOWN_FILE: &str = "report.md";
@@ -34,6 +34,7 @@ pub(super) fn render(named: &Named<'_>, heading: &str, table_version: TableVersi
         );
     }
     sections.extend(generation::section(named));
+    sections.extend(energy::section(named));
     sections.extend(tasks_of(named, table_version));
     let quantized: Vec<String> = named
         .iter()
@@ -136,12 +137,7 @@ fn measuring(named: &Named<'_>) -> Option<String> {
 
 /// Which rows were measured while something else ran.
 fn busy(named: &Named<'_>) -> Option<String> {
-    let is_busy = |row: &Row| {
-        row.benchmark
-            .as_ref()
-            .and_then(|benchmark| benchmark.busy_before)
-            .is_some_and(|busy| busy > generation::BUSY)
-    };
+    let is_busy = |row: &Row| row.benchmark.as_ref().is_some_and(generation::is_busy);
     let names: Vec<String> =
         named.iter().filter(|(_, row)| is_busy(row)).map(|(name, _)| format!("**{name}**")).collect();
     (!names.is_empty()).then(|| {

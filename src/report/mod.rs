@@ -7,6 +7,7 @@
 mod compare;
 mod comparison;
 mod describe;
+mod energy;
 mod error;
 mod findings;
 mod format;

@@ -197,6 +197,7 @@ fn write_artifact(action: &Action, seed: &str) {
                 load_before: 0.0,
                 busy_before: None,
                 clock_mhz: None,
+                energy: None,
                 generation: Vec::new(),
                 roofline: None,
             };

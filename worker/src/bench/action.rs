@@ -3,10 +3,11 @@
 use qpipe_nodes::kinds::{Benchmark, Protocol};
 use qpipe_nodes::limit::Limit;
 use qpipe_nodes::protocol::Level;
-use qpipe_nodes::results::{BENCHMARK_FILE, BenchmarkResult};
+use qpipe_nodes::results::{BENCHMARK_FILE, BenchmarkResult, Energy};
 use serde_json::Value;
 
 use super::batched::Batches;
+use super::energy::Meter;
 use super::measure::{self, MIB, Measurement};
 use super::{generation, hardware, sequential};
 use crate::context::{Context, Facts};
@@ -54,7 +55,7 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
         peak: PeakMemory::observe(context.device(), decoder.weight_bytes())?,
         documents: &documents,
     };
-    let measurements = match parameters.protocol {
+    let (measurements, energy) = match parameters.protocol {
         Protocol::Sequential => bench.sequential()?,
         Protocol::Batched => bench.batched()?,
     };
@@ -84,6 +85,7 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
         load_before,
         busy_before,
         clock_mhz,
+        energy,
         generation: speeds,
         roofline,
     };
@@ -122,36 +124,54 @@ impl Bench<'_> {
         Ok(tokens)
     }
 
-    fn sequential(&self) -> Result<Vec<Measurement>, ActionError> {
+    fn sequential(&self) -> Result<(Vec<Measurement>, Option<Energy>), ActionError> {
         let measure = |document| sequential::measure(self.decoder, self.encoder, &self.peak, document);
         for document in self.documents.iter().take(WARM_UP) {
             measure(document)?;
         }
+        let (mut meter, mut joules) = (Meter::start(self.context.device()), 0.0);
         let mut measurements = Vec::with_capacity(self.documents.len());
         for document in self.documents {
             self.context.check_stop()?;
             measurements.push(measure(document)?);
             self.progress(&measurements);
+            joules += meter.as_mut().map_or(0.0, Meter::taken);
         }
-        Ok(measurements)
+        let energy = meter.and_then(|meter| energy(&meter, joules, &measurements));
+        Ok((measurements, energy))
     }
 
-    fn batched(&self) -> Result<Vec<Measurement>, ActionError> {
+    fn batched(&self) -> Result<(Vec<Measurement>, Option<Energy>), ActionError> {
         let batches = Batches::new(self.encoder, self.decoder, self.documents)?;
         let measure = |batch: &Batch| batches.measure(self.decoder, &self.peak, self.documents, batch);
         if let Some(first) = batches.iter().next() {
             measure(first)?;
         }
+        let (mut meter, mut joules) = (Meter::start(self.context.device()), 0.0);
         let mut measurements = Vec::with_capacity(self.documents.len());
         for batch in batches.iter() {
             self.context.check_stop()?;
             measurements.extend(measure(batch)?);
             self.progress(&measurements);
+            joules += meter.as_mut().map_or(0.0, Meter::taken);
         }
-        Ok(measurements)
+        let energy = meter.and_then(|meter| energy(&meter, joules, &measurements));
+        Ok((measurements, energy))
     }
 
     fn progress(&self, measurements: &[Measurement]) {
         self.context.progress(measurements.len() as u64, self.documents.len() as u64, "questions", None);
     }
+}
+
+/// What `meter` counted for `measurements`; `None` where they took too little time for it.
+fn energy(meter: &Meter, joules: f64, measurements: &[Measurement]) -> Option<Energy> {
+    let seconds: f64 = measurements.iter().map(|one| one.seconds).sum();
+    let tokens: u64 = measurements.iter().map(|one| one.tokens).sum();
+    let energy = Energy {
+        source: meter.source(),
+        joules_per_question: joules / measurements.len() as f64,
+        joules_per_token: joules / tokens as f64,
+    };
+    (seconds >= meter.least_seconds()).then_some(energy)
 }

@@ -6,6 +6,7 @@ use qpipe_nodes::kinds::Generation;
 use qpipe_nodes::results::{GenerationSpeed, Roofline};
 use tch::{Cuda, Device, Kind, TchError, Tensor};
 
+use super::energy::Meter;
 use super::measure::{MIB, percentile};
 use crate::context::Context;
 use crate::error::ActionError;
@@ -46,12 +47,13 @@ pub fn measure(
     for &batch in &asked.batches {
         let read_tokens = f64::from(batch) * f64::from(asked.prompt);
         let prompts = vec![prompt.as_slice(); batch as usize];
-        run(decoder, &prompts, asked.new.min(2))?;
+        run(decoder, &prompts, asked.new.min(2), &mut None)?;
         peak.reset()?;
+        let mut energy = Meter::start(context.device()).map(Phases::new);
         let (mut first, mut steps) = (Vec::new(), Vec::new());
         for _ in 0..asked.repeats {
             context.check_stop()?;
-            let mut times = run(decoder, &prompts, asked.new)?.into_iter();
+            let mut times = run(decoder, &prompts, asked.new, &mut energy)?.into_iter();
             first.extend(times.next());
             steps.extend(times);
         }
@@ -72,19 +74,57 @@ pub fn measure(
             // A copy reads and writes each byte; weights are only read.
             decode_of_bandwidth: read / step / bounds.copy_bytes_per_s,
             prefill_of_matmul: products * read_tokens / to_first / bounds.matmul_flops,
+            prefill_joules_per_token: energy
+                .as_ref()
+                .and_then(|energy| energy.a_token(energy.prefill, &first, read_tokens)),
+            decode_joules_per_token: energy
+                .as_ref()
+                .and_then(|energy| energy.a_token(energy.decode, &steps, f64::from(batch))),
         });
     }
     Ok(speeds)
 }
 
+/// What the device took, in joules: to the first tokens, and for those after them.
+struct Phases {
+    meter: Meter,
+    prefill: f64,
+    decode: f64,
+}
+
+impl Phases {
+    fn new(meter: Meter) -> Self {
+        Self { meter, prefill: 0.0, decode: 0.0 }
+    }
+
+    /// `joules` over so many tokens for each of `times`; `None` where these are too short for the counter.
+    fn a_token(&self, joules: f64, times: &[f64], tokens: f64) -> Option<f64> {
+        let seconds: f64 = times.iter().sum();
+        (seconds >= self.meter.least_seconds()).then(|| joules / (tokens * times.len() as f64))
+    }
+}
+
 /// Seconds to the first token, and to each of the others after the one before it.
-fn run(decoder: &Decoder, prompts: &[&[i64]], new: u32) -> Result<Vec<f64>, TchError> {
+fn run(
+    decoder: &Decoder,
+    prompts: &[&[i64]],
+    new: u32,
+    energy: &mut Option<Phases>,
+) -> Result<Vec<f64>, TchError> {
     let mut times = Vec::with_capacity(new as usize);
+    if let Some(energy) = energy {
+        // What came between two runs is neither's.
+        energy.meter.taken();
+    }
     let mut began = Instant::now();
     generate::<TchError>(decoder, prompts, new as usize, &mut |_, logits| {
         // The choice comes to the CPU, so that a GPU's work is done when the time is taken.
         let chosen = Vec::<i64>::try_from(logits.f_argmax(-1, false)?)?;
         times.push(began.elapsed().as_secs_f64());
+        if let Some(energy) = energy {
+            let phase = if times.len() == 1 { &mut energy.prefill } else { &mut energy.decode };
+            *phase += energy.meter.taken();
+        }
         began = Instant::now();
         let is_open = times.len() < new as usize;
         Ok(chosen.into_iter().map(|token| is_open.then_some(token)).collect())

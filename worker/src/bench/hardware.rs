@@ -1,6 +1,6 @@
 //! What a measurement was taken on.
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::time::Duration;
 
 use fs_err as fs;
@@ -36,22 +36,43 @@ fn processor_name() -> Option<String> {
 
 /// What the driver calls the card with this index, which libtorch has initialized.
 fn cuda_name(index: usize) -> Option<String> {
+    let name = cuda_text(index, CudaText::Name)?;
+    Some(name.to_string_lossy().into_owned())
+}
+
+/// Where the card with this index, of those that this process sees, is plugged in: `0000:3B:00.0`.
+pub(super) fn cuda_bus_id(index: usize) -> Option<CString> {
+    cuda_text(index, CudaText::BusId)
+}
+
+/// What the driver writes about a card.
+#[derive(Clone, Copy)]
+enum CudaText {
+    Name,
+    BusId,
+}
+
+fn cuda_text(index: usize, text: CudaText) -> Option<CString> {
     type GetDevice = unsafe extern "C" fn(*mut c_int, c_int) -> c_int;
-    type GetName = unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int;
+    type Write = unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int;
     let mut device = 0;
-    let mut name: [c_char; 256] = [0; 256];
-    // SAFETY: the driver is loaded already, and the two functions have had these signatures since CUDA 2.0.
+    let function: &[u8] = match text {
+        CudaText::Name => b"cuDeviceGetName\0",
+        CudaText::BusId => b"cuDeviceGetPCIBusId\0",
+    };
+    let mut text: [c_char; 256] = [0; 256];
+    // SAFETY: the driver's functions have had these signatures since CUDA 4.1; both that write texts have the same.
     unsafe {
         let driver = Library::new("libcuda.so.1").ok()?;
         let get_device = driver.get::<GetDevice>(b"cuDeviceGet\0").ok()?;
-        let get_name = driver.get::<GetName>(b"cuDeviceGetName\0").ok()?;
+        let write = driver.get::<Write>(function).ok()?;
         if get_device(&raw mut device, c_int::try_from(index).ok()?) != 0 {
             return None;
         }
-        if get_name(name.as_mut_ptr(), name.len() as c_int - 1, device) != 0 {
+        if write(text.as_mut_ptr(), text.len() as c_int - 1, device) != 0 {
             return None;
         }
-        Some(CStr::from_ptr(name.as_ptr()).to_string_lossy().into_owned())
+        Some(CStr::from_ptr(text.as_ptr()).to_owned())
     }
 }
 

@@ -3,10 +3,12 @@
 //! * [`sequential`]: the published study's; numbers compare with its.
 //! * [`batched`]: as `evaluate` runs the same questions.
 //!
-//! Both give one [`measure::Measurement`] a question, from which [`measure`] computes the study's metrics.
+//! Both give one [`measure::Measurement`] a question, from which [`measure`] computes the study's metrics. [`energy`] reads what the
+//! device counts beside them.
 
 mod action;
 pub mod batched;
+pub mod energy;
 pub mod generation;
 pub mod hardware;
 pub mod measure;
