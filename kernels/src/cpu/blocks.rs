@@ -11,13 +11,13 @@ pub(crate) const CHANNELS: usize = 16;
 const ALONE: usize = 1 << 15;
 /// Bytes of weights that are gone through with one block: they stay in the second-level cache.
 const KEPT_BYTES: usize = 256 << 10;
-/// Strips of [`CHANNELS`] channels that these are at most.
+/// Strips that these are at most.
 const MOST_STRIPS: usize = 4;
 
-/// How many strips, of so many bytes each, are kept at one time of a weight of N output channels: not so many that threads
-/// stand idle.
-pub(crate) fn strips(bytes: usize, out_features: usize) -> usize {
-    let fair = out_features / (CHANNELS * parts());
+/// How many strips, of so many bytes each, are kept at one time of a weight that has `count` of them: not so many that
+/// threads stand idle.
+pub(crate) fn strips(bytes: usize, count: usize) -> usize {
+    let fair = count / parts();
     (KEPT_BYTES / bytes.max(1)).min(fair).clamp(1, MOST_STRIPS)
 }
 

@@ -57,7 +57,7 @@ impl<'a> Weight<'a> {
 /// The sums of each output channel's codes i8 [N, K], where `isa` needs them.
 pub(crate) fn channel_sums(codes: &[i8], in_features: usize, isa: Isa) -> Vec<i32> {
     match isa {
-        Isa::Avx512Vnni => {
+        Isa::Avx512Vnni | Isa::Amx => {
             let sum = |channel: &[i8]| channel.iter().map(|&code| i32::from(code)).sum();
             codes.chunks_exact(in_features).map(sum).collect()
         }
@@ -89,7 +89,7 @@ pub(crate) fn block(
             wide(&x, &weights, rows.len(), channels.len(), isa)
         }
         #[cfg(target_arch = "x86_64")]
-        Panel::Blocks(_) => unreachable!("blocks are multiplied by outer products"),
+        Panel::Blocks(_) | Panel::Tiles(_) => unreachable!("they meet strips of the weight"),
         Panel::Shifted { values, stride } => {
             let end = over.end.next_multiple_of(Panel::SHIFTED).min(*stride);
             let mut x: [&[u8]; ROWS] = [&[]; ROWS];

@@ -7,13 +7,10 @@ use tch::{Device, Kind, TchError, Tensor};
 use super::dot::{self, CHANNELS, ROWS, Weight};
 use super::isa::Isa;
 use super::panel::Panel;
+#[cfg(target_arch = "x86_64")]
+use super::strips::{self, Groups};
 use super::threads::{ALONE, in_parts};
 use super::view::{Columns, elements};
-#[cfg(target_arch = "x86_64")]
-use super::{
-    blocks::{self, Blocks, CHANNELS as STRIP},
-    outer::{self, Strip},
-};
 
 /// Input channels that are summed in one go: four rows of them stay in the first-level cache.
 const TERMS: usize = 2048;
@@ -33,8 +30,9 @@ pub(crate) trait Source: Sync {
     /// K.
     fn in_features(&self) -> usize;
 
-    /// The codes of some output channels, which may be made in `scratch`.
-    fn channels<'a>(&'a self, channels: Range<usize>, scratch: &'a mut Scratch) -> Weight<'a>;
+    /// The codes of some output channels, which may be made in `scratch`; with their sums, where `has_sums` asks for them.
+    fn channels<'a>(&'a self, channels: Range<usize>, has_sums: bool, scratch: &'a mut Scratch)
+    -> Weight<'a>;
 }
 
 /// Room for some output channels.
@@ -51,7 +49,7 @@ impl Source for Weight<'_> {
         Weight::in_features(self)
     }
 
-    fn channels<'a>(&'a self, channels: Range<usize>, _: &'a mut Scratch) -> Weight<'a> {
+    fn channels<'a>(&'a self, channels: Range<usize>, _: bool, _: &'a mut Scratch) -> Weight<'a> {
         self.part(channels)
     }
 }
@@ -67,18 +65,18 @@ pub(crate) fn multiply(
 ) {
     let alone = ALONE / (rows * weight.in_features()).max(1);
     #[cfg(target_arch = "x86_64")]
-    if let Panel::Blocks(blocks) = panel {
-        let tiles = |first: usize, strips: &[Strip]| {
-            // SAFETY: blocks are made only where the processor has AVX2.
-            unsafe { outer_tiles(blocks, first, strips, out_features, sink) }
-        };
-        return in_strips(weight, out_features, alone, &tiles);
+    match panel {
+        // SAFETY: a panel is made only where the processor has the unit that it is for.
+        Panel::Blocks(rows) => return unsafe { strips::multiply(rows, weight, (out_features, alone), sink) },
+        // SAFETY: likewise.
+        Panel::Tiles(rows) => return unsafe { strips::multiply(rows, weight, (out_features, alone), sink) },
+        Panel::Wide { .. } | Panel::Shifted { .. } => {}
     }
     in_parts(out_features, KEPT_CHANNELS, alone, |channels| {
         let mut scratch = Scratch::default();
         for first in channels.clone().step_by(KEPT_CHANNELS) {
             let last = (first + KEPT_CHANNELS).min(channels.end);
-            let part = weight.channels(first..last, &mut scratch);
+            let part = weight.channels(first..last, panel.needs_sums(), &mut scratch);
             for row in (0..rows).step_by(KEPT_ROWS) {
                 let rows = row..(row + KEPT_ROWS).min(rows);
                 let mut kept = [[0_i32; KEPT_CHANNELS]; KEPT_ROWS];
@@ -105,6 +103,17 @@ pub(crate) trait GroupedSink: Sync {
     fn take(&self, row: usize, first: usize, sums: &[f32]);
 }
 
+/// The instructions, of those up to `isa`, for so many rows whose sums over each `group` of input channels have scales. VNNI's shifted
+/// codes would need the sum of each group.
+pub(crate) fn isa_for_groups(group: usize, rows: usize, isa: Isa) -> Isa {
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Amx && Panel::are_many(rows) && super::amx::fits(group) {
+        return isa;
+    }
+    let _ = (group, rows);
+    isa.min(Isa::Avx512)
+}
+
 /// The same where each `group` of input channels has a scale for its sums.
 pub(crate) fn multiply_groups(
     panel: &Panel,
@@ -117,19 +126,25 @@ pub(crate) fn multiply_groups(
     let groups = weight.in_features() / group;
     let alone = ALONE / (rows * weight.in_features()).max(1);
     #[cfg(target_arch = "x86_64")]
-    if let Panel::Blocks(blocks) = panel {
-        assert_eq!(group % 2, 0, "pairs of input channels lie in one group");
-        let tiles = |first: usize, strips: &[Strip]| {
-            // SAFETY: blocks are made only where the processor has AVX2.
-            unsafe { outer_groups(blocks, first, strips, (out_features, groups, group), sink) }
-        };
-        return in_strips(weight, out_features, alone, &tiles);
+    {
+        let (shape, groups) = ((out_features, alone), Groups { group, count: groups });
+        match panel {
+            Panel::Blocks(rows) => {
+                // SAFETY: a panel is made only where the processor has the unit that it is for.
+                return unsafe { strips::multiply_groups(rows, weight, shape, groups, sink) };
+            }
+            Panel::Tiles(rows) => {
+                // SAFETY: likewise.
+                return unsafe { strips::multiply_groups(rows, weight, shape, groups, sink) };
+            }
+            Panel::Wide { .. } | Panel::Shifted { .. } => {}
+        }
     }
     in_parts(out_features, KEPT_CHANNELS, alone, |channels| {
         let mut scratch = Scratch::default();
         for first in channels.clone().step_by(KEPT_CHANNELS) {
             let last = (first + KEPT_CHANNELS).min(channels.end);
-            let part = weight.channels(first..last, &mut scratch);
+            let part = weight.channels(first..last, panel.needs_sums(), &mut scratch);
             for row in (0..rows).step_by(KEPT_ROWS) {
                 let rows = row..(row + KEPT_ROWS).min(rows);
                 let mut kept = [[0.0_f32; KEPT_CHANNELS]; KEPT_ROWS];
@@ -149,84 +164,6 @@ pub(crate) fn multiply_groups(
             }
         }
     });
-}
-
-/// Gives `tiles` some strips of output channels at a time, with the number of the first of these channels.
-#[cfg(target_arch = "x86_64")]
-fn in_strips(
-    weight: &impl Source,
-    out_features: usize,
-    alone: usize,
-    tiles: &(impl Fn(usize, &[Strip]) + Sync),
-) {
-    let step = blocks::strips(outer::strip_bytes(weight.in_features()), out_features) * STRIP;
-    in_parts(out_features, step, alone, |channels| {
-        let (mut scratch, mut strips) = (Scratch::default(), Vec::new());
-        for first in channels.clone().step_by(step) {
-            let last = (first + step).min(channels.end);
-            let part = weight.channels(first..last, &mut scratch);
-            let count = (last - first).div_ceil(STRIP);
-            strips.resize_with(count, Strip::default);
-            for (index, strip) in strips.iter_mut().enumerate() {
-                let start = index * STRIP;
-                // SAFETY: strips are made only where the processor has AVX2.
-                unsafe { strip.fill(part, start..(start + STRIP).min(last - first)) };
-            }
-            tiles(first, &strips);
-        }
-    });
-}
-
-/// All rows times the output channels of `strips`, the first of which is `first`.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn outer_tiles(blocks: &Blocks<i32>, first: usize, strips: &[Strip], out_features: usize, sink: &impl Sink) {
-    let mut sums = outer::Sums::default();
-    for (row, rows, pairs) in blocks.iter() {
-        for (strip, first) in strips.iter().zip((first..).step_by(STRIP)) {
-            outer::sums((rows, pairs), strip, &mut sums);
-            let channels = STRIP.min(out_features - first);
-            for (row, sums) in (row..).zip(&sums[..rows]) {
-                sink.take(row, first, &sums[..channels]);
-            }
-        }
-    }
-}
-
-/// The same where each group of input channels has a scale.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn outer_groups(
-    blocks: &Blocks<i32>,
-    first: usize,
-    strips: &[Strip],
-    (out_features, groups, group): (usize, usize, usize),
-    sink: &impl GroupedSink,
-) {
-    let mut sums = outer::ScaledSums::default();
-    let firsts = (first..).step_by(STRIP);
-    let scales: Vec<Vec<[f32; STRIP]>> = firsts
-        .clone()
-        .take(strips.len())
-        .map(|first| {
-            let scale = |index| {
-                std::array::from_fn(|place| match first + place {
-                    channel if channel < out_features => sink.scale(channel, index),
-                    _ => 0.0,
-                })
-            };
-            (0..groups).map(scale).collect()
-        })
-        .collect();
-    for (row, rows, pairs) in blocks.iter() {
-        for ((strip, scales), first) in strips.iter().zip(&scales).zip(firsts.clone()) {
-            outer::scaled_sums((rows, pairs), strip, (scales, group), &mut sums);
-            let channels = STRIP.min(out_features - first);
-            for (row, sums) in (row..).zip(&sums[..rows]) {
-                sink.take(row, first, &sums[..channels]);
-            }
-        }
-    }
 }
 
 /// `codes`, i8 [M, K], times the transposed `weight`, i8 [N, K], both without gaps on the CPU: i32 [M, N].
@@ -285,7 +222,7 @@ fn blocks(
 /// Rows and output channels of a block: as many as there are registers for. AVX2 has half as many as AVX-512.
 fn shape(rows: usize, isa: Isa) -> (usize, usize) {
     match isa {
-        Isa::Avx512Vnni => (ROWS, CHANNELS),
+        Isa::Avx512Vnni | Isa::Amx => (ROWS, CHANNELS),
         _ if rows <= 2 => (2, CHANNELS),
         _ => (ROWS, CHANNELS / 2),
     }
@@ -320,6 +257,11 @@ mod tests {
 
     #[test]
     fn sums_are_exact_on_every_instruction_set_and_shape() {
+        let tried: Vec<&str> = Isa::all_of_this_machine().map(Isa::name).collect();
+        #[expect(clippy::print_stderr, reason = "a test says what it could not try")]
+        {
+            eprintln!("instruction sets of this machine: {}", tried.join(", "));
+        }
         for isa in Isa::all_of_this_machine() {
             for (rows, out_features, in_features) in [
                 (1, 1, 1),
@@ -335,6 +277,8 @@ mod tests {
                 (12, 16, 32),
                 (25, 41, 147),
                 (100, 130, 64),
+                (33, 65, 300),
+                (48, 16, 63),
             ] {
                 let (mut x, mut weight) =
                     (codes(rows * in_features, 1), codes(out_features * in_features, 2));
@@ -356,6 +300,64 @@ mod tests {
                 assert!(
                     kept.0.into_inner().unwrap() == expected,
                     "{isa:?} {rows} {out_features} {in_features}"
+                );
+            }
+        }
+    }
+
+    struct Scaled(Mutex<Vec<f32>>, usize);
+
+    impl Scaled {
+        /// Powers of two, so that no sum is rounded.
+        fn scale(channel: usize, group: usize) -> f32 {
+            ((channel + 3 * group) % 5) as f32 * 0.25
+        }
+    }
+
+    impl GroupedSink for Scaled {
+        fn scale(&self, channel: usize, group: usize) -> f32 {
+            Self::scale(channel, group)
+        }
+
+        fn take(&self, row: usize, first: usize, sums: &[f32]) {
+            self.0.lock().unwrap()[row * self.1 + first..][..sums.len()].copy_from_slice(sums);
+        }
+    }
+
+    #[test]
+    fn sums_of_groups_are_scaled_on_every_instruction_set() {
+        for isa in Isa::all_of_this_machine() {
+            for (rows, out_features, group, groups) in [
+                (1, 5, 64, 3),
+                (6, 33, 32, 2),
+                (13, 70, 64, 3),
+                (32, 32, 128, 2),
+                (70, 9, 128, 1),
+                (20, 50, 32, 3),
+            ] {
+                let in_features = group * groups;
+                let (x, weight) = (codes(rows * in_features, 3), codes(out_features * in_features, 4));
+                let isa = isa_for_groups(group, rows, isa);
+                let kept = Scaled(Mutex::new(vec![f32::NAN; rows * out_features]), out_features);
+                let panel = Panel::new(&x, in_features, isa);
+                let weights = Weight::new(&weight, in_features, &[]);
+                multiply_groups(&panel, rows, &weights, (out_features, group), isa, &kept);
+                let mut expected = Vec::new();
+                for x in x.chunks(in_features) {
+                    for (channel, weight) in weight.chunks(in_features).enumerate() {
+                        let parts = x.chunks(group).zip(weight.chunks(group)).enumerate();
+                        let scaled = parts.map(|(index, (x, weight))| {
+                            let sum: i32 =
+                                x.iter().zip(weight).map(|(&x, &w)| i32::from(x) * i32::from(w)).sum();
+                            sum as f32 * Scaled::scale(channel, index)
+                        });
+                        expected.push(scaled.sum::<f32>());
+                    }
+                }
+                assert_eq!(
+                    kept.0.into_inner().unwrap(),
+                    expected,
+                    "{isa:?} {rows} {out_features} {group} {groups}"
                 );
             }
         }

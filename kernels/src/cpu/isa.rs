@@ -15,6 +15,8 @@ pub enum Isa {
     Avx512,
     /// AVX-512 with products of int8 (VNNI).
     Avx512Vnni,
+    /// Tiles of int8 (AMX), which this process is permitted to use.
+    Amx,
 }
 
 /// A name in QPIPE_CPU that is none.
@@ -26,18 +28,19 @@ pub struct UnknownIsa {
 
 impl Isa {
     /// All of them, by the names that QPIPE_CPU knows.
-    const NAMED: [(&'static str, Self); 4] = [
+    const NAMED: [(&'static str, Self); 5] = [
         ("portable", Self::Portable),
         ("avx2", Self::Avx2),
         ("avx512", Self::Avx512),
         ("avx512-vnni", Self::Avx512Vnni),
+        ("amx", Self::Amx),
     ];
 
     /// What kernels use: all that this processor has, or less where QPIPE_CPU says so. It is read once; a name that is
     /// none limits nothing here (see [`Isa::most_allowed`]).
     pub fn here() -> Self {
         static HERE: OnceLock<Isa> = OnceLock::new();
-        *HERE.get_or_init(|| Self::of_this_machine().min(Self::most_allowed().unwrap_or(Self::Avx512Vnni)))
+        *HERE.get_or_init(|| Self::of_this_machine(Self::most_allowed().unwrap_or(Self::Amx)))
     }
 
     /// What QPIPE_CPU allows.
@@ -46,7 +49,7 @@ impl Isa {
     ///
     /// A name that is none.
     pub fn most_allowed() -> Result<Self, UnknownIsa> {
-        let Some(found) = env::var_os("QPIPE_CPU") else { return Ok(Self::Avx512Vnni) };
+        let Some(found) = env::var_os("QPIPE_CPU") else { return Ok(Self::Amx) };
         match Self::NAMED.iter().find(|(name, _)| found == *name) {
             Some((_, isa)) => Ok(*isa),
             None => Err(UnknownIsa { found }),
@@ -60,12 +63,13 @@ impl Isa {
 
     /// Those that this processor has, the least first.
     pub fn all_of_this_machine() -> impl Iterator<Item = Self> {
-        let most = Self::of_this_machine();
+        let most = Self::of_this_machine(Self::Amx);
         Self::NAMED.into_iter().map(|(_, isa)| isa).filter(move |isa| *isa <= most)
     }
 
+    /// All that this processor has, up to `most`.
     #[cfg(target_arch = "x86_64")]
-    fn of_this_machine() -> Self {
+    fn of_this_machine(most: Self) -> Self {
         if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")) {
             return Self::Portable;
         }
@@ -73,15 +77,18 @@ impl Isa {
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq");
-        match (has_avx512, is_x86_feature_detected!("avx512vnni")) {
+        let here = match (has_avx512, is_x86_feature_detected!("avx512vnni")) {
+            // Linux is asked for tiles only where they will be used.
+            (true, true) if most == Self::Amx && super::amx::is_here() => Self::Amx,
             (true, true) => Self::Avx512Vnni,
             (true, false) => Self::Avx512,
             (false, _) => Self::Avx2,
-        }
+        };
+        here.min(most)
     }
 
     #[cfg(not(target_arch = "x86_64"))]
-    fn of_this_machine() -> Self {
+    fn of_this_machine(_: Self) -> Self {
         Self::Portable
     }
 }

@@ -6,8 +6,13 @@
 //!             weight, int8 [N, K] ──────────────────────► dot: blocks of exact int32 sums ─► gemm ─► sink: scales, bias, y
 //! ```
 //!
+//! Many rows meet strips of the weight instead, but for VNNI, in the order of a unit that multiplies blocks: [`strips`], with [`outer`]
+//! products on AVX2 and the tiles of [`amx`].
+//!
 //! [`Isa`] says which instructions are used. All of them give the same integers.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod blocks;
 pub(crate) mod dot;
@@ -24,6 +29,8 @@ pub(crate) mod outer_float;
 pub(crate) mod panel;
 pub(crate) mod rows;
 pub(crate) mod shared;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod strips;
 pub(crate) mod threads;
 pub(crate) mod view;
 pub(crate) mod weight_only;

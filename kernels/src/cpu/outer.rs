@@ -9,14 +9,11 @@ use std::ops::Range;
 
 use super::blocks::{Blocks, CHANNELS, ROWS, with_rows};
 use super::dot::Weight;
+use super::gemm::{GroupedSink, Sink};
+use super::strips::{Groups, InBlocks};
 
 /// What a pair of input channels takes in a strip.
 const PAIR: usize = 2 * CHANNELS;
-
-/// Bytes of a strip of a weight with so many input channels.
-pub(crate) fn strip_bytes(in_features: usize) -> usize {
-    in_features.div_ceil(2) * PAIR * size_of::<i16>()
-}
 
 /// [`CHANNELS`] output channels, i16 [K / 2, channels, 2], missing ones and an odd last input channel zero.
 #[derive(Debug, Default)]
@@ -25,7 +22,7 @@ pub(crate) struct Strip(Vec<i16>);
 impl Strip {
     /// Of at most [`CHANNELS`] channels of `weight`.
     #[target_feature(enable = "avx2")]
-    pub(crate) fn fill(&mut self, weight: Weight<'_>, channels: Range<usize>) {
+    fn fill(&mut self, weight: Weight<'_>, channels: Range<usize>) {
         let in_features = weight.in_features();
         // Everything is written below where nothing is missing.
         let missing = channels.len() < CHANNELS || in_features % 2 == 1;
@@ -60,21 +57,73 @@ pub(crate) fn blocks(codes: &[i8], in_features: usize) -> Blocks<i32> {
     })
 }
 
+impl InBlocks for Blocks<i32> {
+    const CHANNELS: usize = CHANNELS;
+
+    type Strip = Strip;
+
+    fn strip_bytes(in_features: usize) -> usize {
+        in_features.div_ceil(2) * PAIR * size_of::<i16>()
+    }
+
+    unsafe fn fill(strip: &mut Strip, weight: Weight<'_>, channels: Range<usize>) {
+        // SAFETY: the caller has AVX2.
+        unsafe { strip.fill(weight, channels) };
+    }
+
+    #[target_feature(enable = "avx2")]
+    unsafe fn multiply(&self, strips: &[Strip], first: usize, out_features: usize, sink: &impl Sink) {
+        let mut sums = Sums::default();
+        for (row, rows, pairs) in self.iter() {
+            for (strip, first) in strips.iter().zip((first..).step_by(CHANNELS)) {
+                self::sums((rows, pairs), strip, &mut sums);
+                let channels = CHANNELS.min(out_features - first);
+                for (row, sums) in (row..).zip(&sums[..rows]) {
+                    sink.take(row, first, &sums[..channels]);
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2")]
+    unsafe fn multiply_groups(
+        &self,
+        strips: &[Strip],
+        first: usize,
+        (out_features, groups): (usize, Groups),
+        sink: &impl GroupedSink,
+    ) {
+        assert_eq!(groups.group % 2, 0, "pairs of input channels lie in one group");
+        let mut sums = ScaledSums::default();
+        let firsts = (first..).step_by(CHANNELS).take(strips.len());
+        let scales: Vec<_> = firsts.clone().map(|first| groups.scales(first, out_features, sink)).collect();
+        for (row, rows, pairs) in self.iter() {
+            for ((strip, scales), first) in strips.iter().zip(&scales).zip(firsts.clone()) {
+                scaled_sums((rows, pairs), strip, (scales, groups.group), &mut sums);
+                let channels = CHANNELS.min(out_features - first);
+                for (row, sums) in (row..).zip(&sums[..rows]) {
+                    sink.take(row, first, &sums[..channels]);
+                }
+            }
+        }
+    }
+}
+
 /// Sums of at most [`ROWS`] rows and the channels of a strip.
-pub(crate) type Sums = [[i32; CHANNELS]; ROWS];
+type Sums = [[i32; CHANNELS]; ROWS];
 
 /// The same, scaled.
-pub(crate) type ScaledSums = [[f32; CHANNELS]; ROWS];
+type ScaledSums = [[f32; CHANNELS]; ROWS];
 
 /// The sums of a block of so many rows over all input channels of `strip`.
 #[target_feature(enable = "avx2")]
-pub(crate) fn sums((rows, pairs): (usize, &[i32]), strip: &Strip, found: &mut Sums) {
+fn sums((rows, pairs): (usize, &[i32]), strip: &Strip, found: &mut Sums) {
     with_rows!(rows, sums_of(pairs, &strip.0, found));
 }
 
 /// The same over each `group` of input channels, an even number, times its scale of `scales` [K / group, channels]; added up.
 #[target_feature(enable = "avx2")]
-pub(crate) fn scaled_sums(
+fn scaled_sums(
     (rows, pairs): (usize, &[i32]),
     strip: &Strip,
     (scales, group): (&[[f32; CHANNELS]], usize),

@@ -28,7 +28,7 @@ pub(crate) fn multiply(
     let row = |row: usize| x[row * in_features..][..in_features].iter().copied();
     let rows_in_blocks = Blocks::new(rows, in_features, row);
     let strip_size = in_features * CHANNELS;
-    let step = blocks::strips(strip_size * size_of::<f32>(), out_features) * CHANNELS;
+    let step = blocks::strips(strip_size * size_of::<f32>(), out_features / CHANNELS) * CHANNELS;
     in_parts(out_features, step, ALONE / x.len().max(1), |channels| {
         let (mut scratch, mut unpacked) = (Scratch::default(), vec![0.0; strip_size]);
         let mut strips = vec![0.0; step / CHANNELS * strip_size];

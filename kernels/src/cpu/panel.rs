@@ -2,7 +2,7 @@
 
 use super::isa::Isa;
 #[cfg(target_arch = "x86_64")]
-use super::{blocks::Blocks, outer};
+use super::{amx, blocks::Blocks, outer};
 
 /// Codes i8 [M, K], each row filled up with zeros to whole vectors.
 #[derive(Debug)]
@@ -17,6 +17,9 @@ pub(crate) enum Panel {
     /// Many rows in 16 bits, in blocks, for instructions that multiply these.
     #[cfg(target_arch = "x86_64")]
     Blocks(Blocks<i32>),
+    /// Many rows for the unit of tiles.
+    #[cfg(target_arch = "x86_64")]
+    Tiles(amx::Rows),
     /// 128 above themselves, for instructions that take a factor without a sign.
     Shifted {
         /// u8 [M, stride].
@@ -36,13 +39,27 @@ impl Panel {
     /// What is added to shifted codes.
     pub(crate) const SHIFT: u8 = 128;
 
+    /// Whether so many rows meet strips of the weight, where the processor has a unit for that.
+    pub(crate) fn are_many(rows: usize) -> bool {
+        rows >= Self::MANY
+    }
+
+    /// Whether products with it need the sums of the weight's codes.
+    pub(crate) fn needs_sums(&self) -> bool {
+        matches!(self, Self::Shifted { .. })
+    }
+
     /// From codes i8 [M, K].
     pub(crate) fn new(codes: &[i8], in_features: usize, isa: Isa) -> Self {
         #[cfg(target_arch = "x86_64")]
-        if matches!(isa, Isa::Avx2 | Isa::Avx512) && codes.len() >= Self::MANY * in_features {
-            return Self::Blocks(outer::blocks(codes, in_features));
+        if Self::are_many(codes.len() / in_features.max(1)) {
+            match isa {
+                Isa::Avx2 | Isa::Avx512 => return Self::Blocks(outer::blocks(codes, in_features)),
+                Isa::Amx => return Self::Tiles(amx::Rows::new(codes, in_features)),
+                Isa::Portable | Isa::Avx512Vnni => {}
+            }
         }
-        if isa == Isa::Avx512Vnni {
+        if isa >= Isa::Avx512Vnni {
             let (values, stride) = padded(codes, in_features, Self::SHIFTED, |code| code as u8 ^ Self::SHIFT);
             Self::Shifted { values, stride }
         } else {

@@ -67,7 +67,7 @@ fn quantize_row<T: Float>(x: &[T], rule: Rule, codes: &mut [i8], isa: Isa) -> f3
         }
         match isa {
             // SAFETY: `isa` says that the processor has these instructions.
-            Isa::Avx512 | Isa::Avx512Vnni => return unsafe { with_avx512(x, rule, codes) },
+            Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx => return unsafe { with_avx512(x, rule, codes) },
             // SAFETY: likewise.
             Isa::Avx2 => return unsafe { with_avx2(x, rule, codes) },
             Isa::Portable => {}

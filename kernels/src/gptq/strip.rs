@@ -43,20 +43,12 @@ pub(super) struct Strip<'a> {
 impl Task<'_> {
     /// Rounds a strip.
     pub(super) fn round(&self, strip: Strip<'_>) {
-        match self.isa {
+        // Not for AVX-512: the compiler then takes vectors of columns, and gathers and scatters what lies lane by lane.
+        #[cfg(target_arch = "x86_64")]
+        if self.isa >= Isa::Avx2 {
             // SAFETY: `isa` says that the processor has the instructions.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx512Vnni => unsafe { self.round_avx512(strip) },
-            // SAFETY: likewise.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => unsafe { self.round_avx2(strip) },
-            _ => self.round_any(strip),
+            return unsafe { self.round_avx2(strip) };
         }
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq")]
-    unsafe fn round_avx512(&self, strip: Strip<'_>) {
         self.round_any(strip);
     }
 

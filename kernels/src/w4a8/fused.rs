@@ -214,8 +214,7 @@ fn multiply<T: Float>(layer: &View<'_>, x: &Tensor, y: &mut Tensor) {
             gemm::multiply(&panel, count, layer, out_features, layer.isa, &sink);
         }
         Scales::Float(_) => {
-            // Shifted codes would need the sum of each group.
-            let isa = layer.isa.min(Isa::Avx512);
+            let isa = gemm::isa_for_groups(layer.group, count, layer.isa);
             let panel = Panel::new(&rows.codes, layer.in_features, isa);
             gemm::multiply_groups(&panel, count, layer, (out_features, layer.group), isa, &sink);
         }
@@ -246,7 +245,12 @@ impl Source for View<'_> {
         self.in_features
     }
 
-    fn channels<'a>(&'a self, channels: Range<usize>, scratch: &'a mut Scratch) -> Weight<'a> {
+    fn channels<'a>(
+        &'a self,
+        channels: Range<usize>,
+        has_sums: bool,
+        scratch: &'a mut Scratch,
+    ) -> Weight<'a> {
         scratch.codes.clear();
         for channel in channels {
             let groups = self.channel(channel).chunks_exact(self.group / 2).zip(channel * self.groups()..);
@@ -262,7 +266,10 @@ impl Source for View<'_> {
                 scratch.codes.extend(bytes.iter().flat_map(|&byte| pair(byte, Order::LowFirst).map(value)));
             }
         }
-        scratch.channel_sums = dot::channel_sums(&scratch.codes, self.in_features, self.isa);
+        scratch.channel_sums = match has_sums {
+            true => dot::channel_sums(&scratch.codes, self.in_features, self.isa),
+            false => Vec::new(),
+        };
         Weight::new(&scratch.codes, self.in_features, &scratch.channel_sums)
     }
 }

@@ -1,0 +1,394 @@
+//! Products of many rows with an int8 weight on AMX, the unit of tiles in newer processors of Intel's (Architecture Instruction
+//! Set Extensions, 319433, chapter 3): `tdpbssd` multiplies 16 rows by 16 output channels over 64 input channels.
+//!
+//! Two tiles of rows times two of output channels are summed in four tile registers. Rows lie as they are, filled up to
+//! whole tiles; output channels lie in fours of codes, one channel beside the other, as the unit wants its second factor.
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use super::dot::Weight;
+use super::gemm::{GroupedSink, Sink};
+use super::shared::Shared;
+use super::strips::{Groups, InBlocks};
+use super::threads::in_parts;
+
+/// Rows of a tile, and of a tile of output channels.
+const TILE: usize = 16;
+/// Rows of a block at most.
+const ROWS: usize = 2 * TILE;
+/// Output channels of a strip.
+const CHANNELS: usize = 2 * TILE;
+/// Input channels of a tile.
+const TERMS: usize = 64;
+
+/// Codes that one thread brings into lines without waking another.
+const ALONE: usize = 1 << 18;
+
+/// What a tile's row takes. Tiles are read fastest where none of their rows lies across two lines of the cache.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Line([i8; TERMS]);
+
+impl Default for Line {
+    fn default() -> Self {
+        Self([0; TERMS])
+    }
+}
+
+/// Whether groups of so many input channels can have scales of their own: each is whole tiles.
+pub(crate) fn fits(group: usize) -> bool {
+    group.is_multiple_of(TERMS)
+}
+
+/// Whether the processor multiplies int8 in tiles, and Linux lets this process do it. Asks for it, once: a thread that has used
+/// tiles has 8 KiB more to be kept while others run. `Isa` asks only where there is AVX-512, which packs what tiles multiply.
+pub(crate) fn is_here() -> bool {
+    static IS_HERE: OnceLock<bool> = OnceLock::new();
+    *IS_HERE.get_or_init(|| has_unit() && is_permitted())
+}
+
+/// CPUID's leaf 7: AMX-TILE and AMX-INT8.
+fn has_unit() -> bool {
+    const NEEDED: u32 = 1 << 24 | 1 << 25;
+    __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & NEEDED == NEEDED
+}
+
+/// See Linux' Documentation/arch/x86/xstate.rst.
+#[cfg(target_os = "linux")]
+fn is_permitted() -> bool {
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_long = 18;
+    // SAFETY: the call takes two numbers and changes nothing but what this process may use.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_permitted() -> bool {
+    false
+}
+
+/// The tile registers of this thread: eight of 16 rows of 64 bytes.
+struct TileRegisters(PhantomData<*const ()>);
+
+impl TileRegisters {
+    /// # Safety
+    ///
+    /// [`super::isa::Isa::Amx`] is of this machine.
+    unsafe fn configured() -> Self {
+        #[repr(C, align(64))]
+        struct Configuration {
+            palette: u8,
+            start_row: u8,
+            reserved: [u8; 14],
+            bytes_of_row: [u16; 16],
+            rows: [u8; 16],
+        }
+        let mut configuration = Configuration {
+            palette: 1,
+            start_row: 0,
+            reserved: [0; 14],
+            bytes_of_row: [0; 16],
+            rows: [0; 16],
+        };
+        configuration.bytes_of_row[..8].fill(TERMS as u16);
+        configuration.rows[..8].fill(TILE as u8);
+        // SAFETY: the processor has tiles, and 64 bytes are read.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const configuration, options(nostack, readonly)) };
+        Self(PhantomData)
+    }
+
+    /// The sums over `count` lines of the rows from `rows` on, a tile or two of them with `stride` lines each, and of the strip
+    /// that begins at `strip`.
+    ///
+    /// # Safety
+    ///
+    /// `rows` are so many tiles whose rows have `count` lines, `strip` has `count` lines for each of its channels.
+    unsafe fn sums(
+        &self,
+        (rows, stride, tiles): (*const Line, usize, usize),
+        strip: *const Line,
+        count: usize,
+        found: &mut Sums,
+    ) {
+        if count == 0 {
+            *found = Sums::default();
+            return;
+        }
+        let stride = stride * size_of::<Line>();
+        // Wraps where there is no second tile of rows, which is then not read.
+        let second = rows.cast::<u8>().wrapping_add(TILE * stride);
+        // SAFETY: the caller promises what is read; a tile of sums and its neighbour fill rows of `found`.
+        unsafe {
+            if tiles == 1 {
+                asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "2:",
+                    "tileloadd tmm4, [{x} + {stride}]",
+                    "tileloadd tmm6, [{w} + {line}]",
+                    "tdpbssd tmm0, tmm4, tmm6",
+                    "tileloadd tmm7, [{w} + {line} + 1024]",
+                    "tdpbssd tmm1, tmm4, tmm7",
+                    "add {x}, 64",
+                    "add {w}, 2048",
+                    "dec {count}",
+                    "jnz 2b",
+                    "tilestored [{found} + {width}], tmm0",
+                    "tilestored [{found} + {width} + 64], tmm1",
+                    x = inout(reg) rows => _,
+                    w = inout(reg) strip => _,
+                    count = inout(reg) count => _,
+                    stride = in(reg) stride,
+                    line = in(reg) size_of::<Line>(),
+                    found = in(reg) found,
+                    width = in(reg) CHANNELS * size_of::<i32>(),
+                    out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                );
+            } else {
+                asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    "2:",
+                    "tileloadd tmm4, [{x} + {stride}]",
+                    "tileloadd tmm6, [{w} + {line}]",
+                    "tdpbssd tmm0, tmm4, tmm6",
+                    "tileloadd tmm7, [{w} + {line} + 1024]",
+                    "tdpbssd tmm1, tmm4, tmm7",
+                    "tileloadd tmm5, [{second} + {stride}]",
+                    "tdpbssd tmm2, tmm5, tmm6",
+                    "tdpbssd tmm3, tmm5, tmm7",
+                    "add {x}, 64",
+                    "add {second}, 64",
+                    "add {w}, 2048",
+                    "dec {count}",
+                    "jnz 2b",
+                    "tilestored [{found} + {width}], tmm0",
+                    "tilestored [{found} + {width} + 64], tmm1",
+                    "tilestored [{found} + {width} + 2048], tmm2",
+                    "tilestored [{found} + {width} + 2112], tmm3",
+                    x = inout(reg) rows => _,
+                    second = inout(reg) second => _,
+                    w = inout(reg) strip => _,
+                    count = inout(reg) count => _,
+                    stride = in(reg) stride,
+                    line = in(reg) size_of::<Line>(),
+                    found = in(reg) found,
+                    width = in(reg) CHANNELS * size_of::<i32>(),
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                );
+            }
+        }
+    }
+}
+
+impl Drop for TileRegisters {
+    fn drop(&mut self) {
+        // SAFETY: they were configured.
+        unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    }
+}
+
+/// Sums of a block's rows and a strip's channels.
+#[repr(C, align(64))]
+struct Sums([[i32; CHANNELS]; ROWS]);
+
+impl Default for Sums {
+    fn default() -> Self {
+        Self([[0; CHANNELS]; ROWS])
+    }
+}
+
+/// Codes of many rows: each in whole lines, and whole tiles of them; what is missing is zero.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    lines: Vec<Line>,
+    rows: usize,
+    /// Lines of a row.
+    stride: usize,
+}
+
+impl Rows {
+    /// From codes i8 [M, K].
+    pub(crate) fn new(codes: &[i8], in_features: usize) -> Self {
+        let (rows, stride) = (codes.len() / in_features.max(1), in_features.div_ceil(TERMS));
+        let mut lines = vec![Line::default(); rows.next_multiple_of(TILE) * stride];
+        let shared = Shared::new(&mut lines);
+        in_parts(rows, TILE, ALONE / in_features.max(1), |range| {
+            for row in range {
+                // SAFETY: each row is given to one thread.
+                let lines = unsafe { shared.part(row * stride, stride) };
+                for (line, codes) in
+                    lines.iter_mut().zip(codes[row * in_features..][..in_features].chunks(TERMS))
+                {
+                    line.0[..codes.len()].copy_from_slice(codes);
+                }
+            }
+        });
+        Self { lines, rows, stride }
+    }
+
+    /// The blocks: the number of the first row, how many rows, and the tiles and the lines that they fill.
+    fn blocks(&self) -> impl Iterator<Item = (usize, usize, usize, &[Line])> {
+        (0..self.rows).step_by(ROWS).map(|first| {
+            let rows = ROWS.min(self.rows - first);
+            let tiles = rows.div_ceil(TILE);
+            (first, rows, tiles, &self.lines[first * self.stride..][..tiles * TILE * self.stride])
+        })
+    }
+}
+
+/// [`CHANNELS`] output channels: of each [`TERMS`] input channels two tiles, i8 [16, 16, 4], input channels in fours.
+#[derive(Debug, Default)]
+pub(crate) struct Strip(Vec<Line>);
+
+impl Strip {
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn fill(&mut self, weight: Weight<'_>, channels: Range<usize>) {
+        let in_features = weight.in_features();
+        self.0.resize(in_features.div_ceil(TERMS) * CHANNELS, Line::default());
+        for (half, first) in channels.clone().step_by(TILE).enumerate() {
+            let some: Vec<&[i8]> =
+                (first..(first + TILE).min(channels.end)).map(|channel| weight.channel(channel)).collect();
+            for (index, tiles) in self.0.chunks_exact_mut(CHANNELS).enumerate() {
+                let start = index * TERMS;
+                let mask = u64::MAX >> TERMS.saturating_sub(in_features - start);
+                let rows: [__m512i; TILE] = std::array::from_fn(|place| match some.get(place) {
+                    // SAFETY: what the mask leaves out is not read, and what it has is within the channel.
+                    Some(codes) => unsafe { _mm512_maskz_loadu_epi8(mask, codes.as_ptr().add(start)) },
+                    None => _mm512_setzero_si512(),
+                });
+                for (line, column) in tiles[half * TILE..].iter_mut().zip(transposed(&rows)) {
+                    // SAFETY: a line is 64 bytes, and begins at a multiple of them.
+                    unsafe { _mm512_store_si512(line.0.as_mut_ptr().cast(), column) };
+                }
+            }
+        }
+        if channels.len() <= TILE {
+            self.0.chunks_exact_mut(CHANNELS).for_each(|tiles| tiles[TILE..].fill(Line::default()));
+        }
+    }
+}
+
+/// 32-bit numbers [16, 16], columns as rows: first in fours of rows, within the quarters of vectors, then quarter by quarter.
+#[target_feature(enable = "avx512f")]
+fn transposed(rows: &[__m512i; TILE]) -> [__m512i; TILE] {
+    let twos: [__m512i; TILE] = std::array::from_fn(|n| {
+        let (one, other) = (rows[n / 2 * 2], rows[n / 2 * 2 + 1]);
+        if n % 2 == 0 { _mm512_unpacklo_epi32(one, other) } else { _mm512_unpackhi_epi32(one, other) }
+    });
+    // Of the fours of rows 0, 1, 2 and 3: columns c, c + 4, c + 8 and c + 12 at 4 · four + c.
+    let fours: [__m512i; TILE] = std::array::from_fn(|n| {
+        let (four, column) = (n / 4 * 4, n % 4);
+        let (one, other) = (twos[four + column / 2], twos[four + 2 + column / 2]);
+        if column % 2 == 0 { _mm512_unpacklo_epi64(one, other) } else { _mm512_unpackhi_epi64(one, other) }
+    });
+    // Even and odd quarters of two fours.
+    const EVEN: i32 = 0b10_00_10_00;
+    const ODD: i32 = 0b11_01_11_01;
+    std::array::from_fn(|n| {
+        let (quarter, column) = (n / 4, n % 4);
+        let of = |four: usize| (fours[4 * four + column], fours[4 * four + 4 + column]);
+        let pair = |(one, other)| match quarter % 2 {
+            0 => _mm512_shuffle_i32x4::<EVEN>(one, other),
+            _ => _mm512_shuffle_i32x4::<ODD>(one, other),
+        };
+        let (low, high) = (pair(of(0)), pair(of(2)));
+        match quarter / 2 {
+            0 => _mm512_shuffle_i32x4::<EVEN>(low, high),
+            _ => _mm512_shuffle_i32x4::<ODD>(low, high),
+        }
+    })
+}
+
+impl InBlocks for Rows {
+    const CHANNELS: usize = CHANNELS;
+
+    type Strip = Strip;
+
+    fn strip_bytes(in_features: usize) -> usize {
+        in_features.div_ceil(TERMS) * CHANNELS * size_of::<Line>()
+    }
+
+    unsafe fn fill(strip: &mut Strip, weight: Weight<'_>, channels: Range<usize>) {
+        // SAFETY: where there is AMX, there is AVX-512: see `Isa`.
+        unsafe { strip.fill(weight, channels) };
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    unsafe fn multiply(&self, strips: &[Strip], first: usize, out_features: usize, sink: &impl Sink) {
+        // SAFETY: the caller has tiles.
+        let registers = unsafe { TileRegisters::configured() };
+        let mut sums = Sums::default();
+        for (row, rows, tiles, lines) in self.blocks() {
+            for (strip, first) in strips.iter().zip((first..).step_by(CHANNELS)) {
+                let block = (lines.as_ptr(), self.stride, tiles);
+                // SAFETY: rows and strips have `stride` lines, see `blocks` and `fill`.
+                unsafe { registers.sums(block, strip.0.as_ptr(), self.stride, &mut sums) };
+                let channels = CHANNELS.min(out_features - first);
+                for (row, sums) in (row..).zip(&sums.0[..rows]) {
+                    sink.take(row, first, &sums[..channels]);
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    unsafe fn multiply_groups(
+        &self,
+        strips: &[Strip],
+        first: usize,
+        (out_features, groups): (usize, Groups),
+        sink: &impl GroupedSink,
+    ) {
+        assert!(fits(groups.group), "groups are whole lines");
+        // SAFETY: the caller has tiles.
+        let registers = unsafe { TileRegisters::configured() };
+        let width = groups.group / TERMS;
+        let firsts = (first..).step_by(CHANNELS).take(strips.len());
+        let scales: Vec<Vec<[f32; CHANNELS]>> =
+            firsts.clone().map(|first| groups.scales(first, out_features, sink)).collect();
+        let mut sums = Sums::default();
+        for (row, rows, tiles, lines) in self.blocks() {
+            for ((strip, scales), first) in strips.iter().zip(&scales).zip(firsts.clone()) {
+                let mut scaled = [[0.0_f32; CHANNELS]; ROWS];
+                for (start, scales) in (0..self.stride).step_by(width).zip(scales) {
+                    let block = (lines[start..].as_ptr(), self.stride, tiles);
+                    let part = strip.0[start * CHANNELS..].as_ptr();
+                    // SAFETY: rows and strips have `width` lines from `start` on, which is a group.
+                    unsafe { registers.sums(block, part, width, &mut sums) };
+                    for (scaled, sums) in scaled.iter_mut().zip(&sums.0).take(rows) {
+                        add_scaled(scaled, sums, scales);
+                    }
+                }
+                let channels = CHANNELS.min(out_features - first);
+                for (row, scaled) in (row..).zip(&scaled[..rows]) {
+                    sink.take(row, first, &scaled[..channels]);
+                }
+            }
+        }
+    }
+}
+
+/// `found` + `sums` · `scales`, rounded after the product and after the sum. (Of a plain loop the compiler makes one that
+/// gathers and scatters rows.)
+#[target_feature(enable = "avx512f")]
+fn add_scaled(found: &mut [f32; CHANNELS], sums: &[i32; CHANNELS], scales: &[f32; CHANNELS]) {
+    let parts = found.chunks_exact_mut(16).zip(sums.chunks_exact(16)).zip(scales.chunks_exact(16));
+    for ((found, sums), scales) in parts {
+        // SAFETY: each holds sixteen numbers of four bytes.
+        unsafe {
+            let sums = _mm512_cvtepi32_ps(_mm512_loadu_si512(sums.as_ptr().cast()));
+            let scaled = _mm512_mul_ps(sums, _mm512_loadu_ps(scales.as_ptr()));
+            _mm512_storeu_ps(found.as_mut_ptr(), _mm512_add_ps(_mm512_loadu_ps(found.as_ptr()), scaled));
+        }
+    }
+}

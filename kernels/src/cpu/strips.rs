@@ -1,0 +1,138 @@
+//! Many rows: a weight goes by in strips of output channels. Each is brought into the order in which a unit of the processor
+//! multiplies, and meets all rows while it lies in the second-level cache. Units are AVX2's multipliers ([`super::outer`]) and
+//! AMX's tiles ([`super::amx`]).
+
+use std::ops::Range;
+
+use super::blocks;
+use super::dot::Weight;
+use super::gemm::{GroupedSink, Scratch, Sink, Source};
+use super::threads::in_parts;
+
+/// Rows in the order of a unit that multiplies them with strips, block by block.
+pub(crate) trait InBlocks: Sync {
+    /// Output channels of a strip.
+    const CHANNELS: usize;
+
+    /// So many output channels; missing ones are zero.
+    type Strip: Default;
+
+    /// Bytes of a strip.
+    fn strip_bytes(in_features: usize) -> usize;
+
+    /// Brings output channels of `weight`, at most as many as a strip has, into `strip`.
+    ///
+    /// # Safety
+    ///
+    /// The processor has the unit.
+    unsafe fn fill(strip: &mut Self::Strip, weight: Weight<'_>, channels: Range<usize>);
+
+    /// Gives `sink` the sums of all rows and the output channels of `strips`, of which the first is `first` of `out_features`.
+    ///
+    /// # Safety
+    ///
+    /// The processor has the unit.
+    unsafe fn multiply(&self, strips: &[Self::Strip], first: usize, out_features: usize, sink: &impl Sink);
+
+    /// The same where each `group` of input channels has a scale for its sums.
+    ///
+    /// # Safety
+    ///
+    /// The processor has the unit.
+    unsafe fn multiply_groups(
+        &self,
+        strips: &[Self::Strip],
+        first: usize,
+        shape: (usize, Groups),
+        sink: &impl GroupedSink,
+    );
+}
+
+/// How input channels are divided.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Groups {
+    /// Input channels of a group.
+    pub(crate) group: usize,
+    /// Groups.
+    pub(crate) count: usize,
+}
+
+impl Groups {
+    /// The scales of a strip of N output channels from `first` on: [groups, N], 0 where a channel is missing.
+    pub(crate) fn scales<const N: usize>(
+        self,
+        first: usize,
+        out_features: usize,
+        sink: &impl GroupedSink,
+    ) -> Vec<[f32; N]> {
+        let scale = |index| {
+            std::array::from_fn(|place| match first + place {
+                channel if channel < out_features => sink.scale(channel, index),
+                _ => 0.0,
+            })
+        };
+        (0..self.count).map(scale).collect()
+    }
+}
+
+/// All sums of `rows` and `out_features` output channels of `weight`, given to `sink`; on one thread where these are at most
+/// `alone`.
+///
+/// # Safety
+///
+/// The processor has the unit.
+pub(crate) unsafe fn multiply<P: InBlocks>(
+    rows: &P,
+    weight: &impl Source,
+    (out_features, alone): (usize, usize),
+    sink: &impl Sink,
+) {
+    let tiles = |strips: &[P::Strip], first: usize| {
+        // SAFETY: the caller promises it.
+        unsafe { rows.multiply(strips, first, out_features, sink) }
+    };
+    in_strips::<P>(weight, (out_features, alone), &tiles);
+}
+
+/// The same where each `group` of input channels has a scale for its sums.
+///
+/// # Safety
+///
+/// The processor has the unit.
+pub(crate) unsafe fn multiply_groups<P: InBlocks>(
+    rows: &P,
+    weight: &impl Source,
+    (out_features, alone): (usize, usize),
+    groups: Groups,
+    sink: &impl GroupedSink,
+) {
+    let tiles = |strips: &[P::Strip], first: usize| {
+        // SAFETY: the caller promises it.
+        unsafe { rows.multiply_groups(strips, first, (out_features, groups), sink) }
+    };
+    in_strips::<P>(weight, (out_features, alone), &tiles);
+}
+
+/// Gives `tiles` some strips at a time, with the number of the first of their output channels.
+fn in_strips<P: InBlocks>(
+    weight: &impl Source,
+    (out_features, alone): (usize, usize),
+    tiles: &(impl Fn(&[P::Strip], usize) + Sync),
+) {
+    let kept = blocks::strips(P::strip_bytes(weight.in_features()), out_features / P::CHANNELS);
+    let step = kept * P::CHANNELS;
+    in_parts(out_features, step, alone, |channels| {
+        let (mut scratch, mut strips) = (Scratch::default(), Vec::new());
+        for first in channels.clone().step_by(step) {
+            let last = (first + step).min(channels.end);
+            let part = weight.channels(first..last, false, &mut scratch);
+            strips.resize_with((last - first).div_ceil(P::CHANNELS), P::Strip::default);
+            for (index, strip) in strips.iter_mut().enumerate() {
+                let start = index * P::CHANNELS;
+                // SAFETY: the callers' callers promise that the processor has the unit.
+                unsafe { P::fill(strip, part, start..(start + P::CHANNELS).min(last - first)) };
+            }
+            tiles(&strips, first);
+        }
+    });
+}
