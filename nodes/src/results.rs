@@ -126,8 +126,8 @@ impl Divergence {
 pub struct HarnessResult {
     /// What tables call the task, if not by its name.
     pub alias: Option<String>,
-    /// The task's version.
-    pub version: f64,
+    /// The task's version: a number or a text, as its file has it.
+    pub version: Value,
     /// Examples before each question.
     pub num_fewshot: u32,
     /// Questions that the data has, of which [`TaskResult::n`] were asked.

@@ -224,9 +224,9 @@ impl TaskFile {
         }
     }
 
-    /// `metadata.version`, which is 0 where there is none.
-    pub fn version(&self) -> f64 {
-        self.metadata.get("version").and_then(Value::as_f64).unwrap_or_default()
+    /// `metadata.version`; lm-eval has `Yaml` where there is none.
+    pub fn version(&self) -> Value {
+        self.metadata.get("version").cloned().unwrap_or_else(|| "Yaml".into())
     }
 }
 

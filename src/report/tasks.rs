@@ -4,7 +4,6 @@ use qpipe_nodes::results::HarnessResult;
 use qpipe_nodes::task_group::{GroupFigure, TaskGroups, Together};
 use qpipe_nodes::tasks::{MMLU, MMLU_VERSION, MmluGroup};
 use serde::{Deserialize, Serialize};
-use serde_json::Number;
 
 use super::comparison::{Difference, Row};
 use super::format;
@@ -142,7 +141,7 @@ fn task_results(task: &TaskFigures) -> TaskResults {
     };
     TaskResults {
         alias: figures.alias.clone().unwrap_or_else(|| task.name.clone()),
-        version: Number::from_f64(figures.version).map(Version::Number),
+        version: Some(Version::of(&figures.version)),
         n_shot: Some(figures.num_fewshot),
         n_original: figures.of,
         n_effective: task.n,
@@ -234,7 +233,7 @@ mod tests {
         };
         let figures = HarnessResult {
             alias: None,
-            version: 1.0,
+            version: 1.0.into(),
             num_fewshot: 0,
             of: n,
             output_type: "multiple_choice".to_owned(),

@@ -8,8 +8,8 @@ use super::error::EvalError;
 use super::questions::{self, LETTERS, Question};
 use super::rows::Data;
 use super::task::{
-    Asked, Definition, Document, Judgement, Overlong, Questions, Request, Response, Rules, Task, TaskOptions,
-    first_highest,
+    Asked, Border, Definition, Document, Judgement, Overlong, Questions, Request, Response, Rules, Task,
+    TaskOptions, first_highest,
 };
 
 /// The task `mcqa`.
@@ -23,7 +23,7 @@ impl Task for Mcqa {
 
     /// The published study's.
     fn rules(&self) -> Rules {
-        Rules { bos: Bos::Never, overlong: Overlong::Refuse }
+        Rules { bos: Bos::Never, overlong: Overlong::Refuse, border: Border::Merged }
     }
 
     fn questions(&self, data: &Data, options: &TaskOptions<'_>) -> Result<Questions, EvalError> {

@@ -8,7 +8,7 @@ use qpipe_nodes::kinds::Bos;
 use super::error::EvalError;
 use super::layout;
 use super::python;
-use super::task::{Asked, Document, Overlong, Place, Request, Rules};
+use super::task::{Asked, Border, Document, Overlong, Place, Request, Rules};
 use crate::model::{ModelError, Tokenizer};
 
 /// Documents whose texts are in memory twice at one time.
@@ -19,8 +19,7 @@ const ENCODED_AT_ONCE: usize = 1024;
 pub struct Sequence {
     /// Tokens of context + continuation.
     pub ids: Vec<i64>,
-    /// Tokens of the context alone, at least one. The continuation is what follows so many tokens, even where the tokenizer
-    /// merges over the border.
+    /// Tokens of the context alone, at least one. The continuation is what follows so many tokens.
     pub context: usize,
 }
 
@@ -58,6 +57,7 @@ pub struct Encoder<'a> {
     /// What stands for an empty context: the token that begins a sequence, else the one that ends it.
     prefix: Option<i64>,
     overlong: Overlong,
+    border: Border,
     /// The most tokens that the model has positions for.
     positions: usize,
     /// Contexts that lost tokens so far.
@@ -94,6 +94,7 @@ impl<'a> Encoder<'a> {
             bos,
             prefix,
             overlong: rules.overlong,
+            border: rules.border,
             positions: usize::try_from(positions).unwrap_or(0),
             cut: Cell::new(0),
         })
@@ -235,9 +236,15 @@ impl<'a> Encoder<'a> {
             let given = usize::from(continuation.first() == Some(&prefix));
             (std::iter::once(prefix).chain(continuation[given..].iter().copied()).collect::<Vec<_>>(), 1)
         } else {
+            let (alone, both) = (tokens(context), tokens(&format!("{context}{continuation}")));
+            let before = match self.border {
+                Border::Merged => &both[..alone.len().min(both.len())],
+                Border::Apart => alone,
+            };
+            let scored = both.get(alone.len()..).unwrap_or_default();
             let bos = self.bos_before(context);
-            let with_bos = |ids: &[i64]| bos.into_iter().chain(ids.iter().copied()).collect::<Vec<_>>();
-            (with_bos(tokens(&format!("{context}{continuation}"))), with_bos(tokens(context)).len())
+            let ids = bos.into_iter().chain(before.iter().chain(scored).copied()).collect();
+            (ids, bos.iter().len() + alone.len())
         };
         if context == 0 {
             return Err(EvalError::EmptyPrompt { place: place.clone() });
@@ -292,5 +299,49 @@ impl Texts {
         let encoded = tokenizer.encode_batch(self.texts.clone(), false)?;
         let wide = |ids: Vec<u32>| ids.into_iter().map(i64::from).collect();
         Ok(self.texts.into_iter().zip(encoded.into_iter().map(wide)).collect())
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_context_that_merges_with_its_continuation_stands_apart_for_lm_eval() {
+        let folder = tempfile::tempdir().unwrap();
+        let tokenizer = json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": null, "post_processor": null, "decoder": null,
+            "model": {
+                "type": "BPE", "vocab": {"a": 0, "b": 1, "c": 2, "ab": 3}, "merges": ["a b"], "dropout": null, "unk_token": null,
+                "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+            },
+        });
+        fs_err::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+        let tokenizer = Tokenizer::open(folder.path()).unwrap();
+        let document = |continuation: &str| Document {
+            place: Place { file: Arc::new(PathBuf::from("x")), line: 1 },
+            asked: Asked::Continuations(vec![Request {
+                context: "ca".into(),
+                continuation: continuation.to_owned(),
+            }]),
+            choices: Vec::new(),
+            gold: Vec::new(),
+            source: None,
+        };
+        for (border, expected) in [(Border::Merged, [2, 3, 2]), (Border::Apart, [2, 0, 2])] {
+            let rules = Rules { bos: Bos::Never, overlong: Overlong::CutContext, border };
+            let encoder = Encoder::new(&tokenizer, rules, None, 16).unwrap();
+            let found = encoder.encode(&document("bc")).unwrap();
+            assert_eq!(found.0, [Sequence { ids: expected.to_vec(), context: 2 }]);
+            // All of it goes into the context's last token.
+            assert!(matches!(encoder.encode(&document("b")), Err(EvalError::EmptyCandidate { .. })));
+        }
     }
 }

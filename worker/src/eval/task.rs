@@ -223,6 +223,18 @@ pub struct Rules {
     pub bos: Bos,
     /// What happens to a question that is longer than the model's context.
     pub overlong: Overlong,
+    /// Where a tokenizer merges the end of a context with what follows.
+    pub border: Border,
+}
+
+/// What stands before what is scored where a tokenizer merges the end of a context with the beginning of the continuation.
+/// Either way the continuation is what follows so many tokens of both together as the context has alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Border {
+    /// The tokens of both together, as the published study has them.
+    Merged,
+    /// The tokens of the context alone, as lm-eval has them.
+    Apart,
 }
 
 /// What happens to a question that is longer than the model's context.
@@ -253,7 +265,7 @@ pub struct Definition {
     /// What tables call it, if not by its name.
     pub alias: Option<String>,
     /// Its version.
-    pub version: f64,
+    pub version: Value,
     /// Examples before each question.
     pub num_fewshot: u32,
     /// `multiple_choice`, `loglikelihood_rolling` or `generate_until`.

@@ -276,7 +276,7 @@ mod tests {
             "fewshot_config": {"sampler": "first_n", "split": "dev"}, "metadata": {"version": 2.5},
         }))
         .unwrap();
-        assert_eq!((task.version, task.part.as_deref()), (2.5, Some("part")));
+        assert_eq!((&task.version, task.part.as_deref()), (&json!(2.5), Some("part")));
         assert_eq!((task.asked_split(), task.example_split()), ("test", "dev"));
         assert_eq!(
             (task.sampling, task.metrics),

@@ -51,7 +51,8 @@ use super::error::EvalError;
 use super::metrics;
 use super::rows::Data;
 use super::task::{
-    Asked, Definition, Document, Judgement, Overlong, Questions, Response, Rules, Source, Task, TaskOptions,
+    Asked, Border, Definition, Document, Judgement, Overlong, Questions, Response, Rules, Source, Task,
+    TaskOptions,
 };
 
 /// A task of lm-eval's.
@@ -111,7 +112,7 @@ impl Task for HarnessTask {
     }
 
     fn rules(&self) -> Rules {
-        Rules { bos: Bos::Tokenizer, overlong: Overlong::CutContext }
+        Rules { bos: Bos::Tokenizer, overlong: Overlong::CutContext, border: Border::Apart }
     }
 
     fn questions(&self, data: &Data, options: &TaskOptions<'_>) -> Result<Questions, EvalError> {
@@ -160,7 +161,7 @@ impl Task for HarnessTask {
     fn definition(&self, options: &TaskOptions<'_>) -> Option<Definition> {
         Some(Definition {
             alias: self.spec.alias.clone(),
-            version: self.spec.version,
+            version: self.spec.version.clone(),
             num_fewshot: self.spec.shots(options.num_fewshot),
             output_type: self.spec.answering.output_type(),
         })

@@ -21,7 +21,7 @@ pub struct Spec {
     /// What tables call it, if not by its name.
     pub alias: Option<String>,
     /// Raised by lm-eval when the task's numbers change.
-    pub version: f64,
+    pub version: Value,
     /// Which part of the data it asks: a subject.
     pub part: Option<String>,
     /// Whether data that nowhere names the part is all of that part.
@@ -148,7 +148,7 @@ impl Spec {
         Self {
             name: name.to_owned(),
             alias: None,
-            version: 1.0,
+            version: 1.0.into(),
             part: None,
             part_may_be_absent: false,
             splits,

@@ -8,7 +8,7 @@ use crate::eval::harness::template::Rule;
 
 pub(super) fn tasks() -> Vec<Spec> {
     vec![Spec {
-        version: 2.0,
+        version: 2.0.into(),
         metrics: names(&["acc"]),
         ..Spec::new(
             "boolq",

@@ -34,7 +34,7 @@ pub(super) fn tasks() -> Vec<Spec> {
     };
     let verdict = verdict().expect("constant patterns");
     vec![Spec {
-        version: 3.0,
+        version: 3.0.into(),
         num_fewshot: Some(5),
         answering: Answering::Writing(Writing { rule: Arc::new(rule), verdict }),
         ..Spec::new(

@@ -18,7 +18,7 @@ pub(super) fn tasks() -> Vec<Spec> {
     let arguments = json!({"until": [], "do_sample": false, "temperature": 0.0, "max_gen_toks": MOST_TOKENS});
     let rule = GenerationRule { until: Vec::new(), max_gen_toks: MOST_TOKENS, sampling: None, arguments };
     vec![Spec {
-        version: 4.0,
+        version: 4.0.into(),
         num_fewshot: Some(0),
         answering: Answering::Writing(Writing { rule: Arc::new(rule), verdict: Verdict::Ifeval }),
         ..Spec::new("ifeval", SPLITS, "prompt", Rule::Constant(json!([])), Rule::Constant(json!(0)))

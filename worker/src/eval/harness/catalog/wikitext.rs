@@ -11,7 +11,7 @@ use crate::eval::harness::template::Rule;
 
 pub(super) fn tasks() -> Vec<Spec> {
     vec![Spec {
-        version: 2.0,
+        version: 2.0.into(),
         metrics: names(&["word_perplexity", "byte_perplexity", "bits_per_byte"]),
         answering: Answering::Foreseeing { counted: Some(Rule::template("page")) },
         ..Spec::new("wikitext", THREE_SPLITS, "", Rule::Constant(json!([])), Rule::Function(target))
