@@ -248,7 +248,7 @@ mod tests {
         let task = read(json!({"task": "t", "doc_to_text": "q", "doc_to_target": "answer"})).expect("a task");
         assert_eq!(task.output_type, OutputType::GenerateUntil);
         assert_eq!((task.target_delimiter.as_str(), task.fewshot_delimiter.as_str()), (" ", "\n\n"));
-        assert_eq!((task.metric_names(), task.version()), (vec!["exact_match".to_owned()], 0.0));
+        assert_eq!((task.metric_names(), task.version()), (vec!["exact_match".to_owned()], "Yaml".into()));
         assert!(task.check().is_empty());
         let again = read(serde_json::to_value(&task).expect("JSON")).expect("a task");
         assert_eq!(serde_json::to_value(&again).ok(), serde_json::to_value(&task).ok());
