@@ -1,8 +1,8 @@
 """Seconds that `evaluate` and lm-evaluation-harness 0.4.13 take for the same questions, side by side in one run.
 
-    python benches/evaluate.py target/release/qpipe-worker DATA [LIMIT [TASK:SHOTS …]]     # DATA: the folder of QPIPE_TEST_DATA
+    python benches/evaluate.py target/release/qpipe-worker DATA [LIMIT [alone] [TASK:SHOTS …]]     # DATA: the folder of QPIPE_TEST_DATA
 
-in the environment of tests/parity/harness.py. A random-weight Llama of 8 layers, hidden 512, intermediate 1408, float32, two
+in the environment of tests/parity/harness.py; with `alone` without lm-eval, which has no row of all subjects of mmlu either. A random-weight Llama of 8 layers, hidden 512, intermediate 1408, float32, two
 threads. lm-eval runs with several batch sizes and its best one counts. Start-up (loading, and of qpipe also starting) is
 what one question without examples takes; it is listed apart. The floor is 2 x (parameters of linear layers x tokens, each
 once + head x scored positions) over the rate of this machine's float32 products, measured here. The second floor counts the two
@@ -31,6 +31,7 @@ SHAPE = dict(hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_a
 RUNS = (
     ("arc_easy", 0, (8, 32, 64)), ("hellaswag", 0, (8, 32, 64)), ("mmlu_professional_law", 0, (4, 8, 32)),
     ("mmlu_professional_law", 5, (1, 4, 8)), ("mmlu_moral_scenarios", 5, (1, 4, 8)), ("mmlu_miscellaneous", 5, (1, 4, 8)),
+    ("mmlu", 5, ()),
 )
 # Subjects that the parity script leaves out.
 FILES |= {f"mmlu_{subject}": f"mmlu/default/mmlu_{subject}.yaml" for subject in ("moral_scenarios", "miscellaneous")}
@@ -38,7 +39,7 @@ FILES |= {f"mmlu_{subject}": f"mmlu/default/mmlu_{subject}.yaml" for subject in 
 
 def checkpoint(folder, shared):
     tokenizer(folder, shared, True, None)
-    config = LlamaConfig(**SHAPE, vocab_size=4096, max_position_embeddings=4096, bos_token_id=0, eos_token_id=1)
+    config = LlamaConfig(**SHAPE, vocab_size=4096, max_position_embeddings=16384, bos_token_id=0, eos_token_id=1)
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
     linear = 8 * (4 * 512 * 512 + 3 * 512 * 1408)
@@ -58,7 +59,7 @@ def matmul_rate():
 
 
 def lm_seconds(model, config, task, shots, limit, sizes):
-    """The best batch size, its seconds in requests, and those of everything."""
+    """Of the best batch size: seconds in requests, seconds of everything, the size."""
     best = None
     for size in sizes:
         began = time.perf_counter()
@@ -119,39 +120,51 @@ def common(rows):
     return next((place for place, column in enumerate(zip(*rows)) if len(set(column)) > 1), min(map(len, rows)))
 
 
+def operations(out, tokens, linear, head):
+    """Those of the floor, and those of attention, of what was asked."""
+    floor = attention = 0
+    width = SHAPE["num_hidden_layers"] * SHAPE["hidden_size"]
+    for task, result in json.loads((out / "evaluation.json").read_text())["tasks"].items():
+        floor += 2 * (linear * result["tokens"] + head * scored_positions(out, task, tokens))
+        attention += 2 * 2 * width * attended(out, task, tokens)
+    return floor, attention
+
+
 def main(program, shared, limit=400, *wanted):
     shared, limit = pathlib.Path(shared), int(limit)
+    is_alone = "alone" in wanted
+    wanted = [run for run in wanted if run != "alone"]
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
         model = scratch / "model"
         model.mkdir()
         linear, head = checkpoint(model, shared)
         folders = data(scratch, shared)
+        folders["mmlu"] = shared / "mmlu"
         folders["hellaswag"] = scratch / "hellaswag-real"
         folders["hellaswag"].mkdir()
         shutil.copy(shared / "hellaswag/hellaswag_val_1000_preprocessed.jsonl", folders["hellaswag"] / "validation.jsonl")
         tokens = AutoTokenizer.from_pretrained(model)
         rate = matmul_rate()
         print(f"float32 products: {rate / 1e9:.0f} GFLOP/s; {limit} questions a task", flush=True)
-        print(f"{'task':24} {'lm-eval':>9} {'batch':>5} {'qpipe':>8} {'ratio':>6} {'of floor':>9} {'with attention':>14} | with start-up: lm-eval, qpipe")
+        print(f"{'task':24} {'lm-eval':>9} {'batch':>5} {'qpipe':>8} {'ratio':>7} {'of floor':>9} {'with attention':>14} | with start-up: lm-eval, qpipe")
         for index, (task, shots, sizes) in enumerate(RUNS):
             if wanted and f"{task}:{shots}" not in wanted:
                 continue
-            config = task_config(task, folders, scratch)
-            if task == "hellaswag":
-                # The rows are prepared already, and there are no others.
-                config |= {"process_docs": None, "training_split": None}
-            requests, whole, size = lm_seconds(model, config, task, shots, limit, sizes)
-            start, _ = qpipe_seconds(program, model, folders[task], task, 0, 1, scratch / f"one-{index}")
+            requests = whole = size = float("nan")
+            if sizes and not is_alone:
+                config = task_config(task, folders, scratch)
+                if task == "hellaswag":
+                    # The rows are prepared already, and there are no others.
+                    config |= {"process_docs": None, "training_split": None}
+                requests, whole, size = lm_seconds(model, config, task, shots, limit, sizes)
+            start, _ = qpipe_seconds(program, model, folders[task], "mmlu_anatomy" if task == "mmlu" else task, 0, 1, scratch / f"one-{index}")
             took, out = qpipe_seconds(program, model, folders[task], task, shots, limit, scratch / f"all-{index}")
-            used = json.loads((out / "evaluation.json").read_text())["tasks"][task]["tokens"]
-            floor = 2 * (linear * used + head * scored_positions(out, task, tokens)) / rate
-            width = SHAPE["num_hidden_layers"] * SHAPE["hidden_size"]
-            attention = 2 * 2 * width * attended(out, task, tokens) / rate
+            floor, attention = (count / rate for count in operations(out, tokens, linear, head))
             label = f"{task} {shots}-shot"
             print(
-                f"{label:24} {requests:8.1f}s {size:5} {took - start:7.1f}s {requests / (took - start):5.2f}x "
-                f"{floor / (took - start):8.0%} {(floor + attention) / (took - start):14.0%} | {whole:.1f} s, {took:.1f} s", flush=True)
+                f"{label:24} {requests:8.1f}s {size:5} {took - start:7.1f}s {requests / (took - start):6.2f}x "
+                f"{floor / (took - start):9.0%} {(floor + attention) / (took - start):14.0%} | {whole:.1f} s, {took:.1f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -143,15 +143,15 @@ impl Bench<'_> {
 
     fn batched(&self) -> Result<(Vec<Measurement>, Option<Energy>), ActionError> {
         let batches = Batches::new(self.encoder, self.decoder, self.documents)?;
-        let measure = |batch: &Batch| batches.measure(self.decoder, &self.peak, self.documents, batch);
-        if let Some(first) = batches.iter().next() {
+        let measure = |family: &[Batch]| batches.measure(self.decoder, &self.peak, self.documents, family);
+        if let Some(first) = batches.families().next() {
             measure(first)?;
         }
         let (mut meter, mut joules) = (Meter::start(self.context.device()), 0.0);
         let mut measurements = Vec::with_capacity(self.documents.len());
-        for batch in batches.iter() {
+        for family in batches.families() {
             self.context.check_stop()?;
-            measurements.extend(measure(batch)?);
+            measurements.extend(measure(family)?);
             self.progress(&measurements);
             joules += meter.as_mut().map_or(0.0, Meter::taken);
         }

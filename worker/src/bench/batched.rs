@@ -42,12 +42,12 @@ impl Batches {
         Ok(Self { sequences, batches, seconds_a_question })
     }
 
-    /// The batches.
-    pub fn iter(&self) -> impl Iterator<Item = &Batch> {
-        self.batches.iter()
+    /// The batches, those together that begin with the same tokens.
+    pub fn families(&self) -> impl Iterator<Item = &[Batch]> {
+        self.batches.chunk_by(Batch::is_akin)
     }
 
-    /// Answers one batch. Its questions share its time equally, and each has its peak.
+    /// Answers the batches of a family. Its questions share its time equally, and each has its peak.
     ///
     /// # Errors
     /// When a question cannot be scored, or the device keeps no statistics.
@@ -56,15 +56,18 @@ impl Batches {
         decoder: &Decoder,
         peak: &PeakMemory,
         documents: &[Document],
-        batch: &Batch,
+        family: &[Batch],
     ) -> Result<Vec<Measurement>, ActionError> {
         peak.reset()?;
         let began = Instant::now();
         let mut answers = engine::Responses::new();
-        engine::score((decoder, None), &mut engine::Readers::default(), batch, &|_| true, &mut |some| {
-            answers.extend(some);
-            Ok(ControlFlow::Continue(()))
-        })?;
+        let mut readers = engine::Readers::default();
+        for batch in family {
+            engine::score((decoder, None), &mut readers, batch, &mut |some| {
+                answers.extend(some);
+                Ok(ControlFlow::Continue(()))
+            })?;
+        }
         let seconds = began.elapsed().as_secs_f64() / answers.len() as f64 + self.seconds_a_question;
         let peak_bytes = peak.peak_bytes()?;
         let measurement = |(index, response): (usize, Response)| {

@@ -84,11 +84,11 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
     let ends = tokens_that_end(context.input("model")?, &checkpoint, &tokenizer)?;
     let writer = Writer::new(&decoder, &tokenizer, ends, parameters.seed);
     let mut scorer = Scorer::new(context, (&decoder, reference.as_ref()), writer, room, &prepared);
-    for prepared in &prepared {
-        let responses = scorer.answer(prepared)?;
+    scorer.answer(&prepared, &mut |prepared, responses| {
         let result = answers::write(context, prepared, &responses, &parameters, &options)?;
         results.insert(prepared.task.name().to_owned(), result);
-    }
+        Ok(())
+    })?;
     let facts = facts(&results);
     let evaluation = Evaluation {
         tasks: results,

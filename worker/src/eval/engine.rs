@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 use qpipe_nodes::kinds::Dtype;
 use qpipe_nodes::results::Divergence;
@@ -17,6 +18,8 @@ use crate::torch;
 
 /// Logits that are held at one time, in bytes of float32.
 pub(super) const LOGITS_BYTES: usize = 64 << 20;
+/// Logits that a CPU makes probabilities of at one time, in bytes of float32: they stay in its caches meanwhile.
+const CPU_PROBABILITIES_BYTES: usize = 2 << 20;
 
 /// Loads the decoder of a checkpoint folder for inference.
 ///
@@ -43,7 +46,7 @@ pub type Responses = Vec<(usize, Response)>;
 
 /// The responses to a batch's documents: of each its index and its scores. Log-probabilities are taken in float32; only the
 /// predictions that are scored become logits. Where there is a `reference`, the same passes through it tell how these
-/// predictions differ. Passes none of whose documents `is_open` are left out; `give` is given what is whole as soon as it is.
+/// predictions differ. `give` is given them at the end, and nothing after each pass before: it may say that it is told to stop.
 ///
 /// # Errors
 /// When libtorch's answer has another shape than expected, and those of `give`.
@@ -51,22 +54,14 @@ pub fn score(
     (decoder, reference): (&Decoder, Option<&Decoder>),
     kept: &mut Readers,
     batch: &Batch,
-    is_open: &dyn Fn(usize) -> bool,
     give: &mut dyn FnMut(Responses) -> Result<ControlFlow<()>, EvalError>,
 ) -> Result<(), EvalError> {
     tch::no_grad(|| {
         kept.read(decoder, reference, &batch.prefix);
         let own = Reader { decoder, prefix: kept.own.as_ref() };
         let reference = reference.map(|decoder| Reader { decoder, prefix: kept.reference.as_ref() });
-        let is_asked = |row: &Row| row.documents.iter().any(|&(document, _)| is_open(document));
         let mut responses: BTreeMap<usize, Response> = BTreeMap::new();
         for (index, rows) in batch.passes.iter().enumerate() {
-            if batch.passes_are_whole() {
-                if rows.iter().any(is_asked) && give(pass(&own, reference.as_ref(), rows)?)?.is_break() {
-                    return Ok(());
-                }
-                continue;
-            }
             for (document, part) in pass(&own, reference.as_ref(), rows)? {
                 // The sequences of a document may lie in several passes.
                 let whole = match responses.remove(&document) {
@@ -75,14 +70,11 @@ pub fn score(
                 };
                 responses.insert(document, whole);
             }
-            // Nothing is whole yet, but the evaluation may have been told to stop.
             if index + 1 < batch.passes.len() && give(Responses::new())?.is_break() {
                 return Ok(());
             }
         }
-        if !responses.is_empty() {
-            let _ = give(responses.into_iter().collect())?;
-        }
+        let _ = give(responses.into_iter().collect())?;
         Ok(())
     })
 }
@@ -90,15 +82,15 @@ pub fn score(
 /// What was read last of what all rows of a batch begin with: the next batch is often of the same family.
 #[derive(Debug, Default)]
 pub struct Readers {
-    prefix: Vec<i64>,
+    prefix: Arc<[i64]>,
     own: Option<KvCache>,
     reference: Option<KvCache>,
 }
 
 impl Readers {
     /// Has both decoders read `prefix`, unless they just did.
-    fn read(&mut self, decoder: &Decoder, reference: Option<&Decoder>, prefix: &[i64]) {
-        if self.prefix == prefix {
+    fn read(&mut self, decoder: &Decoder, reference: Option<&Decoder>, prefix: &Arc<[i64]>) {
+        if self.prefix == *prefix {
             return;
         }
         // Before others take its place in memory.
@@ -108,7 +100,7 @@ impl Readers {
         }
         self.own = Some(cached(decoder, prefix));
         self.reference = reference.map(|reference| cached(reference, prefix));
-        self.prefix = prefix.to_vec();
+        self.prefix = Arc::clone(prefix);
     }
 }
 
@@ -267,37 +259,46 @@ impl Targets {
         let device = decoder.device();
         let row_bytes = decoder.config().vocab_size as usize * size_of::<f32>();
         let most = (LOGITS_BYTES / row_bytes).max(1);
+        let at_once =
+            if device.is_cuda() { most } else { (CPU_PROBABILITIES_BYTES / row_bytes).clamp(1, most) };
         let mut scores = vec![Score { log_probability: 0.0, is_greedy: true }; self.ids.len()];
         let mut divergences = Vec::new();
         // Targets are in the order of the rows, not of the predictions: those of each prediction, together.
         let mut order: Vec<usize> = (0..self.ids.len()).collect();
         order.sort_by_key(|&target| self.predictions[target]);
         let mut rest = order.as_slice();
-        for (chunk, places) in self.places.chunks(most).enumerate() {
-            let first = (chunk * most) as i64;
-            let end = first + places.len() as i64;
-            let here;
-            (here, rest) = rest.split_at(rest.partition_point(|&target| self.predictions[target] < end));
+        let mut first = 0;
+        for places in self.places.chunks(most) {
             let places = Tensor::from_slice(places).to_device(device);
-            let logits = decoder.logits(&hidden.f_index_select(0, &places)?);
-            let likeliest = logits.f_argmax(-1, false)?;
-            let all = logits.f_log_softmax(-1, Kind::Float)?;
-            if let Some((reference, hidden)) = reference {
-                let theirs = reference.logits(&hidden.f_index_select(0, &places)?);
-                divergences.extend(compared(&theirs, &all, &likeliest)?);
-            }
-            let likeliest = Vec::<i64>::try_from(likeliest)?;
-            let predictions: Vec<i64> = here.iter().map(|&target| self.predictions[target] - first).collect();
-            let ids: Vec<i64> = here.iter().map(|&target| self.ids[target]).collect();
-            let picked = all.f_index(&[
-                Some(Tensor::from_slice(&predictions).to_device(device)),
-                Some(Tensor::from_slice(&ids).to_device(device)),
-            ])?;
-            for ((&target, value), prediction) in
-                here.iter().zip(Vec::<f32>::try_from(picked)?).zip(predictions)
-            {
-                let is_greedy = likeliest[prediction as usize] == self.ids[target];
-                scores[target] = Score { log_probability: f64::from(value), is_greedy };
+            let logits = decoder.logits(&hidden.f_index_select(0, &places)?).split(at_once as i64, 0);
+            let theirs = reference.map(|(reference, hidden)| -> Result<_, EvalError> {
+                Ok(reference.logits(&hidden.f_index_select(0, &places)?).split(at_once as i64, 0))
+            });
+            let theirs = theirs.transpose()?.unwrap_or_default();
+            for (index, logits) in logits.iter().enumerate() {
+                let end = first + logits.size()[0];
+                let here;
+                (here, rest) = rest.split_at(rest.partition_point(|&target| self.predictions[target] < end));
+                let likeliest = logits.f_argmax(-1, false)?;
+                let all = logits.f_log_softmax(-1, Kind::Float)?;
+                if let Some(theirs) = theirs.get(index) {
+                    divergences.extend(compared(theirs, &all, &likeliest)?);
+                }
+                let likeliest = Vec::<i64>::try_from(likeliest)?;
+                let predictions: Vec<i64> =
+                    here.iter().map(|&target| self.predictions[target] - first).collect();
+                let ids: Vec<i64> = here.iter().map(|&target| self.ids[target]).collect();
+                let picked = all.f_index(&[
+                    Some(Tensor::from_slice(&predictions).to_device(device)),
+                    Some(Tensor::from_slice(&ids).to_device(device)),
+                ])?;
+                for ((&target, value), prediction) in
+                    here.iter().zip(Vec::<f32>::try_from(picked)?).zip(predictions)
+                {
+                    let is_greedy = likeliest[prediction as usize] == self.ids[target];
+                    scores[target] = Score { log_probability: f64::from(value), is_greedy };
+                }
+                first = end;
             }
         }
         Ok((scores, divergences))

@@ -6,16 +6,14 @@
 
 use std::ops::ControlFlow;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
+
+use super::queue::Queue;
 
 /// Does a batch, and gives out what comes of it, once or several times: as long as it is not told to break. What a lane keeps
 /// from one batch to the next is its own.
 pub(super) type Work<'a, K, T> = dyn Fn(&mut K, usize, &mut dyn FnMut(T) -> ControlFlow<()>) + Sync + 'a;
-
-/// In place of the next batch: there is none. Far from the end, as each lane still counts one further.
-const STOPPED: usize = usize::MAX / 2;
 
 /// How many batches are under way at one time, and on how many threads each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,30 +30,35 @@ impl Lanes {
         Self { count: most.clamp(1, threads), threads }
     }
 
-    /// Has `work` done on each of `batches`, and shows `take` what it gives out as soon as it is there, on this thread. When
+    /// No more than there are batches.
+    pub(super) fn for_batches(self, batches: usize) -> Self {
+        Self { count: self.count.min(batches).max(1), ..self }
+    }
+
+    /// Has `work` done on each batch of `queue`, and shows `take` what it gives out as soon as it is there, on this thread. When
     /// `take` breaks, nothing new is begun, and those at work are told when they give something out; that is still shown.
     pub(super) fn run<K: Default, T: Send>(
         self,
-        batches: &[usize],
+        queue: &Queue,
         work: &Work<'_, K, T>,
         take: &mut dyn FnMut(usize, T) -> ControlFlow<()>,
     ) {
-        let count = self.count.min(batches.len());
+        let count = self.count.min(queue.len());
         if self.count == 1 {
             let mut flow = ControlFlow::Continue(());
             let mut kept = K::default();
-            for &batch in batches {
-                work(&mut kept, batch, &mut |given| {
-                    flow = take(batch, given);
+            let mut last = None;
+            while flow.is_continue()
+                && let Some(taken) = queue.next(last)
+            {
+                work(&mut kept, taken.batch, &mut |given| {
+                    flow = take(taken.batch, given);
                     flow
                 });
-                if flow.is_break() {
-                    return;
-                }
+                last = Some(taken);
             }
             return;
         }
-        let next = AtomicUsize::new(0);
         let panicked = Mutex::new(None);
         let (sender, finished) = mpsc::sync_channel(self.count);
         // Not more where few batches are left: sums depend on it, and what is resumed has the same bits.
@@ -63,36 +66,39 @@ impl Lanes {
         set_threads(threads);
         thread::scope(|scope| {
             for _ in 0..count {
-                let (sender, next) = (sender.clone(), &next);
+                let sender = sender.clone();
                 let panicked = &panicked;
                 scope.spawn(move || {
                     set_threads(threads);
                     let lane = || {
                         let mut kept = K::default();
-                        while let Some(&batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                            work(&mut kept, batch, &mut |given| {
+                        let mut last = None;
+                        while let Some(taken) = queue.next(last) {
+                            work(&mut kept, taken.batch, &mut |given| {
                                 // Nobody listens only where `take` panicked.
-                                let _ = sender.send((batch, given));
-                                match next.load(Ordering::Relaxed) {
-                                    STOPPED.. => ControlFlow::Break(()),
-                                    _ => ControlFlow::Continue(()),
+                                let _ = sender.send((taken.batch, given));
+                                if queue.is_closed() {
+                                    ControlFlow::Break(())
+                                } else {
+                                    ControlFlow::Continue(())
                                 }
                             });
+                            last = Some(taken);
                         }
                     };
                     // libtorch's panics say what was missing, memory mostly: the scope would not.
                     if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(lane)) {
-                        next.store(STOPPED, Ordering::Relaxed);
+                        queue.close();
                         panicked.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
                     }
                 });
             }
             drop(sender);
             // Also where `take` panics, or the lanes would do everything for nobody.
-            let stop = StopAtEnd(&next);
+            let stop = CloseAtEnd(queue);
             for (batch, found) in finished {
                 if take(batch, found).is_break() {
-                    next.store(STOPPED, Ordering::Relaxed);
+                    queue.close();
                 }
             }
             drop(stop);
@@ -105,11 +111,11 @@ impl Lanes {
 }
 
 /// Lets no lane begin another batch once it is gone.
-struct StopAtEnd<'a>(&'a AtomicUsize);
+struct CloseAtEnd<'a>(&'a Queue);
 
-impl Drop for StopAtEnd<'_> {
+impl Drop for CloseAtEnd<'_> {
     fn drop(&mut self) {
-        self.0.store(STOPPED, Ordering::Relaxed);
+        self.0.close();
     }
 }
 
@@ -122,13 +128,20 @@ fn set_threads(threads: usize) {
 mod tests {
     use super::*;
 
+    fn queue(batches: impl IntoIterator<Item = usize>) -> Queue {
+        let mut queue = Queue::default();
+        for batch in batches {
+            queue.add(0, [(batch, 1)]);
+        }
+        queue
+    }
+
     fn squares(lanes: Lanes, stop_at: usize) -> Vec<(usize, usize)> {
         let mut found = Vec::new();
-        let batches: Vec<usize> = (10..30).collect();
         let work = |(): &mut (), batch: usize, give: &mut dyn FnMut(usize) -> ControlFlow<()>| {
             let _ = give(batch * batch);
         };
-        lanes.run(&batches, &work, &mut |batch, square| {
+        lanes.run(&queue(10..30), &work, &mut |batch, square| {
             found.push((batch, square));
             if found.len() >= stop_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
@@ -158,7 +171,7 @@ mod tests {
             let work = |(): &mut (), _: usize, give: &mut dyn FnMut(usize) -> ControlFlow<()>| {
                 let _ = (0..1000).try_for_each(&mut *give);
             };
-            lanes.run(&[0, 1, 2], &work, &mut |_, _| {
+            lanes.run(&queue(0..3), &work, &mut |_, _| {
                 found += 1;
                 if found >= 10 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
@@ -171,7 +184,7 @@ mod tests {
         let work = |(): &mut (), batch: usize, _: &mut dyn FnMut(()) -> ControlFlow<()>| {
             assert!(batch != 1, "no memory for batch {batch}");
         };
-        let run = || Lanes::new(2, 2).run(&[0, 1, 2, 3], &work, &mut |_, ()| ControlFlow::Continue(()));
+        let run = || Lanes::new(2, 2).run(&queue(0..4), &work, &mut |_, ()| ControlFlow::Continue(()));
         let payload = panic::catch_unwind(AssertUnwindSafe(run)).expect_err("it panics");
         let message = payload.downcast_ref::<String>().map(String::as_str);
         assert_eq!(message, Some("no memory for batch 1"));
@@ -182,5 +195,7 @@ mod tests {
         assert_eq!(Lanes::new(8, 2).count, 2);
         assert_eq!(Lanes::new(0, 2).count, 1);
         assert_eq!(Lanes::new(3, 0), Lanes { count: 1, threads: 1 });
+        assert_eq!(Lanes::new(3, 8).for_batches(2), Lanes { count: 2, threads: 8 });
+        assert_eq!(Lanes::new(3, 8).for_batches(0).count, 1);
     }
 }

@@ -6,6 +6,7 @@
 
 use std::cmp::Reverse;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::row::{Cost, Row};
 use super::sequences::Sequences;
@@ -16,10 +17,6 @@ const LEAST_PREFIX: usize = 16;
 const LEAST_FAMILY: usize = 256;
 /// A family has to cost less than this part of what its questions cost apart.
 const WORTH: f64 = 0.97;
-/// A long family is divided, so that several can be at it, into parts so many times as long as the prefix that each computes.
-const PREFIXES: usize = 8;
-/// … and as a batch.
-const BATCHES: usize = 4;
 
 /// Sequences that share nothing are in one row up to so many tokens.
 const LONGEST_TREE: usize = 1024;
@@ -31,26 +28,26 @@ const PREFIX_PART: usize = 16;
 /// What is computed in one go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// Tokens that all its rows begin with and do not hold themselves; mostly none.
-    pub prefix: Vec<i64>,
-    /// Rows that go through the model together, one pass after the other.
+    /// Tokens that all its rows begin with and do not hold themselves; mostly none. The batches of a family have the same.
+    pub prefix: Arc<[i64]>,
+    /// Rows that go through the model together, one pass after the other; one where there is a prefix.
     pub passes: Vec<Vec<Row>>,
 }
 
 impl Batch {
-    /// Whether each pass answers its documents whole; otherwise only the batch does.
-    pub fn passes_are_whole(&self) -> bool {
-        !self.prefix.is_empty()
-    }
-
     /// Its rows.
     pub fn rows(&self) -> impl Iterator<Item = &Row> {
         self.passes.iter().flatten()
     }
 
-    /// Tokens that go through the model, without padding.
+    /// Tokens of its rows, without padding.
     pub fn tokens(&self) -> usize {
-        self.prefix.len() + self.rows().map(Row::len).sum::<usize>()
+        self.rows().map(Row::len).sum()
+    }
+
+    /// Whether `other` is of the same family.
+    pub fn is_akin(&self, other: &Self) -> bool {
+        !self.prefix.is_empty() && self.prefix == other.prefix
     }
 
     /// Tokens of its largest pass, padding counted, and what its rows see of the prefix, by memory.
@@ -81,7 +78,7 @@ pub fn apart(sequences: &[Sequences], batch_tokens: usize) -> Vec<Batch> {
         let passes = rows.into_iter().map(|row| vec![row]);
         match batches.last_mut() {
             Some(batch) if batch.tokens() + tokens <= batch_tokens => batch.passes.extend(passes),
-            _ => batches.push(Batch { prefix: Vec::new(), passes: passes.collect() }),
+            _ => batches.push(Batch { passes: passes.collect(), ..Batch::default() }),
         }
     }
     batches
@@ -109,15 +106,15 @@ pub fn together(sequences: &[Sequences], cost: Cost, batch_tokens: usize) -> Vec
             singles.extend(rows);
         } else {
             let first = &sequences[questions[first].documents[0]].0[0].ids[..prefix];
-            families.push(divided(first, rows.collect(), batch_tokens));
+            families.push(family(first, rows.collect(), batch_tokens));
         }
     }
     // The batches of a family stay together: who does one after the other reads the prefix once.
-    families.sort_by_key(|batches: &Vec<Batch>| Reverse(batches.iter().map(Batch::tokens).max()));
+    families.sort_by_key(|batches: &Vec<Batch>| Reverse(batches.iter().map(Batch::tokens).sum::<usize>()));
     let mut batches: Vec<Batch> = families.into_iter().flatten().collect();
     singles.sort_by_key(|row| (row.is_plain(), Reverse(row.len())));
     batches.extend(
-        packed(singles, 0, batch_tokens).map(|pass| Batch { prefix: Vec::new(), passes: vec![pass] }),
+        packed(singles, 0, batch_tokens).map(|pass| Batch { passes: vec![pass], ..Batch::default() }),
     );
     batches
 }
@@ -125,22 +122,17 @@ pub fn together(sequences: &[Sequences], cost: Cost, batch_tokens: usize) -> Vec
 /// The windows of a long text as a batch.
 fn scattered(mut windows: Vec<Row>, batch_tokens: usize) -> Batch {
     windows.sort_by_key(|row| Reverse(row.len()));
-    Batch { prefix: Vec::new(), passes: packed(windows, 0, batch_tokens).collect() }
+    Batch { passes: packed(windows, 0, batch_tokens).collect(), ..Batch::default() }
 }
 
-/// A family as batches.
-fn divided(prefix: &[i64], mut rows: Vec<Row>, batch_tokens: usize) -> Vec<Batch> {
+/// A family as batches, the longest rows first.
+fn family(prefix: &[i64], mut rows: Vec<Row>, batch_tokens: usize) -> Vec<Batch> {
     rows.sort_by_key(|row| Reverse(row.len()));
-    let tokens: usize = rows.iter().map(Row::len).sum();
-    let count = tokens.div_ceil((PREFIXES * prefix.len()).max(BATCHES * batch_tokens)).min(rows.len());
-    let mut parts = vec![Vec::new(); count];
-    // In turn: parts of about one size, with rows of about one length in a pass.
-    for (index, row) in rows.into_iter().enumerate() {
-        parts[index % count].push(row);
-    }
+    let prefix: Arc<[i64]> = prefix.into();
     let seen = prefix.len() / PREFIX_PART;
-    let batch = |rows| Batch { prefix: prefix.to_vec(), passes: packed(rows, seen, batch_tokens).collect() };
-    parts.into_iter().map(batch).collect()
+    packed(rows, seen, batch_tokens)
+        .map(|pass| Batch { prefix: Arc::clone(&prefix), passes: vec![pass] })
+        .collect()
 }
 
 /// Neighbouring rows, the first of which is the longest of its kind, in passes. Each counts `seen` tokens more than its own.
@@ -313,19 +305,19 @@ mod tests {
         all.push(question(&[], 50, 30));
         // Two rows of 40 tokens, each with 18 for what it sees of the prefix.
         let found = together(&all, FREE, 120);
-        assert_eq!(documents(&found), [vec![0, 1, 2, 3, 4], vec![5]]);
-        assert_eq!(found[0].prefix, header);
-        assert_eq!(found[0].passes.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 1]);
-        assert_eq!(found[0].tokens(), 300 + 5 * 40);
+        assert_eq!(documents(&found), [vec![0, 1], vec![2, 3], vec![4], vec![5]]);
+        assert_eq!(*found[0].prefix, *header);
+        assert!(found[0].is_akin(&found[1]) && found[0].is_akin(&found[2]) && !found[0].is_akin(&found[3]));
+        assert_eq!(found[0].tokens(), 2 * 40);
         assert!(found[0].rows().all(|row| row.positions[0] == 300 && row.parents[0] == 0));
-        assert!(found[1].prefix.is_empty());
+        assert!(found[3].prefix.is_empty() && !found[3].is_akin(&found[3]));
     }
 
     #[test]
     fn two_headers_make_two_families_also_below_a_common_beginning() {
         let header = |own: i64| -> Vec<i64> { [7; 20].into_iter().chain(vec![own; 200]).collect() };
         let all: Vec<Sequences> = (0..8).map(|index| question(&header(300 + index % 2), index, 40)).collect();
-        assert_eq!(documents(&together(&all, FREE, 100)), [[0, 2, 4, 6], [1, 3, 5, 7]]);
+        assert_eq!(documents(&together(&all, FREE, 110)), [[0, 2], [4, 6], [1, 3], [5, 7]]);
     }
 
     #[test]
@@ -343,12 +335,17 @@ mod tests {
     }
 
     #[test]
-    fn a_long_family_is_divided() {
+    fn the_batches_of_a_family_are_passes_up_to_the_limit() {
         let header: Vec<i64> = (100..150).collect();
-        let all: Vec<Sequences> = (0..60).map(|own| question(&header, own, 50)).collect();
+        let all: Vec<Sequences> = (0..60).map(|own| question(&header, own, 40)).collect();
+        // Two rows of 40 tokens, each with 3 for what it sees of the prefix.
         let found = together(&all, FREE, 100);
-        assert_eq!(found.len(), 60 * 50 / 400 + 1);
-        assert!(found.iter().all(|batch| batch.prefix == header && batch.cells() <= 100));
+        assert_eq!(found.len(), 30);
+        assert!(
+            found
+                .iter()
+                .all(|batch| *batch.prefix == *header && batch.passes.len() == 1 && batch.cells() <= 100)
+        );
         assert_eq!(found.iter().map(|batch| batch.documents().len()).sum::<usize>(), 60);
     }
 

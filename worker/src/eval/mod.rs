@@ -24,6 +24,7 @@ mod metrics;
 pub mod oracle;
 mod python;
 pub mod questions;
+mod queue;
 mod replies;
 mod room;
 pub mod row;

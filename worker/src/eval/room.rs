@@ -53,7 +53,7 @@ impl Room {
         tokens_in(self.bytes, token_bytes(decoder), most)
     }
 
-    /// How many of these batches go through the model side by side.
+    /// How many batches, the largest of which are these, may go through the model side by side.
     pub(super) fn lanes(&self, decoder: &Decoder, batches: &[Batch]) -> Lanes {
         if self.device != Device::Cpu {
             return Lanes::new(1, self.threads);
@@ -69,7 +69,7 @@ impl Room {
         let tokens = batches.iter().map(Batch::cells).max().unwrap_or(1).max(1) as f64;
         let by_work = MOST_WORK * self.threads as f64 / (2.0 * config.weights() as f64 * tokens);
         let most = usize::try_from(by_memory.min(by_work as u64)).unwrap_or(usize::MAX);
-        Lanes::new(most.min(batches.len()), self.threads)
+        Lanes::new(most, self.threads)
     }
 }
 

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::engine::{self, Readers, Responses};
 use super::error::EvalError;
-use super::lanes::{self, Lanes};
+use super::lanes::Lanes;
+use super::queue::Queue;
 use super::replies::Writer;
 use super::room::Room;
 use super::task::{Questions, Response, Task};
@@ -20,7 +21,7 @@ use crate::model::Decoder;
 const UNIT_QUESTIONS: usize = 512;
 /// … or so much time went into them …
 const UNIT_TIME: Duration = Duration::from_millis(500);
-/// … but at least such a part of all time that the task took so far, so that long tasks do not leave thousands of files.
+/// … but at least such a part of all time that the tasks took so far, so that long tasks do not leave thousands of files.
 const UNIT_PART: u32 = 50;
 
 /// A task with its data, ready to be put to the model.
@@ -30,10 +31,13 @@ pub(super) struct Prepared {
     pub(super) work: Work,
 }
 
+/// Answers, by document.
+type Answers = BTreeMap<usize, Response>;
+
 /// Takes answers, or why there are none.
 type Give<'a> = dyn FnMut(Result<Responses, EvalError>) -> ControlFlow<()> + 'a;
 
-/// Puts one task after another to the model, in batches.
+/// Puts tasks to the model, in batches.
 pub(super) struct Scorer<'a> {
     context: &'a Context<'a>,
     decoder: &'a Decoder,
@@ -60,82 +64,98 @@ impl<'a> Scorer<'a> {
         Self { context, decoder, reference, writer, room, done: 0, total }
     }
 
-    /// The responses to each document of a task, in their order.
-    pub(super) fn answer(&mut self, prepared: &Prepared) -> Result<Vec<Response>, ActionError> {
-        let questions = &prepared.questions;
-        let known = units::read(self.context, prepared.task.name(), questions.documents.len());
-        let is_open = |document: usize| !known.contains_key(&document);
-        let (decoder, reference) = (self.decoder, self.reference);
-        let found = match &prepared.work {
-            Work::Score(batches) => {
-                let score = |kept: &mut Readers, batch: usize, give: &mut Give<'_>| {
-                    let check = |answers: &Responses| {
-                        let mut each = answers.iter();
-                        each.try_for_each(|(document, response)| {
-                            questions.documents[*document].check_finite(response.scores())
-                        })
-                    };
-                    let outcome = engine::score(
-                        (decoder, reference),
-                        kept,
-                        &batches[batch],
-                        &is_open,
-                        &mut |answers| {
-                            check(&answers)?;
-                            Ok(give(Ok(answers)))
-                        },
-                    );
-                    if let Err(error) = outcome {
-                        let _ = give(Err(error));
-                    }
-                };
-                let lanes = self.room.lanes(decoder, batches);
-                self.answer_batches(prepared, &known, lanes, &score)?
+    /// Puts `tasks` to the model, and gives the responses to each document of each, in their order, to `take`. Tasks that may be at
+    /// work side by side are: lanes then wait for each other once, and not at the end of every task.
+    ///
+    /// # Errors
+    /// Those of the model and of `take`. What was answered before is on disk.
+    pub(super) fn answer(
+        &mut self,
+        tasks: &[Prepared],
+        take: &mut dyn FnMut(&Prepared, Vec<Response>) -> Result<(), ActionError>,
+    ) -> Result<(), ActionError> {
+        let tasks: Vec<(&Prepared, Lanes)> =
+            tasks.iter().map(|task| (task, self.lanes(&task.work))).collect();
+        for group in tasks.chunk_by(|(one, lanes), (other, more)| {
+            one.work.is_scoring() && other.work.is_scoring() && lanes == more
+        }) {
+            let lanes = group[0].1;
+            let group: Vec<&Prepared> = group.iter().map(|(task, _)| *task).collect();
+            for (&task, answers) in group.iter().zip(self.answer_group(&group, lanes)?) {
+                let answers: Vec<Response> = answers.into_values().collect();
+                assert_eq!(answers.len(), task.questions.documents.len(), "every document is in one batch");
+                take(task, answers)?;
             }
-            Work::Write { prompts, batches } => {
-                // Token by token, all weights are read for each: several lanes would read them several times.
-                let lanes = Lanes::new(1, self.context.threads() as usize);
-                let writer = self.writer.clone();
-                let write = |(): &mut (), batch: usize, give: &mut Give<'_>| {
-                    let replies = writer.reply(prompts, &batches[batch]);
-                    let answers = |replies: Vec<String>| {
-                        batches[batch].iter().copied().zip(replies.into_iter().map(Response::Reply)).collect()
-                    };
-                    let _ = give(replies.map(answers));
-                };
-                self.answer_batches(prepared, &known, lanes, &write)?
-            }
-        };
-        let mut answers = known;
-        answers.extend(found);
-        let answers: Vec<Response> = answers.into_values().collect();
-        assert_eq!(answers.len(), questions.documents.len(), "every document is in one batch");
-        Ok(answers)
+        }
+        Ok(())
     }
 
-    /// Has `answer` work on each batch of which a document is not `known` yet: what it finds.
-    fn answer_batches<K: Default>(
-        &mut self,
-        prepared: &Prepared,
-        known: &BTreeMap<usize, Response>,
-        lanes: Lanes,
-        answer: &lanes::Work<'_, K, Result<Responses, EvalError>>,
-    ) -> Result<Responses, ActionError> {
-        let (task, work) = (prepared.task.name(), &prepared.work);
-        let is_open =
-            |&batch: &usize| work.documents(batch).iter().any(|document| !known.contains_key(document));
-        let open: Vec<usize> = (0..work.len()).filter(is_open).collect();
-        self.done += known.len() as u64;
-        let mut answers = Responses::new();
+    /// How many batches of a task may be at work at one time.
+    fn lanes(&self, work: &Work) -> Lanes {
+        match work {
+            Work::Score(batches) => self.room.lanes(self.decoder, batches),
+            // Token by token, all weights are read for each: several lanes would read them several times.
+            Work::Write { .. } => Lanes::new(1, self.context.threads() as usize),
+        }
+    }
+
+    /// The answers to each task of `group`, by document.
+    fn answer_group(&mut self, group: &[&Prepared], lanes: Lanes) -> Result<Vec<Answers>, ActionError> {
+        let known =
+            |task: &&Prepared| units::read(self.context, task.task.name(), task.questions.documents.len());
+        let mut answers: Vec<Answers> = group.iter().map(known).collect();
+        self.done += answers.iter().map(|known| known.len() as u64).sum::<u64>();
+        // A batch of a task has a number among those of all tasks.
+        let (mut queue, mut batches) = (Queue::default(), Vec::new());
+        for (index, (task, known)) in group.iter().zip(&answers).enumerate() {
+            let is_open = |&batch: &usize| {
+                task.work.documents(batch).iter().any(|document| !known.contains_key(document))
+            };
+            for (prefix, family) in task.work.families() {
+                let first = batches.len();
+                batches.extend(family.filter(is_open).map(|batch| (index, batch)));
+                let open = batches.iter().enumerate().skip(first);
+                queue.add(prefix, open.map(|(number, &(_, batch))| (number, task.work.tokens_of(batch))));
+            }
+        }
+        let (decoder, reference, writer) = (self.decoder, self.reference, self.writer.clone());
+        let answer = |kept: &mut Readers, number: usize, give: &mut Give<'_>| {
+            let (index, batch) = batches[number];
+            let outcome = match &group[index].work {
+                Work::Score(batches) => {
+                    let check = |answers: &Responses| {
+                        let documents = &group[index].questions.documents;
+                        let mut each = answers.iter();
+                        each.try_for_each(|(document, response)| {
+                            documents[*document].check_finite(response.scores())
+                        })
+                    };
+                    engine::score((decoder, reference), kept, &batches[batch], &mut |answers| {
+                        check(&answers)?;
+                        Ok(give(Ok(answers)))
+                    })
+                }
+                Work::Write { prompts, batches } => writer.reply(prompts, &batches[batch]).map(|replies| {
+                    let replies = replies.into_iter().map(Response::Reply);
+                    let _ = give(Ok(batches[batch].iter().copied().zip(replies).collect()));
+                }),
+            };
+            if let Err(error) = outcome {
+                let _ = give(Err(error));
+            }
+        };
         let began = Instant::now();
-        let mut unit = Unit::default();
+        let mut units: Vec<Unit> = group.iter().map(|_| Unit::default()).collect();
         let mut failure: Option<(usize, ActionError)> = None;
-        lanes.run(&open, answer, &mut |batch, found| {
+        let lanes = lanes.for_batches(group.iter().map(|task| task.work.len()).sum());
+        lanes.run(&queue, &answer, &mut |number, found| {
+            let (index, _) = batches[number];
             let kept = found.map_err(ActionError::from).and_then(|mut found| {
-                found.retain(|(document, _)| !known.contains_key(document));
+                let (unit, answers) = (&mut units[index], &mut answers[index]);
+                found.retain(|(document, _)| !answers.contains_key(document));
                 unit.answers.extend(found);
                 if unit.is_due(began.elapsed()) {
-                    answers.extend(self.publish(&mut unit, task)?);
+                    answers.extend(self.publish(unit, group[index])?);
                 }
                 self.context.progress(self.done, self.total, "questions", None);
                 self.context.check_stop()
@@ -144,31 +164,33 @@ impl<'a> Scorer<'a> {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(error) => {
                     // Of several that of the first batch.
-                    if failure.as_ref().is_none_or(|(other, _)| batch < *other) {
-                        failure = Some((batch, error));
+                    if failure.as_ref().is_none_or(|(other, _)| number < *other) {
+                        failure = Some((number, error));
                     }
                     ControlFlow::Break(())
                 }
             }
         });
-        if let Some((_, error)) = failure {
-            if !unit.answers.is_empty() {
+        for (index, unit) in units.iter_mut().enumerate().filter(|(_, unit)| !unit.answers.is_empty()) {
+            match self.publish(unit, group[index]) {
+                Ok(found) => answers[index].extend(found),
                 // What went wrong first is what is said.
-                let _ = self.publish(&mut unit, task);
+                Err(error) => failure = failure.or(Some((0, error))),
             }
-            return Err(error);
         }
-        if !unit.answers.is_empty() {
-            answers.extend(self.publish(&mut unit, task)?);
-            self.context.progress(self.done, self.total, "questions", None);
+        match failure {
+            Some((_, error)) => Err(error),
+            None => {
+                self.context.progress(self.done, self.total, "questions", None);
+                Ok(answers)
+            }
         }
-        Ok(answers)
     }
 
     /// Writes the answers of `unit`, hands them out and begins again.
-    fn publish(&mut self, unit: &mut Unit, task: &str) -> Result<Responses, ActionError> {
+    fn publish(&mut self, unit: &mut Unit, task: &Prepared) -> Result<Responses, ActionError> {
         let Unit { answers, .. } = std::mem::take(unit);
-        units::publish(self.context, task, &answers)?;
+        units::publish(self.context, task.task.name(), &answers)?;
         self.done += answers.len() as u64;
         Ok(answers)
     }
@@ -187,7 +209,7 @@ impl Default for Unit {
 }
 
 impl Unit {
-    /// After `elapsed` time with the task.
+    /// After `elapsed` time with all tasks.
     fn is_due(&self, elapsed: Duration) -> bool {
         let time = UNIT_TIME.max(elapsed / UNIT_PART);
         self.answers.len() >= UNIT_QUESTIONS || self.began.elapsed() >= time && !self.answers.is_empty()

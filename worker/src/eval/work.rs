@@ -1,5 +1,7 @@
 //! A task's documents on their way to the model: as tokens, then laid out in batches.
 
+use std::ops::Range;
+
 use super::engine;
 use super::layout::{self, Batch};
 use super::replies::{self, Prompt};
@@ -46,12 +48,17 @@ impl Work {
         }
     }
 
-    /// Tokens that go through the model before anything is written.
+    /// Tokens that go through the model before anything is written, a prefix once.
     pub(super) fn tokens(&self) -> u64 {
-        match self {
-            Self::Score(batches) => batches.iter().map(|batch| batch.tokens() as u64).sum(),
-            Self::Write { prompts, .. } => prompts.iter().map(|prompt| prompt.ids.len() as u64).sum(),
-        }
+        let tokens = |(prefix, batches): (usize, Range<usize>)| {
+            prefix + batches.map(|batch| self.tokens_of(batch)).sum::<usize>()
+        };
+        self.families().map(tokens).sum::<usize>() as u64
+    }
+
+    /// Whether continuations are to be scored.
+    pub(super) fn is_scoring(&self) -> bool {
+        matches!(self, Self::Score(_))
     }
 
     /// How many batches there are.
@@ -59,6 +66,34 @@ impl Work {
         match self {
             Self::Score(batches) => batches.len(),
             Self::Write { batches, .. } => batches.len(),
+        }
+    }
+
+    /// All batches, those together that begin with the same tokens: how many these are, and the batches.
+    pub(super) fn families(&self) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let mut families = Vec::new();
+        match self {
+            Self::Score(batches) => {
+                let mut end = 0;
+                for family in batches.chunk_by(Batch::is_akin) {
+                    families.push((family[0].prefix.len(), end..end + family.len()));
+                    end += family.len();
+                }
+            }
+            Self::Write { batches, .. } => {
+                families.extend((0..batches.len()).map(|batch| (0, batch..batch + 1)))
+            }
+        }
+        families.into_iter()
+    }
+
+    /// Tokens of a batch behind those of its family.
+    pub(super) fn tokens_of(&self, batch: usize) -> usize {
+        match self {
+            Self::Score(batches) => batches[batch].tokens(),
+            Self::Write { prompts, batches } => {
+                batches[batch].iter().map(|&index| prompts[index].ids.len()).sum()
+            }
         }
     }
 
