@@ -57,11 +57,27 @@ fn formats_hold_the_same_rows() {
 }
 
 #[test]
+fn rows_of_json_are_a_table() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in [
+        ("x.jsonl", "{\"q\": 1, \"gold\": \"a\"}\n{\"q\": 2.5}\n"),
+        ("y.json", "[{\"q\": 1, \"gold\": \"a\"}, {\"q\": 2.5}]"),
+    ] {
+        let file = folder.path().join(name);
+        fs::write(&file, text).unwrap();
+        let data = Data::open(&file).unwrap();
+        let rows: Vec<Value> =
+            data.rows(&file).unwrap().iter().map(|row| Value::Object(row.fields.clone())).collect();
+        assert_eq!(rows, [json!({"q": 1.0, "gold": "a"}), json!({"q": 2.5, "gold": null})], "{name}");
+    }
+}
+
+#[test]
 fn what_cannot_be_read_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let cut = &fs::read(golden()).unwrap()[..300];
     for (name, content, expected) in [
-        ("x.parquet", cut, "x.parquet:1: not a Parquet file that can be read: "),
+        ("x.parquet", cut, "x.parquet: not a Parquet file that can be read: "),
         ("y.csv", b"a,b\n1\n".as_slice(), "y.csv:2: "),
         ("z.json", b"[{\"a\": 1},\n{]", "z.json:2:2: "),
         ("w.json", b"[1]", "w.json:1: expected a JSON object, found a number"),

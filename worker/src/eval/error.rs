@@ -44,6 +44,14 @@ pub enum EvalError {
         /// What the reader says.
         problem: String,
     },
+    /// A file that is no table at all.
+    #[error("{}: {problem}", path.display())]
+    NoTable {
+        /// The file.
+        path: PathBuf,
+        /// What the reader says.
+        problem: String,
+    },
     /// A row that a task's template or function cannot read.
     #[error("{}", rule_words(place, task, rule, problem, origin.as_deref()))]
     Rule {
@@ -230,14 +238,14 @@ impl EvalError {
     /// What to do, where that is not obvious.
     fn help(&self) -> Option<&'static str> {
         match self {
-            Self::Json { .. }
-            | Self::NotAnObject { .. }
-            | Self::Missing { .. }
+            Self::Json { .. } | Self::NotAnObject { .. } => {
+                Some("Write one JSON object a line, or one list of objects.")
+            }
+            Self::Missing { .. }
             | Self::Field { .. }
             | Self::Choices { .. }
             | Self::Answer { .. }
-            | Self::Empty(_)
-            | Self::NoFiles(_) => Some(
+            | Self::Empty(_) => Some(
                 "Write one JSON object a line: `question` (text), `choices` (four texts), `answer` (a letter, or an index from 0).",
             ),
             Self::Rule { origin: Some(_), .. } => {
@@ -246,12 +254,20 @@ impl EvalError {
             Self::Rule { .. } | Self::Chat { .. } | Self::Judge { .. } => Some(
                 "Look at that row; docs/evaluation.md says what each task needs of a row, and what of a chat template.",
             ),
-            Self::Table { .. } => Some("Write the file again: CSV with a header line, or Parquet."),
+            Self::NoFiles(_) | Self::NoRows { .. } => {
+                Some("Look at `data`; docs/evaluation.md says under Data which files and rows are a task's.")
+            }
+            Self::Table { .. } | Self::NoTable { .. } => {
+                Some("Write the file again: CSV with a header line, or Parquet.")
+            }
             Self::NotUtf8 { .. } => Some("Save the file as UTF-8."),
             Self::EmptyCandidate { .. } | Self::EmptyPrompt { .. } => {
                 Some("Remove the question, or complete it.")
             }
             Self::TooLong { .. } => Some("Remove the question, or shorten it: prompts are not truncated."),
+            Self::LongContinuation { .. } | Self::LongReply { .. } => {
+                Some("Remove the question, or take a model with a longer context.")
+            }
             Self::NoBos => Some("Use `bos: tokenizer` or `bos: never`."),
             Self::NotFinite { .. } | Self::ReplyNotFinite => Some(
                 "Look at the checkpoint's weights; in float16 a model can overflow where `dtype: bfloat16` does not.",

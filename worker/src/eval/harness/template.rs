@@ -125,7 +125,7 @@ impl Templates {
         if let Some(expression) = sole_expression(source)
             && let Ok(compiled) = self.environment.compile_expression(expression)
         {
-            let names = || compiled.undeclared_variables(false);
+            let names = || compiled.undeclared_variables(true);
             let value =
                 compiled.eval(variables.clone()).map_err(|error| words(&error, expression, &names(), row))?;
             if has_undefined(&value) {
@@ -139,7 +139,7 @@ impl Templates {
         let nothing = HashSet::new();
         let template = self.environment.template_from_str(source);
         let template = template.map_err(|error| words(&error, source, &nothing, row))?;
-        let names = || template.undeclared_variables(false);
+        let names = || template.undeclared_variables(true);
         let text = template.render(variables);
         text.map(Value::String).map_err(|error| words(&error, source, &names(), row))
     }
@@ -186,15 +186,36 @@ fn words(error: &Error, source: &str, names: &HashSet<String>, row: &Value) -> P
     }
 }
 
-/// Which of the `names` that a template uses `row` lacks.
+/// Which of the `names` that a template uses (`choices.text`) `row` lacks.
 fn missing(names: &HashSet<String>, row: &Value) -> Option<String> {
-    let mut missing: Vec<&str> =
-        names.iter().map(String::as_str).filter(|name| row.get(name).is_none()).collect();
+    let mut missing: Vec<&str> = names.iter().filter_map(|name| lacking(name, row)).collect();
     missing.sort_unstable();
+    missing.dedup();
     let quoted: Vec<String> = missing.iter().map(|name| format!("`{name}`")).collect();
     let verb = if quoted.len() == 1 { "is" } else { "are" };
     (!quoted.is_empty()).then(|| format!("{} {verb} missing", quoted.join(", ")))
 }
+
+/// As much of the path `name` as leads to the first field that is not there. What is no object has methods in place of fields,
+/// and an object has Python's beside them.
+fn lacking<'a>(name: &'a str, row: &Value) -> Option<&'a str> {
+    let mut at = row;
+    let mut end = 0;
+    for part in name.split('.') {
+        let fields = at.as_object()?;
+        end += part.len();
+        match fields.get(part) {
+            Some(value) => at = value,
+            None if end > part.len() && DICT_METHODS.contains(&part) => return None,
+            None => return name.get(..end),
+        }
+        end += 1;
+    }
+    None
+}
+
+/// What Jinja finds on an object that has no such field.
+const DICT_METHODS: [&str; 4] = ["get", "items", "keys", "values"];
 
 /// What `index` says of a value that is not there.
 const NO_CHOICE: &str = "not in the list";
@@ -256,6 +277,10 @@ mod tests {
             assert_eq!(value(source, &row).unwrap_err(), "`label` is missing", "{source}");
         }
         assert_eq!(value("{{a}} {{b}}", &row).unwrap_err(), "`a`, `b` are missing");
+        for source in ["{{c.text}}", "{{c.text.strip()}}", "Say {{c.text[0].x}}"] {
+            assert_eq!(value(source, &row).unwrap_err(), "`c.text` is missing", "{source}");
+        }
+        assert_eq!(value("{{c.items() | list}}{{d.x.y}}", &row).unwrap_err(), "`d` is missing");
         let third = value("One\n{{c.label[2]}}\n", &row).unwrap_err();
         assert_eq!(third, "undefined value in `{{c.label[2]}}`");
         assert_eq!(problem("One\n{{c.label[2]}}\n", &row).unwrap_err().line, Some(2));

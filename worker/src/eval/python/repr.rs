@@ -73,6 +73,27 @@ pub(in crate::eval) fn quoted(text: &str) -> String {
     out
 }
 
+/// `repr(bytes)`.
+pub(in crate::eval) fn bytes(bytes: &[u8]) -> String {
+    let quote = if bytes.contains(&b'\'') && !bytes.contains(&b'"') { '"' } else { '\'' };
+    let mut out = format!("b{quote}");
+    for &byte in bytes {
+        match byte {
+            b'\\' => out.push_str("\\\\"),
+            b'\n' => out.push_str("\\n"),
+            b'\r' => out.push_str("\\r"),
+            b'\t' => out.push_str("\\t"),
+            byte if byte == quote as u8 => out.extend(['\\', quote]),
+            b' '..=b'~' => out.push(char::from(byte)),
+            byte => {
+                let _ = write!(out, "\\x{byte:02x}");
+            }
+        }
+    }
+    out.push(quote);
+    out
+}
+
 /// Whether `str.isprintable` is false of it: controls, formats, private and unknown characters, and separators.
 fn is_hidden(character: char) -> bool {
     static HIDDEN: std::sync::LazyLock<regex::Regex> =
@@ -124,6 +145,13 @@ mod tests {
         ] {
             assert_eq!(float(number), expected);
         }
+    }
+
+    #[test]
+    fn bytes_are_written_as_in_python() {
+        assert_eq!(bytes(b"a\n\x00\xff\\"), r"b'a\n\x00\xff\\'");
+        assert_eq!(bytes(b"it's"), "b\"it's\"");
+        assert_eq!(bytes(b"'\""), r#"b'\'"'"#);
     }
 
     #[test]

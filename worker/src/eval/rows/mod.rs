@@ -1,5 +1,6 @@
 //! The rows of data files: one JSON object each, whatever the file's format.
 
+mod columns;
 mod csv;
 mod json;
 mod jsonl;
@@ -30,16 +31,27 @@ pub struct DataRow {
 /// Reads at most so many rows of a file.
 type Read = fn(&Arc<PathBuf>, usize) -> Result<Vec<DataRow>, EvalError>;
 
-/// How files are read, by extension.
-const FORMATS: &[(&str, Read)] = &[
-    ("jsonl", jsonl::read),
-    ("json", json::read),
-    ("csv", csv::read_commas),
-    ("tsv", csv::read_tabs),
-    ("parquet", parquet::read),
+/// How files are read.
+struct Format {
+    extension: &'static str,
+    read: Read,
+    /// Whether its columns have names and types. Those of others are found by looking at all rows.
+    has_columns: bool,
+}
+
+/// All formats, by extension.
+const FORMATS: &[Format] = &[
+    Format { extension: "jsonl", read: jsonl::read, has_columns: false },
+    JSON,
+    Format { extension: "csv", read: csv::read_commas, has_columns: true },
+    Format { extension: "tsv", read: csv::read_tabs, has_columns: true },
+    PARQUET,
 ];
+/// Of what is no array it reads JSON lines.
+const JSON: Format = Format { extension: "json", read: json::read, has_columns: false };
+const PARQUET: Format = Format { extension: "parquet", read: parquet::read, has_columns: true };
 /// What a Parquet file begins with.
-const PARQUET: &[u8] = b"PAR1";
+const PARQUET_MARK: &[u8] = b"PAR1";
 
 /// A file of rows, or a folder of such files. What was read is kept: the tasks of a group share their files.
 #[derive(Debug)]
@@ -69,7 +81,7 @@ impl Data {
         &self.files
     }
 
-    /// All rows of `file`.
+    /// All rows of `file`, as a table: each has all columns (see `columns.rs`).
     ///
     /// # Errors
     /// Those of [`read`].
@@ -77,7 +89,12 @@ impl Data {
         if let Some(rows) = self.read.borrow().get(file) {
             return Ok(Arc::clone(rows));
         }
-        let rows = Arc::new(read(file, usize::MAX)?);
+        let format = format_of(file)?;
+        let mut rows = (format.read)(&Arc::new(file.to_owned()), usize::MAX)?;
+        if !format.has_columns {
+            columns::unify(&mut rows);
+        }
+        let rows = Arc::new(rows);
         self.read.borrow_mut().insert(file.to_owned(), Arc::clone(&rows));
         Ok(rows)
     }
@@ -91,7 +108,7 @@ fn files_below(folder: &Path) -> Result<Vec<PathBuf>, EvalError> {
             let path = entry?.path();
             if path.is_dir() {
                 folders.push(path);
-            } else if format_of(&path).is_some() {
+            } else if format_called(&path).is_some() {
                 files.push(path);
             }
         }
@@ -106,18 +123,20 @@ fn files_below(folder: &Path) -> Result<Vec<PathBuf>, EvalError> {
 /// # Errors
 /// When the file cannot be read or a row is no object; the error names the row.
 pub fn read(file: &Path, limit: usize) -> Result<Vec<DataRow>, EvalError> {
-    let read = match format_of(file) {
-        Some(read) => read,
-        None if begins_with(file, PARQUET)? => parquet::read,
-        // Of what is no array it reads JSON lines.
-        None => json::read,
-    };
-    read(&Arc::new(file.to_owned()), limit)
+    (format_of(file)?.read)(&Arc::new(file.to_owned()), limit)
 }
 
-fn format_of(file: &Path) -> Option<Read> {
+fn format_of(file: &Path) -> Result<&'static Format, EvalError> {
+    match format_called(file) {
+        Some(format) => Ok(format),
+        None if begins_with(file, PARQUET_MARK)? => Ok(&PARQUET),
+        None => Ok(&JSON),
+    }
+}
+
+fn format_called(file: &Path) -> Option<&'static Format> {
     let extension = file.extension()?.to_str()?.to_ascii_lowercase();
-    FORMATS.iter().find(|(name, _)| *name == extension).map(|(_, read)| *read)
+    FORMATS.iter().find(|format| format.extension == extension)
 }
 
 fn begins_with(file: &Path, mark: &[u8]) -> Result<bool, EvalError> {

@@ -12,27 +12,29 @@ use serde_json::Value;
 
 use super::{DataRow, object};
 use crate::eval::error::EvalError;
+use crate::eval::python::repr;
 use crate::eval::task::Place;
 
 pub(super) fn read(file: &Arc<PathBuf>, limit: usize) -> Result<Vec<DataRow>, EvalError> {
     let place = |line| Place { file: Arc::clone(file), line };
-    let wrong = |line: usize, error: ParquetError| EvalError::Table {
-        place: place(line),
+    let no_table = |error: ParquetError| EvalError::NoTable {
+        path: file.as_ref().clone(),
         problem: format!("not a Parquet file that can be read: {error}"),
     };
     let reader =
-        SerializedFileReader::new(fs_err::File::open(file.as_ref())?.into_file()).map_err(|e| wrong(1, e))?;
+        SerializedFileReader::new(fs_err::File::open(file.as_ref())?.into_file()).map_err(no_table)?;
     let zones: Vec<&str> = reader.metadata().file_metadata().schema().get_fields().iter().map(zone).collect();
     let mut rows = Vec::new();
-    for row in reader.get_row_iter(None).map_err(|error| wrong(1, error))?.take(limit) {
+    for row in reader.get_row_iter(None).map_err(no_table)?.take(limit) {
         let line = rows.len() + 1;
-        let row = row.map_err(|error| wrong(line, error))?;
+        let row = row.map_err(|error| EvalError::Table { place: place(line), problem: error.to_string() })?;
         let mut value = row.to_json_value();
         for ((name, field), zone) in row.get_column_iter().zip(&zones) {
-            if let Field::TimestampMillis(_) | Field::TimestampMicros(_) = field
-                && let Some(Value::String(time)) = value.get_mut(name)
-            {
-                *time = python_time(time, zone);
+            let Some(Value::String(text)) = value.get_mut(name) else { continue };
+            match field {
+                Field::TimestampMillis(_) | Field::TimestampMicros(_) => *text = python_time(text, zone),
+                Field::Bytes(bytes) => *text = repr::bytes(bytes.data()),
+                _ => {}
             }
         }
         rows.push(object(value, &place(line))?);
