@@ -34,6 +34,9 @@ pub(super) struct Prepared {
 /// Answers, by document.
 type Answers = BTreeMap<usize, Response>;
 
+/// Takes the responses to the documents of a task, in their order.
+type Take<'a> = dyn FnMut(&Prepared, Vec<Response>) -> Result<(), ActionError> + 'a;
+
 /// Takes answers, or why there are none.
 type Give<'a> = dyn FnMut(Result<Responses, EvalError>) -> ControlFlow<()> + 'a;
 
@@ -69,11 +72,7 @@ impl<'a> Scorer<'a> {
     ///
     /// # Errors
     /// Those of the model and of `take`. What was answered before is on disk.
-    pub(super) fn answer(
-        &mut self,
-        tasks: &[Prepared],
-        take: &mut dyn FnMut(&Prepared, Vec<Response>) -> Result<(), ActionError>,
-    ) -> Result<(), ActionError> {
+    pub(super) fn answer(&mut self, tasks: &[Prepared], take: &mut Take<'_>) -> Result<(), ActionError> {
         let tasks: Vec<(&Prepared, Lanes)> =
             tasks.iter().map(|task| (task, self.lanes(&task.work))).collect();
         for group in tasks.chunk_by(|(one, lanes), (other, more)| {
@@ -105,42 +104,11 @@ impl<'a> Scorer<'a> {
             |task: &&Prepared| units::read(self.context, task.task.name(), task.questions.documents.len());
         let mut answers: Vec<Answers> = group.iter().map(known).collect();
         self.done += answers.iter().map(|known| known.len() as u64).sum::<u64>();
-        // A batch of a task has a number among those of all tasks.
-        let (mut queue, mut batches) = (Queue::default(), Vec::new());
-        for (index, (task, known)) in group.iter().zip(&answers).enumerate() {
-            let is_open = |&batch: &usize| {
-                task.work.documents(batch).iter().any(|document| !known.contains_key(document))
-            };
-            for (prefix, family) in task.work.families() {
-                let first = batches.len();
-                batches.extend(family.filter(is_open).map(|batch| (index, batch)));
-                let open = batches.iter().enumerate().skip(first);
-                queue.add(prefix, open.map(|(number, &(_, batch))| (number, task.work.tokens_of(batch))));
-            }
-        }
-        let (decoder, reference, writer) = (self.decoder, self.reference, self.writer.clone());
+        let (queue, batches) = open_batches(group, &answers);
+        let (models, writer) = ((self.decoder, self.reference), self.writer.clone());
         let answer = |kept: &mut Readers, number: usize, give: &mut Give<'_>| {
-            let (index, batch) = batches[number];
-            let outcome = match &group[index].work {
-                Work::Score(batches) => {
-                    let check = |answers: &Responses| {
-                        let documents = &group[index].questions.documents;
-                        let mut each = answers.iter();
-                        each.try_for_each(|(document, response)| {
-                            documents[*document].check_finite(response.scores())
-                        })
-                    };
-                    engine::score((decoder, reference), kept, &batches[batch], &mut |answers| {
-                        check(&answers)?;
-                        Ok(give(Ok(answers)))
-                    })
-                }
-                Work::Write { prompts, batches } => writer.reply(prompts, &batches[batch]).map(|replies| {
-                    let replies = replies.into_iter().map(Response::Reply);
-                    let _ = give(Ok(batches[batch].iter().copied().zip(replies).collect()));
-                }),
-            };
-            if let Err(error) = outcome {
+            let (task, batch) = batches[number];
+            if let Err(error) = ask(models, &writer, kept, group[task], batch, give) {
                 let _ = give(Err(error));
             }
         };
@@ -149,13 +117,14 @@ impl<'a> Scorer<'a> {
         let mut failure: Option<(usize, ActionError)> = None;
         let lanes = lanes.for_batches(group.iter().map(|task| task.work.len()).sum());
         lanes.run(&queue, &answer, &mut |number, found| {
-            let (index, _) = batches[number];
+            let (task, _) = batches[number];
             let kept = found.map_err(ActionError::from).and_then(|mut found| {
-                let (unit, answers) = (&mut units[index], &mut answers[index]);
+                let (unit, answers) = (&mut units[task], &mut answers[task]);
                 found.retain(|(document, _)| !answers.contains_key(document));
                 unit.answers.extend(found);
-                if unit.is_due(began.elapsed()) {
-                    answers.extend(self.publish(unit, group[index])?);
+                let is_last = answers.len() + unit.answers.len() == group[task].questions.documents.len();
+                if unit.is_due(began.elapsed(), is_last) {
+                    answers.extend(self.publish(unit, group[task])?);
                 }
                 self.context.progress(self.done, self.total, "questions", None);
                 self.context.check_stop()
@@ -171,20 +140,12 @@ impl<'a> Scorer<'a> {
                 }
             }
         });
-        for (index, unit) in units.iter_mut().enumerate().filter(|(_, unit)| !unit.answers.is_empty()) {
-            match self.publish(unit, group[index]) {
-                Ok(found) => answers[index].extend(found),
-                // What went wrong first is what is said.
-                Err(error) => failure = failure.or(Some((0, error))),
-            }
+        let Some((_, error)) = failure else { return Ok(answers) };
+        for (unit, task) in units.iter_mut().zip(group).filter(|(unit, _)| !unit.answers.is_empty()) {
+            // What went wrong first is what is said.
+            let _ = self.publish(unit, task);
         }
-        match failure {
-            Some((_, error)) => Err(error),
-            None => {
-                self.context.progress(self.done, self.total, "questions", None);
-                Ok(answers)
-            }
-        }
+        Err(error)
     }
 
     /// Writes the answers of `unit`, hands them out and begins again.
@@ -193,6 +154,48 @@ impl<'a> Scorer<'a> {
         units::publish(self.context, task.task.name(), &answers)?;
         self.done += answers.len() as u64;
         Ok(answers)
+    }
+}
+
+/// The batches of `group` that have a document without an answer: in a queue by their numbers, and of each number the task and
+/// which of its batches it is.
+fn open_batches(group: &[&Prepared], answers: &[Answers]) -> (Queue, Vec<(usize, usize)>) {
+    let (mut queue, mut batches) = (Queue::default(), Vec::new());
+    for (index, (task, answers)) in group.iter().zip(answers).enumerate() {
+        let is_open = |&batch: &usize| {
+            task.work.documents(batch).iter().any(|document| !answers.contains_key(document))
+        };
+        for (prefix, family) in task.work.families() {
+            let first = batches.len();
+            batches.extend(family.filter(is_open).map(|batch| (index, batch)));
+            let open = batches.iter().enumerate().skip(first);
+            queue.add(prefix, open.map(|(number, &(_, batch))| (number, task.work.tokens_of(batch))));
+        }
+    }
+    (queue, batches)
+}
+
+/// Puts a batch of `task` to the model.
+fn ask(
+    models: (&Decoder, Option<&Decoder>),
+    writer: &Writer<'_>,
+    kept: &mut Readers,
+    task: &Prepared,
+    batch: usize,
+    give: &mut Give<'_>,
+) -> Result<(), EvalError> {
+    match &task.work {
+        Work::Score(batches) => engine::score(models, kept, &batches[batch], &mut |answers| {
+            for (document, response) in &answers {
+                task.questions.documents[*document].check_finite(response.scores())?;
+            }
+            Ok(give(Ok(answers)))
+        }),
+        Work::Write { prompts, batches } => {
+            let replies = writer.reply(prompts, &batches[batch])?.into_iter().map(Response::Reply);
+            let _ = give(Ok(batches[batch].iter().copied().zip(replies).collect()));
+            Ok(())
+        }
     }
 }
 
@@ -209,9 +212,10 @@ impl Default for Unit {
 }
 
 impl Unit {
-    /// After `elapsed` time with all tasks.
-    fn is_due(&self, elapsed: Duration) -> bool {
+    /// After `elapsed` time with all tasks; `is_last` where the task has no further answers.
+    fn is_due(&self, elapsed: Duration, is_last: bool) -> bool {
         let time = UNIT_TIME.max(elapsed / UNIT_PART);
-        self.answers.len() >= UNIT_QUESTIONS || self.began.elapsed() >= time && !self.answers.is_empty()
+        let is_due = is_last || self.answers.len() >= UNIT_QUESTIONS || self.began.elapsed() >= time;
+        is_due && !self.answers.is_empty()
     }
 }
