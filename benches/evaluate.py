@@ -2,7 +2,8 @@
 
     python benches/evaluate.py target/release/qpipe-worker DATA [LIMIT [alone] [TASK:SHOTS …]]     # DATA: the folder of QPIPE_TEST_DATA
 
-in the environment of tests/parity/harness.py; with `alone` without lm-eval, which has no row of all subjects of mmlu either. A random-weight Llama of 8 layers, hidden 512, intermediate 1408, float32, two
+in the environment of tests/parity/harness.py; with `alone` without lm-eval. All subjects
+of mmlu are asked where they are named, `mmlu:5`, and without lm-eval, too. A random-weight Llama of 8 layers, hidden 512, intermediate 1408, float32, two
 threads. lm-eval runs with several batch sizes and its best one counts. Start-up (loading, and of qpipe also starting) is
 what one question without examples takes; it is listed apart. The floor is 2 x (parameters of linear layers x tokens, each
 once + head x scored positions) over the rate of this machine's float32 products, measured here. The second floor counts the two
@@ -149,7 +150,7 @@ def main(program, shared, limit=400, *wanted):
         print(f"float32 products: {rate / 1e9:.0f} GFLOP/s; {limit} questions a task", flush=True)
         print(f"{'task':24} {'lm-eval':>9} {'batch':>5} {'qpipe':>8} {'ratio':>7} {'of floor':>9} {'with attention':>14} | with start-up: lm-eval, qpipe")
         for index, (task, shots, sizes) in enumerate(RUNS):
-            if wanted and f"{task}:{shots}" not in wanted:
+            if f"{task}:{shots}" not in wanted and (wanted or not sizes):
                 continue
             requests = whole = size = float("nan")
             if sizes and not is_alone:

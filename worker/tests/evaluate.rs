@@ -208,6 +208,41 @@ fn what_was_interrupted_is_resumed_bit_for_bit() {
 }
 
 #[test]
+fn tasks_in_one_queue_are_resumed_bit_for_bit_and_score_as_alone() {
+    let bed = Bed::new(24);
+    let tasks = ["mmlu_anatomy", "mcqa", "mmlu_virology"];
+    let params =
+        |tasks: &[&str]| json!({"tasks": tasks, "topic": "fruit", "candidates": "text", "batch_tokens": 400});
+    let quiet = Recorder::new(usize::MAX);
+    bed.run("evaluate", params(&tasks), "whole", &quiet).unwrap();
+
+    // Each time a little further.
+    for patience in [3, 5, 7] {
+        let stopped = bed.run("evaluate", params(&tasks), "resumed", &Recorder::new(patience));
+        assert!(matches!(stopped, Err(ActionError::Stopped)));
+    }
+    assert!(fs::read_dir(bed.scratch("resumed/units")).unwrap().count() > 3);
+    bed.run("evaluate", params(&tasks), "resumed", &quiet).unwrap();
+    for file in
+        tasks.map(|task| format!("out/{task}.jsonl")).iter().chain([&"out/evaluation.json".to_owned()])
+    {
+        let read = |scratch: &str| fs::read_to_string(bed.scratch(scratch).join(file)).unwrap();
+        assert_eq!(read("whole"), read("resumed"), "{file}");
+    }
+
+    bed.run("evaluate", params(&tasks[2..]), "alone", &quiet).unwrap();
+    let scores = |scratch: &str| -> Vec<f64> {
+        let text = fs::read_to_string(bed.scratch(scratch).join("out/mmlu_virology.jsonl")).unwrap();
+        let samples = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        samples
+            .flat_map(|sample| serde_json::from_value::<Vec<f64>>(sample["scores"].clone()).unwrap())
+            .collect()
+    };
+    assert_eq!(scores("alone").len(), 4 * 24);
+    assert!(scores("alone").iter().zip(scores("whole")).all(|(one, other)| (one - other).abs() < ROUNDING));
+}
+
+#[test]
 fn a_damaged_unit_is_computed_again() {
     let bed = Bed::new(8);
     let params = json!({"topic": "fruit", "batch_tokens": 400});

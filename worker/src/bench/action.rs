@@ -12,6 +12,7 @@ use super::measure::{self, MIB, Measurement};
 use super::{generation, hardware, sequential};
 use crate::context::{Context, Facts};
 use crate::error::ActionError;
+use crate::eval::engine::Readers;
 use crate::eval::layout::Batch;
 use crate::eval::rows::Data;
 use crate::eval::sequences::Encoder;
@@ -143,15 +144,18 @@ impl Bench<'_> {
 
     fn batched(&self) -> Result<(Vec<Measurement>, Option<Energy>), ActionError> {
         let batches = Batches::new(self.encoder, self.decoder, self.documents)?;
-        let measure = |family: &[Batch]| batches.measure(self.decoder, &self.peak, self.documents, family);
-        if let Some(first) = batches.families().next() {
-            measure(first)?;
+        let measure = |batch: &Batch, kept: &mut Readers| {
+            batches.measure(self.decoder, &self.peak, self.documents, batch, kept)
+        };
+        if let Some(first) = batches.iter().next() {
+            measure(first, &mut Readers::default())?;
         }
         let (mut meter, mut joules) = (Meter::start(self.context.device()), 0.0);
         let mut measurements = Vec::with_capacity(self.documents.len());
-        for family in batches.families() {
+        let mut kept = Readers::default();
+        for batch in batches.iter() {
             self.context.check_stop()?;
-            measurements.extend(measure(family)?);
+            measurements.extend(measure(batch, &mut kept)?);
             self.progress(&measurements);
             joules += meter.as_mut().map_or(0.0, Meter::taken);
         }

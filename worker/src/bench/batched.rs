@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::measure::Measurement;
 use crate::error::ActionError;
+use crate::eval::engine::Readers;
 use crate::eval::layout::{self, Batch};
 use crate::eval::sequences::{Encoder, Sequences};
 use crate::eval::task::Response;
@@ -42,12 +43,13 @@ impl Batches {
         Ok(Self { sequences, batches, seconds_a_question })
     }
 
-    /// The batches, those together that begin with the same tokens.
-    pub fn families(&self) -> impl Iterator<Item = &[Batch]> {
-        self.batches.chunk_by(Batch::is_akin)
+    /// The batches.
+    pub fn iter(&self) -> impl Iterator<Item = &Batch> {
+        self.batches.iter()
     }
 
-    /// Answers the batches of a family. Its questions share its time equally, and each has its peak.
+    /// Answers one batch; what it begins with is read, unless the batch before has `kept` it. Its questions share its time equally,
+    /// and each has its peak.
     ///
     /// # Errors
     /// When a question cannot be scored, or the device keeps no statistics.
@@ -56,18 +58,16 @@ impl Batches {
         decoder: &Decoder,
         peak: &PeakMemory,
         documents: &[Document],
-        family: &[Batch],
+        batch: &Batch,
+        kept: &mut Readers,
     ) -> Result<Vec<Measurement>, ActionError> {
         peak.reset()?;
         let began = Instant::now();
         let mut answers = engine::Responses::new();
-        let mut readers = engine::Readers::default();
-        for batch in family {
-            engine::score((decoder, None), &mut readers, batch, &mut |some| {
-                answers.extend(some);
-                Ok(ControlFlow::Continue(()))
-            })?;
-        }
+        engine::score((decoder, None), kept, batch, &mut |some| {
+            answers.extend(some);
+            Ok(ControlFlow::Continue(()))
+        })?;
         let seconds = began.elapsed().as_secs_f64() / answers.len() as f64 + self.seconds_a_question;
         let peak_bytes = peak.peak_bytes()?;
         let measurement = |(index, response): (usize, Response)| {

@@ -265,8 +265,11 @@ impl EvalError {
                 Some("Remove the question, or complete it.")
             }
             Self::TooLong { .. } => Some("Remove the question, or shorten it: prompts are not truncated."),
-            Self::LongContinuation { .. } | Self::LongReply { .. } => {
+            Self::LongContinuation { .. } => {
                 Some("Remove the question, or take a model with a longer context.")
+            }
+            Self::LongReply { .. } => {
+                Some("Lower the task's `max_gen_toks`, or take a model with a longer context.")
             }
             Self::NoBos => Some("Use `bos: tokenizer` or `bos: never`."),
             Self::NotFinite { .. } | Self::ReplyNotFinite => Some(

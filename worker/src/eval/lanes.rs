@@ -1,8 +1,7 @@
 //! Batches side by side, each in a lane: a thread with its share of the cores.
 //!
 //! The layers of a small model are too short to be divided: cores would wait for each other after every one of them, and
-//! stand idle in between. A batch of its own keeps a core busy, and what it computes does not depend on how many others do
-//! the same.
+//! stand idle in between. A batch of its own keeps a core busy.
 
 use std::ops::ControlFlow;
 use std::panic::{self, AssertUnwindSafe};

@@ -28,6 +28,8 @@ struct Family {
     tokens: usize,
     /// Each batch with its tokens.
     batches: VecDeque<(usize, usize)>,
+    /// How many lanes are at it.
+    lanes: usize,
 }
 
 /// A batch that was taken out of a queue.
@@ -45,7 +47,7 @@ impl Queue {
         let batches: VecDeque<(usize, usize)> = batches.into_iter().collect();
         if !batches.is_empty() {
             let tokens = batches.iter().map(|(_, tokens)| tokens).sum();
-            self.waiting().families.push(Family { prefix, tokens, batches });
+            self.waiting().families.push(Family { prefix, tokens, batches, lanes: 0 });
         }
     }
 
@@ -70,6 +72,7 @@ impl Queue {
             None => waiting.in_need()?,
         };
         let of = &mut waiting.families[family];
+        of.lanes += usize::from(own.is_none());
         let (batch, tokens) = of.batches.pop_front()?;
         of.tokens -= tokens;
         Some(Taken { family, batch })
@@ -92,10 +95,11 @@ impl Queue {
 }
 
 impl Waiting {
-    /// The family with most left, of those in which help is worth reading the prefix.
+    /// The family with most left for each lane that is at it, of those in which help can read the prefix before all is done.
     fn in_need(&self) -> Option<usize> {
-        let worth = |&family: &usize| self.families[family].tokens > self.families[family].prefix;
-        (0..self.families.len()).filter(worth).max_by_key(|&family| self.families[family].tokens)
+        let left = |family: &Family| family.tokens / family.lanes.max(1);
+        let worth = |&family: &usize| left(&self.families[family]) > self.families[family].prefix;
+        (0..self.families.len()).filter(worth).max_by_key(|&family| left(&self.families[family]))
     }
 }
 
@@ -137,6 +141,13 @@ mod tests {
     fn a_lane_helps_where_it_is_worth_reading_the_prefix() {
         assert_eq!(in_turn(&queue(&[(29, &[0, 1, 2, 3])])), [vec![0, 2], vec![1, 3]]);
         assert_eq!(in_turn(&queue(&[(30, &[0, 1, 2, 3])])), [vec![0, 1, 2, 3], vec![]]);
+    }
+
+    #[test]
+    fn many_lanes_spread_over_families() {
+        let queue = queue(&[(1, &[0, 1, 2, 3]), (1, &[4, 5, 6, 7])]);
+        let taken: Vec<usize> = (0..6).filter_map(|_| queue.next(None)).map(|taken| taken.batch).collect();
+        assert_eq!(taken, [0, 4, 5, 1, 6, 2]);
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl Room {
         tokens_in(self.bytes, token_bytes(decoder), most)
     }
 
-    /// How many batches, the largest of which are these, may go through the model side by side.
+    /// How many such `batches`, all of a task, may go through the model side by side.
     pub(super) fn lanes(&self, decoder: &Decoder, batches: &[Batch]) -> Lanes {
         if self.device != Device::Cpu {
             return Lanes::new(1, self.threads);

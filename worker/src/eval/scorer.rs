@@ -1,6 +1,7 @@
 //! Tasks through the model, batch by batch, with what is finished kept.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -84,6 +85,7 @@ impl<'a> Scorer<'a> {
                 let answers: Vec<Response> = answers.into_values().collect();
                 assert_eq!(answers.len(), task.questions.documents.len(), "every document is in one batch");
                 take(task, answers)?;
+                self.context.check_stop()?;
             }
         }
         Ok(())
@@ -113,18 +115,16 @@ impl<'a> Scorer<'a> {
             }
         };
         let began = Instant::now();
-        let mut units: Vec<Unit> = group.iter().map(|_| Unit::default()).collect();
+        let mut unit = Unit::of(group.len());
         let mut failure: Option<(usize, ActionError)> = None;
         let lanes = lanes.for_batches(group.iter().map(|task| task.work.len()).sum());
         lanes.run(&queue, &answer, &mut |number, found| {
             let (task, _) = batches[number];
             let kept = found.map_err(ActionError::from).and_then(|mut found| {
-                let (unit, answers) = (&mut units[task], &mut answers[task]);
-                found.retain(|(document, _)| !answers.contains_key(document));
-                unit.answers.extend(found);
-                let is_last = answers.len() + unit.answers.len() == group[task].questions.documents.len();
-                if unit.is_due(began.elapsed(), is_last) {
-                    answers.extend(self.publish(unit, group[task])?);
+                found.retain(|(document, _)| !answers[task].contains_key(document));
+                unit.answers[task].extend(found);
+                if unit.is_due(began.elapsed()) {
+                    self.publish(&mut unit, group, &mut answers)?;
                 }
                 self.context.progress(self.done, self.total, "questions", None);
                 self.context.check_stop()
@@ -140,20 +140,28 @@ impl<'a> Scorer<'a> {
                 }
             }
         });
-        let Some((_, error)) = failure else { return Ok(answers) };
-        for (unit, task) in units.iter_mut().zip(group).filter(|(unit, _)| !unit.answers.is_empty()) {
-            // What went wrong first is what is said.
-            let _ = self.publish(unit, task);
-        }
-        Err(error)
+        let rest = self.publish(&mut unit, group, &mut answers);
+        self.context.progress(self.done, self.total, "questions", None);
+        // What went wrong first is what is said.
+        failure.map_or(rest, |(_, error)| Err(error)).map(|()| answers)
     }
 
-    /// Writes the answers of `unit`, hands them out and begins again.
-    fn publish(&mut self, unit: &mut Unit, task: &Prepared) -> Result<Responses, ActionError> {
-        let Unit { answers, .. } = std::mem::take(unit);
-        units::publish(self.context, task.task.name(), &answers)?;
-        self.done += answers.len() as u64;
-        Ok(answers)
+    /// Writes the answers of `unit`, adds them to those of the `group`, and begins again.
+    fn publish(
+        &mut self,
+        unit: &mut Unit,
+        group: &[&Prepared],
+        answers: &mut [Answers],
+    ) -> Result<(), ActionError> {
+        let found = mem::replace(unit, Unit::of(group.len())).answers;
+        for ((found, task), answers) in found.into_iter().zip(group).zip(answers) {
+            if !found.is_empty() {
+                units::publish(self.context, task.task.name(), &found)?;
+                self.done += found.len() as u64;
+                answers.extend(found);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -201,21 +209,19 @@ fn ask(
 
 /// Answers that are not on disk yet.
 struct Unit {
-    answers: Responses,
+    /// Of each task of a group.
+    answers: Vec<Responses>,
     began: Instant,
 }
 
-impl Default for Unit {
-    fn default() -> Self {
-        Self { answers: Vec::new(), began: Instant::now() }
-    }
-}
-
 impl Unit {
-    /// After `elapsed` time with all tasks; `is_last` where the task has no further answers.
-    fn is_due(&self, elapsed: Duration, is_last: bool) -> bool {
-        let time = UNIT_TIME.max(elapsed / UNIT_PART);
-        let is_due = is_last || self.answers.len() >= UNIT_QUESTIONS || self.began.elapsed() >= time;
-        is_due && !self.answers.is_empty()
+    fn of(tasks: usize) -> Self {
+        Self { answers: vec![Responses::new(); tasks], began: Instant::now() }
+    }
+
+    /// After `elapsed` time with all tasks.
+    fn is_due(&self, elapsed: Duration) -> bool {
+        let answers: usize = self.answers.iter().map(Vec::len).sum();
+        answers >= UNIT_QUESTIONS || self.began.elapsed() >= UNIT_TIME.max(elapsed / UNIT_PART)
     }
 }

@@ -1,4 +1,4 @@
-//! Answers on disk, so that a crash costs at most one unit.
+//! Answers on disk, so that a crash costs at most one unit of each task at work.
 //!
 //! A unit is a JSON-lines file of responses. Rows are laid out the same way in every attempt (see [`super::layout`]), and a pass
 //! of which an answer is missing is computed again as a whole: resumed results are bit-identical,

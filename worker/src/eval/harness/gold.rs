@@ -42,14 +42,14 @@ pub(super) fn integer(value: &Value) -> Option<i64> {
 
 /// The place of a choice that a value is. `1.0` is one, too: a single such answer makes floats of all in a table. (lm-eval ends
 /// with an error there.)
-fn place(value: &Value) -> Option<i64> {
+fn index_of(value: &Value) -> Option<i64> {
     let whole = |number: f64| (number.fract() == 0.0 && number.abs() < 1e15).then_some(number as i64);
     integer(value).or_else(|| value.as_f64().and_then(whole))
 }
 
 /// `choices[index]`, from the end where it is negative. `None`: it is no index of one.
 pub(super) fn choice<'a>(choices: &'a [String], index: &Value) -> Option<&'a String> {
-    let index = place(index)?;
+    let index = index_of(index)?;
     let place = match index {
         0.. => usize::try_from(index).ok(),
         _ => choices.len().checked_add_signed(isize::try_from(index).ok()?),
@@ -59,7 +59,7 @@ pub(super) fn choice<'a>(choices: &'a [String], index: &Value) -> Option<&'a Str
 
 /// The indices of the right choices; beyond the choices, or none, where the data's answer is none of them.
 pub(super) fn right_choices(target: &Value, choices: &[String]) -> Vec<usize> {
-    let place = |value: &Value| place(value).and_then(|index| usize::try_from(index).ok());
+    let place = |value: &Value| index_of(value).and_then(|index| usize::try_from(index).ok());
     match target {
         Value::Array(targets) => targets.iter().filter_map(place).collect(),
         Value::String(text) => choices.iter().position(|choice| choice == text).into_iter().collect(),

@@ -215,7 +215,7 @@ fn lacking<'a>(name: &'a str, row: &Value) -> Option<&'a str> {
 }
 
 /// What Jinja finds on an object that has no such field.
-const DICT_METHODS: [&str; 4] = ["get", "items", "keys", "values"];
+const DICT_METHODS: [&str; 8] = ["copy", "get", "items", "keys", "pop", "setdefault", "update", "values"];
 
 /// What `index` says of a value that is not there.
 const NO_CHOICE: &str = "not in the list";

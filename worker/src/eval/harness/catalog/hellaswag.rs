@@ -20,7 +20,8 @@ pub(super) fn tasks() -> Vec<Spec> {
 
 /// Adds `query`, `choices` and `gold`. Rows that have the first two are taken as they are.
 fn prepare(row: &mut Map<String, Value>) -> Result<(), String> {
-    if row.contains_key("query") && row.contains_key("choices") {
+    let has = |name: &str| row.get(name).is_some_and(|field| !field.is_null());
+    if has("query") && has("choices") {
         return Ok(());
     }
     let text = |name: &str| {
