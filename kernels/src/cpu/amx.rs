@@ -11,38 +11,16 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::dot::Weight;
+use super::fours::{self, CHANNELS, Line, Strip, TERMS, TILE, add_scaled};
 use super::gemm::{GroupedSink, Sink};
 use super::shared::Shared;
 use super::strips::{Groups, InBlocks};
 use super::threads::in_parts;
 
-/// Rows of a tile, and of a tile of output channels.
-const TILE: usize = 16;
 /// Rows of a block at most.
 const ROWS: usize = 2 * TILE;
-/// Output channels of a strip.
-const CHANNELS: usize = 2 * TILE;
-/// Input channels of a tile.
-const TERMS: usize = 64;
-
 /// Codes that one thread brings into lines without waking another.
 const ALONE: usize = 1 << 18;
-
-/// What a tile's row takes. Tiles are read fastest where none of their rows lies across two lines of the cache.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-struct Line([i8; TERMS]);
-
-impl Default for Line {
-    fn default() -> Self {
-        Self([0; TERMS])
-    }
-}
-
-/// Whether groups of so many input channels can have scales of their own: each is whole tiles.
-pub(crate) fn fits(group: usize) -> bool {
-    group.is_multiple_of(TERMS)
-}
 
 /// Whether the processor multiplies int8 in tiles, and Linux lets this process do it. Asks for it, once: a thread that has used
 /// tiles has 8 KiB more to be kept while others run. `Isa` asks only where there is AVX-512, which packs what tiles multiply.
@@ -246,81 +224,19 @@ impl Rows {
     }
 }
 
-/// [`CHANNELS`] output channels: of each [`TERMS`] input channels two tiles, i8 [16, 16, 4], input channels in fours.
-#[derive(Debug, Default)]
-pub(crate) struct Strip(Vec<Line>);
-
-impl Strip {
-    #[target_feature(enable = "avx512f,avx512bw")]
-    fn fill(&mut self, weight: Weight<'_>, channels: Range<usize>) {
-        let in_features = weight.in_features();
-        self.0.resize(in_features.div_ceil(TERMS) * CHANNELS, Line::default());
-        for (half, first) in channels.clone().step_by(TILE).enumerate() {
-            let some: Vec<&[i8]> =
-                (first..(first + TILE).min(channels.end)).map(|channel| weight.channel(channel)).collect();
-            for (index, tiles) in self.0.chunks_exact_mut(CHANNELS).enumerate() {
-                let start = index * TERMS;
-                let mask = u64::MAX >> TERMS.saturating_sub(in_features - start);
-                let rows: [__m512i; TILE] = std::array::from_fn(|place| match some.get(place) {
-                    // SAFETY: what the mask leaves out is not read, and what it has is within the channel.
-                    Some(codes) => unsafe { _mm512_maskz_loadu_epi8(mask, codes.as_ptr().add(start)) },
-                    None => _mm512_setzero_si512(),
-                });
-                for (line, column) in tiles[half * TILE..].iter_mut().zip(transposed(&rows)) {
-                    // SAFETY: a line is 64 bytes, and begins at a multiple of them.
-                    unsafe { _mm512_store_si512(line.0.as_mut_ptr().cast(), column) };
-                }
-            }
-        }
-        if channels.len() <= TILE {
-            self.0.chunks_exact_mut(CHANNELS).for_each(|tiles| tiles[TILE..].fill(Line::default()));
-        }
-    }
-}
-
-/// 32-bit numbers [16, 16], columns as rows: first in fours of rows, within the quarters of vectors, then quarter by quarter.
-#[target_feature(enable = "avx512f")]
-fn transposed(rows: &[__m512i; TILE]) -> [__m512i; TILE] {
-    let twos: [__m512i; TILE] = std::array::from_fn(|n| {
-        let (one, other) = (rows[n / 2 * 2], rows[n / 2 * 2 + 1]);
-        if n % 2 == 0 { _mm512_unpacklo_epi32(one, other) } else { _mm512_unpackhi_epi32(one, other) }
-    });
-    // Of the fours of rows 0, 1, 2 and 3: columns c, c + 4, c + 8 and c + 12 at 4 · four + c.
-    let fours: [__m512i; TILE] = std::array::from_fn(|n| {
-        let (four, column) = (n / 4 * 4, n % 4);
-        let (one, other) = (twos[four + column / 2], twos[four + 2 + column / 2]);
-        if column % 2 == 0 { _mm512_unpacklo_epi64(one, other) } else { _mm512_unpackhi_epi64(one, other) }
-    });
-    // Even and odd quarters of two fours.
-    const EVEN: i32 = 0b10_00_10_00;
-    const ODD: i32 = 0b11_01_11_01;
-    std::array::from_fn(|n| {
-        let (quarter, column) = (n / 4, n % 4);
-        let of = |four: usize| (fours[4 * four + column], fours[4 * four + 4 + column]);
-        let pair = |(one, other)| match quarter % 2 {
-            0 => _mm512_shuffle_i32x4::<EVEN>(one, other),
-            _ => _mm512_shuffle_i32x4::<ODD>(one, other),
-        };
-        let (low, high) = (pair(of(0)), pair(of(2)));
-        match quarter / 2 {
-            0 => _mm512_shuffle_i32x4::<EVEN>(low, high),
-            _ => _mm512_shuffle_i32x4::<ODD>(low, high),
-        }
-    })
-}
-
 impl InBlocks for Rows {
     const CHANNELS: usize = CHANNELS;
 
     type Strip = Strip;
 
     fn strip_bytes(in_features: usize) -> usize {
-        in_features.div_ceil(TERMS) * CHANNELS * size_of::<Line>()
+        fours::strip_bytes(in_features)
     }
 
     unsafe fn fill(strip: &mut Strip, weight: Weight<'_>, channels: Range<usize>) {
+        let codes: Vec<&[i8]> = channels.map(|channel| weight.channel(channel)).collect();
         // SAFETY: where there is AMX, there is AVX-512: see `Isa`.
-        unsafe { strip.fill(weight, channels) };
+        unsafe { strip.fill(&codes, weight.in_features(), 0) };
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
@@ -332,7 +248,9 @@ impl InBlocks for Rows {
             for (strip, first) in strips.iter().zip((first..).step_by(CHANNELS)) {
                 let block = (lines.as_ptr(), self.stride, tiles);
                 // SAFETY: rows and strips have `stride` lines, see `blocks` and `fill`.
-                unsafe { registers.sums(block, strip.0.as_ptr(), self.stride, &mut sums) };
+                unsafe {
+                    registers.sums(block, strip.lines(0..self.stride).as_ptr(), self.stride, &mut sums)
+                };
                 let channels = CHANNELS.min(out_features - first);
                 for (row, sums) in (row..).zip(&sums.0[..rows]) {
                     sink.take(row, first, &sums[..channels]);
@@ -349,7 +267,7 @@ impl InBlocks for Rows {
         (out_features, groups): (usize, Groups),
         sink: &impl GroupedSink,
     ) {
-        assert!(fits(groups.group), "groups are whole lines");
+        assert!(fours::fits(groups.group), "groups are whole lines");
         // SAFETY: the caller has tiles.
         let registers = unsafe { TileRegisters::configured() };
         let width = groups.group / TERMS;
@@ -362,7 +280,7 @@ impl InBlocks for Rows {
                 let mut scaled = [[0.0_f32; CHANNELS]; ROWS];
                 for (start, scales) in (0..self.stride).step_by(width).zip(scales) {
                     let block = (lines[start..].as_ptr(), self.stride, tiles);
-                    let part = strip.0[start * CHANNELS..].as_ptr();
+                    let part = strip.lines(start..start + width).as_ptr();
                     // SAFETY: rows and strips have `width` lines from `start` on, which is a group.
                     unsafe { registers.sums(block, part, width, &mut sums) };
                     for (scaled, sums) in scaled.iter_mut().zip(&sums.0).take(rows) {
@@ -374,21 +292,6 @@ impl InBlocks for Rows {
                     sink.take(row, first, &scaled[..channels]);
                 }
             }
-        }
-    }
-}
-
-/// `found` + `sums` · `scales`, rounded after the product and after the sum. (Of a plain loop the compiler makes one that
-/// gathers and scatters rows.)
-#[target_feature(enable = "avx512f")]
-fn add_scaled(found: &mut [f32; CHANNELS], sums: &[i32; CHANNELS], scales: &[f32; CHANNELS]) {
-    let parts = found.chunks_exact_mut(16).zip(sums.chunks_exact(16)).zip(scales.chunks_exact(16));
-    for ((found, sums), scales) in parts {
-        // SAFETY: each holds sixteen numbers of four bytes.
-        unsafe {
-            let sums = _mm512_cvtepi32_ps(_mm512_loadu_si512(sums.as_ptr().cast()));
-            let scaled = _mm512_mul_ps(sums, _mm512_loadu_ps(scales.as_ptr()));
-            _mm512_storeu_ps(found.as_mut_ptr(), _mm512_add_ps(_mm512_loadu_ps(found.as_ptr()), scaled));
         }
     }
 }

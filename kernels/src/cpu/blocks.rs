@@ -21,55 +21,54 @@ pub(crate) fn strips(bytes: usize, count: usize) -> usize {
     (KEPT_BYTES / bytes.max(1)).min(fair).clamp(1, MOST_STRIPS)
 }
 
-/// Blocks of [`ROWS`] rows, of which the last may have fewer, each [width, rows].
+/// Blocks of `R` rows, of which the last may have fewer, each [width, rows].
 #[derive(Debug)]
-pub(crate) struct Blocks<T> {
-    values: Vec<T>,
+pub(crate) struct Blocks<T, const R: usize = ROWS> {
+    values: Box<[T]>,
     rows: usize,
     width: usize,
 }
 
-impl<T: Copy + Default + Send> Blocks<T> {
-    /// `row` gives the `width` values of a row.
+impl<T: Copy + Default + Send, const R: usize> Blocks<T, R> {
+    /// `row` gives the values of a row, `width` of them or fewer: the others are the default.
     pub(crate) fn new<I: Iterator<Item = T>>(
         rows: usize,
         width: usize,
         row: impl Fn(usize) -> I + Sync,
     ) -> Self {
-        let mut values = vec![T::default(); rows * width];
+        // Not filled with anything before: that would be one thread's work.
+        let mut values = Box::new_uninit_slice(rows * width);
         let shared = Shared::new(&mut values);
-        in_parts(rows.div_ceil(ROWS), 1, ALONE / (ROWS * width).max(1), |range| {
+        in_parts(rows.div_ceil(R), 1, ALONE / (R * width).max(1), |range| {
             for block in range {
-                let some = block * ROWS..rows.min((block + 1) * ROWS);
+                let some = block * R..rows.min((block + 1) * R);
                 // SAFETY: each block is given to one thread.
                 let block = unsafe { shared.part(some.start * width, some.len() * width) };
                 for (place, index) in some.clone().enumerate() {
-                    for (slot, value) in block.iter_mut().skip(place).step_by(some.len()).zip(row(index)) {
-                        *slot = value;
+                    let mut row = row(index);
+                    for slot in block.iter_mut().skip(place).step_by(some.len()) {
+                        slot.write(row.next().unwrap_or_default());
                     }
                 }
             }
         });
-        Self { values, rows, width }
+        // SAFETY: each value belongs to a row of a block, and was written.
+        Self { values: unsafe { values.assume_init() }, rows, width }
     }
 
     /// The blocks: the number of the first row, how many rows, and the values.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, usize, &[T])> {
-        let blocks = self.values.chunks((ROWS * self.width).max(1)).zip((0..).step_by(ROWS));
-        blocks.map(|(values, first)| (first, ROWS.min(self.rows - first), values))
+        let blocks = self.values.chunks((R * self.width).max(1)).zip((0..).step_by(R));
+        blocks.map(|(values, first)| (first, R.min(self.rows - first), values))
     }
 }
 
 /// A call with the number of a block's rows known when it is compiled.
 macro_rules! with_rows {
-    ($rows:expr, $function:ident($($argument:expr),*)) => {
+    ($rows:expr, [$($count:literal)*], $function:ident $arguments:tt) => {
         match $rows {
-            1 => $function::<1>($($argument),*),
-            2 => $function::<2>($($argument),*),
-            3 => $function::<3>($($argument),*),
-            4 => $function::<4>($($argument),*),
-            5 => $function::<5>($($argument),*),
-            _ => $function::<6>($($argument),*),
+            $($count => $function::<$count> $arguments,)*
+            more => unreachable!("a block of {more} rows"),
         }
     };
 }

@@ -89,7 +89,9 @@ pub(crate) fn block(
             wide(&x, &weights, rows.len(), channels.len(), isa)
         }
         #[cfg(target_arch = "x86_64")]
-        Panel::Blocks(_) | Panel::Tiles(_) => unreachable!("they meet strips of the weight"),
+        Panel::Blocks(_) | Panel::Tiles(_) | Panel::Fours(_) => {
+            unreachable!("they meet strips of the weight")
+        }
         Panel::Shifted { values, stride } => {
             let end = over.end.next_multiple_of(Panel::SHIFTED).min(*stride);
             let mut x: [&[u8]; ROWS] = [&[]; ROWS];

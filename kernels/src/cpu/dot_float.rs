@@ -4,12 +4,16 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+use tch::Kind;
 
 use super::float::Float;
 use super::isa::Isa;
-use super::nibbles::{BYTES, CHUNK, Order, RUN, pair};
+use super::nibbles::{BYTES, CHUNK, Order, RUN, by_word, interleaved, pair};
 #[cfg(target_arch = "x86_64")]
-use super::view::{floats, floats_mut};
+use super::view::{same, same_mut};
 
 /// Rows that share the unpacking of an output channel.
 pub(crate) const ROWS: usize = 4;
@@ -65,23 +69,47 @@ pub(crate) struct Channel<'a> {
     pub(crate) nibbles: Nibbles<'a>,
 }
 
-/// The products of `rows` (at most [`ROWS`], [`super::nibbles::interleaved`] in runs of [`RUN`], `[K]` each) with `channel`.
+/// A call with an array of all rows; the products of those that are none are 0.
+#[cfg(target_arch = "x86_64")]
+macro_rules! with_rows {
+    ($rows:expr, $unit:ident::$function:ident($operand:expr)) => {
+        match $rows {
+            [one] => widened($unit::$function([one], $operand)),
+            [one, two] => widened($unit::$function([one, two], $operand)),
+            [one, two, three] => widened($unit::$function([one, two, three], $operand)),
+            [one, two, three, four] => $unit::$function([one, two, three, four], $operand),
+            _ => [0.0; ROWS],
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+fn widened<const M: usize>(sums: [f32; M]) -> [f32; ROWS] {
+    std::array::from_fn(|row| sums.get(row).copied().unwrap_or(0.0))
+}
+
+/// The activations of a row in the order that [`four_bits`] wants.
+pub(crate) fn ordered(row: &[f32], order: Order, isa: Isa) -> Vec<f32> {
+    match isa {
+        Isa::Portable | Isa::Avx2 => interleaved(row, order, RUN),
+        Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx => by_word(row, order),
+    }
+}
+
+/// The products of `rows` (at most [`ROWS`], each [`ordered`]) with `channel`.
 pub(crate) fn four_bits(rows: &[&[f32]], channel: Channel<'_>, isa: Isa) -> [f32; ROWS] {
     let terms = channel.bytes.len() * 2;
     assert!(channel.group.is_multiple_of(CHUNK) && channel.scales.len() * channel.group == terms);
-    assert!(rows.len() <= ROWS && rows.iter().all(|row| row.len() == terms));
+    assert!(rows.len() <= ROWS && rows.iter().all(|row| row.len() >= terms));
+    #[cfg(target_arch = "x86_64")]
+    if isa >= Isa::Avx512 {
+        // SAFETY: `isa` says that the processor has AVX-512.
+        return unsafe { with_rows!(rows, avx512::four_bits(channel)) };
+    }
     #[cfg(target_arch = "x86_64")]
     if isa >= Isa::Avx2 {
         // SAFETY: `isa` says that the processor has AVX2 and FMA.
-        return unsafe {
-            match rows {
-                [one] => widened(avx2::four_bits([one], channel)),
-                [one, two] => widened(avx2::four_bits([one, two], channel)),
-                [one, two, three] => widened(avx2::four_bits([one, two, three], channel)),
-                [one, two, three, four] => avx2::four_bits([one, two, three, four], channel),
-                _ => [0.0; ROWS],
-            }
-        };
+        return unsafe { with_rows!(rows, avx2::four_bits(channel)) };
     }
     let _ = isa;
     let mut found = [0.0; ROWS];
@@ -122,11 +150,18 @@ pub(crate) fn unpack_four_bits<T: Float, V: Float>(
         #[target_feature(enable = "avx2,fma")]
         fn with_avx2<T: Float, V: Float>(channel: Channel<'_>, order: Order, weights: &mut [V]) {
             unpack::<T, V>(channel, weights, |values, bytes, weights| {
-                match (floats(values), floats_mut(weights)) {
+                match (same(values), same_mut(weights)) {
                     (Some(values), Some(weights)) => avx2::look_up(values, bytes, order, weights),
                     _ => look_up(values, bytes, order, weights),
                 }
             });
+        }
+        if isa >= Isa::Avx512
+            && T::KIND == Kind::BFloat16
+            && let Some(weights) = same_mut(weights)
+        {
+            // SAFETY: `isa` says that the processor has AVX-512.
+            return unsafe { avx512::unpack_four_bits(channel, order, weights) };
         }
         // SAFETY: `isa` says that the processor has AVX2 and FMA.
         return unsafe { with_avx2::<T, V>(channel, order, weights) };
@@ -139,6 +174,14 @@ pub(crate) fn unpack_four_bits<T: Float, V: Float>(
 
 /// The weights of int8 codes with one scale, rounded to the type `T` and held in the type `V`.
 pub(crate) fn unpack_eight_bits<T: Float, V: Float>(codes: &[i8], scale: f32, weights: &mut [V], isa: Isa) {
+    #[cfg(target_arch = "x86_64")]
+    if isa >= Isa::Avx512
+        && T::KIND == Kind::BFloat16
+        && let Some(weights) = same_mut(weights)
+    {
+        // SAFETY: `isa` says that the processor has AVX-512.
+        return unsafe { avx512::unpack_eight_bits(codes, scale, weights) };
+    }
     #[inline(always)]
     fn plain<T: Float, V: Float>(codes: &[i8], scale: f32, weights: &mut [V]) {
         for (weight, &code) in weights.iter_mut().zip(codes) {
@@ -197,15 +240,7 @@ pub(crate) fn eight_bits(rows: &[&[f32]], codes: &[i8], isa: Isa) -> [f32; ROWS]
     #[cfg(target_arch = "x86_64")]
     if isa >= Isa::Avx2 {
         // SAFETY: `isa` says that the processor has AVX2 and FMA.
-        return unsafe {
-            match rows {
-                [one] => widened(avx2::eight_bits([one], codes)),
-                [one, two] => widened(avx2::eight_bits([one, two], codes)),
-                [one, two, three] => widened(avx2::eight_bits([one, two, three], codes)),
-                [one, two, three, four] => avx2::eight_bits([one, two, three, four], codes),
-                _ => [0.0; ROWS],
-            }
-        };
+        return unsafe { with_rows!(rows, avx2::eight_bits(codes)) };
     }
     let _ = isa;
     let mut found = [0.0; ROWS];
@@ -213,9 +248,4 @@ pub(crate) fn eight_bits(rows: &[&[f32]], codes: &[i8], isa: Isa) -> [f32; ROWS]
         *sum = row.iter().zip(codes).map(|(x, &code)| x * f32::from(code)).sum();
     }
     found
-}
-
-#[cfg(target_arch = "x86_64")]
-fn widened<const M: usize>(sums: [f32; M]) -> [f32; ROWS] {
-    std::array::from_fn(|row| sums.get(row).copied().unwrap_or(0.0))
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::dot::{self, CHANNELS, ROWS, Weight};
+use super::float::Float;
 use super::isa::Isa;
 use super::panel::Panel;
 #[cfg(target_arch = "x86_64")]
@@ -23,6 +24,19 @@ const KEPT_CHANNELS: usize = 32;
 pub(crate) trait Sink: Sync {
     /// Called once for every row and output channel, by one of several threads.
     fn take(&self, row: usize, first: usize, sums: &[i32]);
+}
+
+/// Writes outputs, plus the bias that begins with theirs.
+#[inline(always)]
+pub(crate) fn put<T: Float>(y: &mut [T], outputs: impl Iterator<Item = f32>, bias: Option<&[f32]>) {
+    match bias {
+        Some(bias) => {
+            for ((y, output), bias) in y.iter_mut().zip(outputs).zip(bias) {
+                *y = T::narrow(output + bias);
+            }
+        }
+        None => y.iter_mut().zip(outputs).for_each(|(y, output)| *y = T::narrow(output)),
+    }
 }
 
 /// Where the codes of output channels come from.
@@ -70,6 +84,8 @@ pub(crate) fn multiply(
         Panel::Blocks(rows) => return unsafe { strips::multiply(rows, weight, (out_features, alone), sink) },
         // SAFETY: likewise.
         Panel::Tiles(rows) => return unsafe { strips::multiply(rows, weight, (out_features, alone), sink) },
+        // SAFETY: likewise.
+        Panel::Fours(rows) => return unsafe { strips::multiply(rows, weight, (out_features, alone), sink) },
         Panel::Wide { .. } | Panel::Shifted { .. } => {}
     }
     in_parts(out_features, KEPT_CHANNELS, alone, |channels| {
@@ -107,7 +123,7 @@ pub(crate) trait GroupedSink: Sync {
 /// codes would need the sum of each group.
 pub(crate) fn isa_for_groups(group: usize, rows: usize, isa: Isa) -> Isa {
     #[cfg(target_arch = "x86_64")]
-    if isa == Isa::Amx && Panel::are_many(rows) && super::amx::fits(group) {
+    if isa >= Isa::Avx512Vnni && Panel::are_many(rows) && super::fours::fits(group) {
         return isa;
     }
     let _ = (group, rows);
@@ -134,6 +150,10 @@ pub(crate) fn multiply_groups(
                 return unsafe { strips::multiply_groups(rows, weight, shape, groups, sink) };
             }
             Panel::Tiles(rows) => {
+                // SAFETY: likewise.
+                return unsafe { strips::multiply_groups(rows, weight, shape, groups, sink) };
+            }
+            Panel::Fours(rows) => {
                 // SAFETY: likewise.
                 return unsafe { strips::multiply_groups(rows, weight, shape, groups, sink) };
             }

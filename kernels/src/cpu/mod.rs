@@ -6,8 +6,9 @@
 //!             weight, int8 [N, K] ──────────────────────► dot: blocks of exact int32 sums ─► gemm ─► sink: scales, bias, y
 //! ```
 //!
-//! Many rows meet strips of the weight instead, but for VNNI, in the order of a unit that multiplies blocks: [`strips`], with [`outer`]
-//! products on AVX2 and the tiles of [`amx`].
+//! Many rows meet strips of the weight instead, in the order of a unit that multiplies blocks: [`strips`], with outer products on AVX2
+//! ([`outer`]) and on AVX-512 VNNI ([`outer_vnni`]), and the tiles of [`amx`]. Of weights that are unpacked to floating point: [`float_strips`],
+//! with [`outer_float`] on AVX2 and [`outer_brain`] on AVX-512 BF16.
 //!
 //! [`Isa`] says which instructions are used. All of them give the same integers.
 
@@ -19,13 +20,21 @@ pub(crate) mod dot;
 pub(crate) mod dot_float;
 pub(crate) mod dot_nibbles;
 pub(crate) mod float;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod float_strips;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod fours;
 pub(crate) mod gemm;
 mod isa;
 pub(crate) mod nibbles;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod outer;
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod outer_brain;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod outer_float;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod outer_vnni;
 pub(crate) mod panel;
 pub(crate) mod rows;
 pub(crate) mod shared;

@@ -36,6 +36,25 @@ pub(crate) fn interleaved<T: Copy>(values: &[T], order: Order, run: usize) -> Ve
     found
 }
 
+/// Weights in a vector of AVX-512: eight in each of sixteen words.
+pub(crate) const WORDS: usize = 128;
+
+/// Values of input channels in the order in which the words of a vector are unpacked: of each word the first weight, of each
+/// the second, and so on to the eighth. The last vector is filled up with zeros.
+pub(crate) fn by_word(values: &[f32], order: Order) -> Vec<f32> {
+    let mut found = Vec::with_capacity(values.len().next_multiple_of(WORDS));
+    for words in values.chunks(WORDS) {
+        for nibble in 0..8 {
+            let place = match order {
+                Order::LowFirst => nibble,
+                Order::HighFirst => nibble ^ 1,
+            };
+            found.extend((0..16).map(|word| words.get(8 * word + place).copied().unwrap_or_default()));
+        }
+    }
+    found
+}
+
 /// Both weights of a byte, in their order.
 #[inline(always)]
 pub(crate) fn pair(byte: u8, order: Order) -> [u8; 2] {
@@ -58,6 +77,9 @@ mod tests {
         assert_eq!((found[0], found[16]), (1, 0));
         let found = interleaved(&values, Order::LowFirst, RUN);
         assert_eq!(found[..9], [0, 2, 4, 6, 1, 3, 5, 7, 8]);
+        let found = by_word(&(0..136_u16).map(f32::from).collect::<Vec<_>>(), Order::HighFirst);
+        assert_eq!((found[0], found[1], found[16], found[127]), (1.0, 9.0, 0.0, 126.0));
+        assert_eq!((found[128], found[129], found.len()), (129.0, 0.0, 256));
         assert_eq!(pair(0xA3, Order::LowFirst), [3, 10]);
         assert_eq!(pair(0xA3, Order::HighFirst), [10, 3]);
     }

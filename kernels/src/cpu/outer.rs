@@ -118,7 +118,7 @@ type ScaledSums = [[f32; CHANNELS]; ROWS];
 /// The sums of a block of so many rows over all input channels of `strip`.
 #[target_feature(enable = "avx2")]
 fn sums((rows, pairs): (usize, &[i32]), strip: &Strip, found: &mut Sums) {
-    with_rows!(rows, sums_of(pairs, &strip.0, found));
+    with_rows!(rows, [1 2 3 4 5 6], sums_of(pairs, &strip.0, found));
 }
 
 /// The same over each `group` of input channels, an even number, times its scale of `scales` [K / group, channels]; added up.
@@ -133,7 +133,7 @@ fn scaled_sums(
     let mut sums = Sums::default();
     let groups = pairs.chunks(group / 2 * rows).zip(strip.0.chunks(group / 2 * PAIR));
     for ((pairs, strip), scales) in groups.zip(scales) {
-        with_rows!(rows, sums_of(pairs, strip, &mut sums));
+        with_rows!(rows, [1 2 3 4 5 6], sums_of(pairs, strip, &mut sums));
         for (found, sums) in found.iter_mut().zip(&sums).take(rows) {
             add_scaled(found, sums, scales);
         }

@@ -1,14 +1,10 @@
 //! Products of many rows in f32 with weights that are unpacked for them, by outer products of AVX2: the float counterpart of
 //! [`super::outer`].
-//!
-//! A strip of output channels is unpacked and multiplied with all rows while it lies in the second-level cache, so that a
-//! weight in few bits is read once and never stands in memory as floats.
 
 use std::arch::x86_64::*;
 
-use super::blocks::{self, Blocks, CHANNELS, ROWS, with_rows};
-use super::threads::{ALONE, in_parts};
-use super::weight_only::Scratch;
+use super::blocks::{Blocks, CHANNELS, ROWS, with_rows};
+use super::float_strips::{FloatBlocks, FloatSink};
 
 /// Input channels that are summed in registers.
 const TERMS: usize = 512;
@@ -16,49 +12,57 @@ const TERMS: usize = 512;
 /// Sums of a block's rows and a strip's channels.
 type Sums = [[f32; CHANNELS]; ROWS];
 
-/// `x` [M, K] times the transposed weight of `shape` (N, K), whose output channels `unpack` writes, `[K]` each; `take` is given
-/// the sums of a row and of output channels from some first one on. Needs AVX2 and FMA.
-pub(crate) fn multiply(
-    x: &[f32],
-    (out_features, in_features): (usize, usize),
-    unpack: &(impl Fn(&mut Scratch, usize, &mut [f32]) + Sync),
-    take: &(impl Fn(usize, usize, &[f32]) + Sync),
-) {
-    let rows = x.len() / in_features;
-    let row = |row: usize| x[row * in_features..][..in_features].iter().copied();
-    let rows_in_blocks = Blocks::new(rows, in_features, row);
-    let strip_size = in_features * CHANNELS;
-    let step = blocks::strips(strip_size * size_of::<f32>(), out_features / CHANNELS) * CHANNELS;
-    in_parts(out_features, step, ALONE / x.len().max(1), |channels| {
-        let (mut scratch, mut unpacked) = (Scratch::default(), vec![0.0; strip_size]);
-        let mut strips = vec![0.0; step / CHANNELS * strip_size];
-        for first in channels.clone().step_by(step) {
-            let count = step.min(channels.end - first);
-            let firsts = (first..first + count).step_by(CHANNELS);
-            for (strip, first) in strips.chunks_exact_mut(strip_size).zip(firsts.clone()) {
-                let some = CHANNELS.min(channels.end - first);
-                for (place, weights) in unpacked.chunks_exact_mut(in_features).enumerate() {
-                    match place < some {
-                        true => unpack(&mut scratch, first + place, weights),
-                        false => weights.fill(0.0),
-                    }
-                }
-                // SAFETY: the caller has AVX2.
-                unsafe { transpose(&unpacked, in_features, strip) };
-            }
-            let mut sums = Sums::default();
-            for (row, rows, values) in rows_in_blocks.iter() {
-                for (strip, first) in strips.chunks_exact(strip_size).zip(firsts.clone()) {
-                    // SAFETY: the caller has AVX2 and FMA.
-                    unsafe { with_rows!(rows, sums_of(values, strip, &mut sums)) };
-                    let some = CHANNELS.min(channels.end - first);
-                    for (row, sums) in (row..).zip(&sums[..rows]) {
-                        take(row, first, &sums[..some]);
-                    }
+/// Many rows as floats.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    blocks: Blocks<f32>,
+    rows: usize,
+}
+
+impl Rows {
+    /// From `x` [M, K].
+    pub(crate) fn new(x: &[f32], in_features: usize) -> Self {
+        let rows = x.len() / in_features.max(1);
+        let row = |row: usize| x[row * in_features..][..in_features].iter().copied();
+        Self { blocks: Blocks::new(rows, in_features, row), rows }
+    }
+}
+
+impl FloatBlocks for Rows {
+    const CHANNELS: usize = CHANNELS;
+
+    type Weight = f32;
+
+    /// [K, channels].
+    type Strip = Vec<f32>;
+
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn strip_bytes(in_features: usize) -> usize {
+        in_features * CHANNELS * size_of::<f32>()
+    }
+
+    unsafe fn fill(strip: &mut Vec<f32>, weights: &[f32]) {
+        strip.resize(weights.len(), 0.0);
+        // SAFETY: the caller has AVX2.
+        unsafe { transpose(weights, weights.len() / CHANNELS, strip) };
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn multiply(&self, strips: &[Vec<f32>], first: usize, out_features: usize, sink: &impl FloatSink) {
+        let mut sums = Sums::default();
+        for (row, rows, values) in self.blocks.iter() {
+            for (strip, first) in strips.iter().zip((first..).step_by(CHANNELS)) {
+                with_rows!(rows, [1 2 3 4 5 6], sums_of(values, strip, &mut sums));
+                let channels = CHANNELS.min(out_features - first);
+                for (row, sums) in (row..).zip(&sums[..rows]) {
+                    sink.take(row, first, &sums[..channels]);
                 }
             }
         }
-    });
+    }
 }
 
 /// `x` [K, R] and `strip` [K, channels]. Parts of [`TERMS`] are summed by themselves, so that rounding grows with their number

@@ -2,7 +2,7 @@
 
 use super::isa::Isa;
 #[cfg(target_arch = "x86_64")]
-use super::{amx, blocks::Blocks, outer};
+use super::{amx, blocks::Blocks, outer, outer_vnni};
 
 /// Codes i8 [M, K], each row filled up with zeros to whole vectors.
 #[derive(Debug)]
@@ -20,6 +20,9 @@ pub(crate) enum Panel {
     /// Many rows for the unit of tiles.
     #[cfg(target_arch = "x86_64")]
     Tiles(amx::Rows),
+    /// Many rows in fours, in blocks, for instructions that multiply these.
+    #[cfg(target_arch = "x86_64")]
+    Fours(outer_vnni::Rows),
     /// 128 above themselves, for instructions that take a factor without a sign.
     Shifted {
         /// u8 [M, stride].
@@ -56,7 +59,8 @@ impl Panel {
             match isa {
                 Isa::Avx2 | Isa::Avx512 => return Self::Blocks(outer::blocks(codes, in_features)),
                 Isa::Amx => return Self::Tiles(amx::Rows::new(codes, in_features)),
-                Isa::Portable | Isa::Avx512Vnni => {}
+                Isa::Avx512Vnni => return Self::Fours(outer_vnni::Rows::new(codes, in_features)),
+                Isa::Portable => {}
             }
         }
         if isa >= Isa::Avx512Vnni {

@@ -1,5 +1,7 @@
 //! Activations as int8 codes, a row at a time: the definitions of [`crate::symmetric`] and [`crate::torchao`], to the bit.
 
+use std::mem::MaybeUninit;
+
 use tch::Tensor;
 
 use super::float::{Float, for_kind};
@@ -42,8 +44,10 @@ fn quantize_all<T: Float>(x: &Tensor, rule: Rule, isa: Isa) -> Rows {
     let values = elements::<T>(x);
     let width = *x.size().last().expect("activations have a last dimension") as usize;
     let count = values.len() / width.max(1);
-    let mut rows = Rows { codes: vec![0; values.len()], scales: vec![0.0; count] };
-    let (codes, scales) = (Shared::new(&mut rows.codes), Shared::new(&mut rows.scales));
+    // Not filled with zeros before: that would be one thread's work.
+    let mut all_codes = Box::new_uninit_slice(values.len());
+    let mut all_scales = vec![0.0; count];
+    let (codes, scales) = (Shared::new(&mut all_codes), Shared::new(&mut all_scales));
     in_parts(count, 1, ALONE / width.max(1), |range| {
         for row in range {
             // SAFETY: each row is given to one thread.
@@ -51,18 +55,20 @@ fn quantize_all<T: Float>(x: &Tensor, rule: Rule, isa: Isa) -> Rows {
             *scale = quantize_row(&values[row * width..][..width], rule, codes, isa);
         }
     });
-    rows
+    // SAFETY: `quantize_row` writes all codes of a row, and rows are all that there is.
+    Rows { codes: unsafe { all_codes.assume_init() }.into_vec(), scales: all_scales }
 }
 
-fn quantize_row<T: Float>(x: &[T], rule: Rule, codes: &mut [i8], isa: Isa) -> f32 {
+/// Writes all `codes`, as many as `x` has values.
+fn quantize_row<T: Float>(x: &[T], rule: Rule, codes: &mut [MaybeUninit<i8>], isa: Isa) -> f32 {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx2,fma")]
-        fn with_avx2<T: Float>(x: &[T], rule: Rule, codes: &mut [i8]) -> f32 {
+        fn with_avx2<T: Float>(x: &[T], rule: Rule, codes: &mut [MaybeUninit<i8>]) -> f32 {
             quantize_values(x, rule, codes)
         }
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-        fn with_avx512<T: Float>(x: &[T], rule: Rule, codes: &mut [i8]) -> f32 {
+        fn with_avx512<T: Float>(x: &[T], rule: Rule, codes: &mut [MaybeUninit<i8>]) -> f32 {
             quantize_values(x, rule, codes)
         }
         match isa {
@@ -79,7 +85,7 @@ fn quantize_row<T: Float>(x: &[T], rule: Rule, codes: &mut [i8], isa: Isa) -> f3
 
 // The compiler makes vectors of its loops; products and sums stay apart, as Rust promises.
 #[inline(always)]
-fn quantize_values<T: Float>(x: &[T], rule: Rule, codes: &mut [i8]) -> f32 {
+fn quantize_values<T: Float>(x: &[T], rule: Rule, codes: &mut [MaybeUninit<i8>]) -> f32 {
     if let Rule::Static(scale) = rule {
         divide(x, scale, codes);
         return scale;
@@ -88,7 +94,7 @@ fn quantize_values<T: Float>(x: &[T], rule: Rule, codes: &mut [i8]) -> f32 {
     let largest = x.iter().fold(0_u32, |most, value| most.max(value.wide().to_bits() & 0x7FFF_FFFF));
     let largest = f32::from_bits(largest);
     if !largest.is_finite() {
-        codes.fill(0);
+        codes.fill(MaybeUninit::new(0));
         return f32::NAN;
     }
     let scale = T::rounded(largest / 127.5);
@@ -96,7 +102,7 @@ fn quantize_values<T: Float>(x: &[T], rule: Rule, codes: &mut [i8]) -> f32 {
         let scale = scale.max(f32::EPSILON);
         let factor = 1.0 / scale;
         for (code, value) in codes.iter_mut().zip(x) {
-            *code = code_of(value.wide() * factor);
+            code.write(code_of(value.wide() * factor));
         }
         return scale;
     }
@@ -106,9 +112,9 @@ fn quantize_values<T: Float>(x: &[T], rule: Rule, codes: &mut [i8]) -> f32 {
 }
 
 #[inline(always)]
-fn divide<T: Float>(x: &[T], scale: f32, codes: &mut [i8]) {
+fn divide<T: Float>(x: &[T], scale: f32, codes: &mut [MaybeUninit<i8>]) {
     for (code, value) in codes.iter_mut().zip(x) {
-        *code = code_of(T::rounded(value.wide() / scale));
+        code.write(code_of(T::rounded(value.wide() / scale)));
     }
 }
 

@@ -45,19 +45,19 @@ pub(crate) fn elements<T: Element>(tensor: &Tensor) -> &[T] {
     unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), tensor.numel()) }
 }
 
-/// `elements` as what they are, where that is f32.
+/// `elements` as what they are, where that is `U`.
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn floats<T: Element, const N: usize>(elements: &[T; N]) -> Option<&[f32; N]> {
-    // SAFETY: no other type is of this kind.
-    (T::KIND == Kind::Float).then(|| unsafe { &*elements.as_ptr().cast() })
+pub(crate) fn same<T: Element, U: Element, const N: usize>(elements: &[T; N]) -> Option<&[U; N]> {
+    // SAFETY: no two types are of one kind.
+    (T::KIND == U::KIND).then(|| unsafe { &*elements.as_ptr().cast() })
 }
 
 /// The same, to be written to.
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn floats_mut<T: Element>(elements: &mut [T]) -> Option<&mut [f32]> {
+pub(crate) fn same_mut<T: Element, U: Element>(elements: &mut [T]) -> Option<&mut [U]> {
     let (start, count) = (elements.as_mut_ptr().cast(), elements.len());
-    // SAFETY: no other type is of this kind.
-    (T::KIND == Kind::Float).then(|| unsafe { std::slice::from_raw_parts_mut(start, count) })
+    // SAFETY: no two types are of one kind.
+    (T::KIND == U::KIND).then(|| unsafe { std::slice::from_raw_parts_mut(start, count) })
 }
 
 /// The elements of a tensor, to be written to. No other tensor may share its memory.

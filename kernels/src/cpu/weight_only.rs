@@ -1,8 +1,8 @@
 //! Layers with weights in few bits and activations in floating point, however these weights are stored.
 //!
 //! Few rows are multiplied straight from the packed bytes. For many, weights are rounded to the activations' type, as the
-//! reference rounds them: with AVX2 and f32 each thread unpacks strips of output channels in its cache and multiplies them there
-//! ([`super::outer_float`]); else a tile is unpacked, on all threads, and multiplied as a matrix by libtorch.
+//! reference rounds them: with AVX2 and f32, or AVX-512 BF16 and bfloat16, each thread unpacks strips of output channels in its cache and
+//! multiplies them there ([`float_strips`]); else a tile is unpacked, on all threads, and multiplied as a matrix by libtorch.
 
 use std::fmt::Debug;
 
@@ -11,11 +11,15 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::dot_float::ROWS;
 use super::float::Float;
-use super::isa::Isa;
 #[cfg(target_arch = "x86_64")]
-use super::outer_float;
+use super::float_strips::{self, FloatBlocks, FloatSink};
+#[cfg(target_arch = "x86_64")]
+use super::gemm::put;
+use super::isa::Isa;
 use super::threads::{ALONE, in_parts};
 use super::view::{Columns, elements};
+#[cfg(target_arch = "x86_64")]
+use super::{outer_brain, outer_float};
 use crate::product::{has_bfloat16_products, product};
 use crate::table::PreparedLinear;
 use crate::weight::bytes_of;
@@ -24,6 +28,10 @@ use crate::weight::bytes_of;
 const TILE_WEIGHTS: usize = 1 << 17;
 /// Weights that one thread unpacks without waking another.
 const UNPACKED_ALONE: usize = 1 << 15;
+
+/// Up to this many rows in bfloat16 are multiplied from the packed bytes where there is a unit for that type.
+#[cfg(target_arch = "x86_64")]
+const FEW_BRAINS: usize = 4;
 
 /// Room for what belongs to one output channel.
 #[derive(Debug, Default)]
@@ -57,7 +65,7 @@ pub(crate) trait Channels {
     fn shape(&self) -> (usize, usize);
 
     /// Activations of one row in the order that [`Channels::products`] wants.
-    fn ordered(&self, row: Vec<f32>) -> Vec<f32>;
+    fn ordered(&self, row: Vec<f32>, isa: Isa) -> Vec<f32>;
 
     /// The products of at most [`ROWS`] rows with an output channel. `scratch` is for its scales.
     fn products(&self, rows: &[&[f32]], channel: usize, scratch: &mut Scratch, isa: Isa) -> [f32; ROWS];
@@ -94,13 +102,27 @@ impl<S: Stored> WeightOnly<S> {
         Self { is_rounded: true, ..self }
     }
 
+    fn way(&self, rows: usize, kind: Kind) -> Way {
+        #[cfg(target_arch = "x86_64")]
+        match kind {
+            // In 16 bits sums in another order than the reference's would be rounded to other numbers now and then: steps that tiles,
+            // whose product is the reference's, do not make, and the unit for bfloat16 does not either.
+            Kind::Float if self.isa == Isa::Avx2 && !self.is_rounded && rows > S::FEW_ROWS => {
+                return Way::FloatStrips;
+            }
+            Kind::BFloat16 if outer_brain::is_best(self.isa) && rows > FEW_BRAINS => return Way::BrainStrips,
+            _ => {}
+        }
+        if rows > S::FEW_ROWS { Way::Tiles } else { Way::Packed }
+    }
+
     /// `x` [M, K] without gaps, few rows, to `y` [M, N].
     fn multiply<T: Float>(&self, x: &Tensor, y: &mut Tensor) {
         let stored = self.stored.view();
         let (out_features, in_features) = stored.shape();
         let rows: Vec<Vec<f32>> = elements::<T>(x)
             .chunks_exact(in_features)
-            .map(|row| stored.ordered(row.iter().map(|value| value.wide()).collect()))
+            .map(|row| stored.ordered(row.iter().map(|value| value.wide()).collect(), self.isa))
             .collect();
         let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
         let bias = self.bias.as_ref().map(elements::<f32>);
@@ -121,23 +143,20 @@ impl<S: Stored> WeightOnly<S> {
         });
     }
 
-    /// `x` f32 [M, K] without gaps, many rows, to `y` [M, N], strips of output channels after the other.
+    /// `x` [M, K] without gaps, many rows in the type `T`, to `y` [M, N], strips of output channels after the other.
+    ///
+    /// # Safety
+    ///
+    /// The processor has the unit that `rows` are for.
     #[cfg(target_arch = "x86_64")]
-    fn multiply_strips(&self, x: &Tensor, y: &mut Tensor) {
-        let stored = self.stored.view();
-        let shape = stored.shape();
-        let bias = self.bias.as_ref().map(elements::<f32>);
-        let (values, y, isa) = (elements::<f32>(x), Columns::<f32>::new(y), self.isa);
-        let unpack = |scratch: &mut Scratch, channel: usize, weights: &mut [f32]| {
-            stored.unpack::<f32, f32>(channel, scratch, weights, isa);
+    unsafe fn multiply_strips<B: FloatBlocks<Weight: Float>>(&self, rows: &B, y: &mut Tensor) {
+        let (stored, isa) = (self.stored.view(), self.isa);
+        let unpack = |scratch: &mut Scratch, channel: usize, weights: &mut [B::Weight]| {
+            stored.unpack::<B::Weight, B::Weight>(channel, scratch, weights, isa);
         };
-        outer_float::multiply(values, shape, &unpack, &|row, first, sums| {
-            // SAFETY: the output outlives the call, and each row and channel is given out once.
-            let places = unsafe { y.part(row, first, sums.len()) };
-            for ((place, &sum), channel) in places.iter_mut().zip(sums).zip(first..) {
-                *place = sum + bias.map_or(0.0, |bias| bias[channel]);
-            }
-        });
+        let sink = Biased { y: Columns::<B::Weight>::new(y), bias: self.bias.as_ref().map(elements) };
+        // SAFETY: the caller promises it.
+        unsafe { float_strips::multiply(rows, stored.shape(), &unpack, &sink) };
     }
 
     /// `x` [M, K] to [M, N], a tile after the other.
@@ -182,33 +201,71 @@ impl<S: Stored> WeightOnly<S> {
     }
 }
 
+/// Sums plus the bias of their channels.
+#[cfg(target_arch = "x86_64")]
+struct Biased<'a, T> {
+    y: Columns<T>,
+    bias: Option<&'a [f32]>,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl<T: Float> FloatSink for Biased<'_, T> {
+    // Becomes vectors of the unit whose loop it is part of.
+    #[inline(always)]
+    fn take(&self, row: usize, first: usize, sums: &[f32]) {
+        // SAFETY: the output outlives the call, and each row and channel is given out once.
+        let y = unsafe { self.y.part(row, first, sums.len()) };
+        put(y, sums.iter().copied(), self.bias.map(|bias| &bias[first..]));
+    }
+}
+
+/// How rows are multiplied.
+enum Way {
+    /// Straight from the packed bytes.
+    Packed,
+    /// By AVX2, in f32.
+    #[cfg(target_arch = "x86_64")]
+    FloatStrips,
+    /// By AVX-512, in bfloat16.
+    #[cfg(target_arch = "x86_64")]
+    BrainStrips,
+    /// By libtorch.
+    Tiles,
+}
+
 impl<S: Stored> PreparedLinear for WeightOnly<S> {
     fn forward(&self, x: &Tensor) -> Tensor {
         let (out_features, in_features) = self.stored.view().shape();
         let mut shape = x.size();
         *shape.last_mut().expect("activations have a last dimension") = out_features as i64;
-        let x = x.reshape([-1, in_features as i64]);
+        let x = x.reshape([-1, in_features as i64]).contiguous();
         let rows = x.size()[0];
-        // In 16 bits sums in another order than the reference's would be rounded to other numbers now and then: steps that the
-        // tiles, whose product is the reference's, do not make.
-        #[cfg(target_arch = "x86_64")]
-        if rows > S::FEW_ROWS as i64 && self.isa == Isa::Avx2 && x.kind() == Kind::Float && !self.is_rounded {
-            let mut y = Tensor::empty([rows, out_features as i64], (x.kind(), Device::Cpu));
-            self.multiply_strips(&x.contiguous(), &mut y);
-            return y.view(shape.as_slice());
-        }
-        if rows > S::FEW_ROWS as i64 {
+        let way = self.way(rows as usize, x.kind());
+        if let Way::Tiles = way {
             return self
                 .multiply_tiles(&x)
                 .expect("its shape was checked when the layer was prepared")
                 .view(shape.as_slice());
         }
         let mut y = Tensor::empty([rows, out_features as i64], (x.kind(), Device::Cpu));
-        let x = x.contiguous();
-        match x.kind() {
-            Kind::BFloat16 => self.multiply::<bf16>(&x, &mut y),
-            Kind::Half => self.multiply::<f16>(&x, &mut y),
-            _ => self.multiply::<f32>(&x, &mut y),
+        match way {
+            #[cfg(target_arch = "x86_64")]
+            Way::FloatStrips => {
+                let rows = outer_float::Rows::new(elements(&x), in_features);
+                // SAFETY: this way is taken where the processor has AVX2.
+                unsafe { self.multiply_strips(&rows, &mut y) };
+            }
+            #[cfg(target_arch = "x86_64")]
+            Way::BrainStrips => {
+                let rows = outer_brain::Rows::new(elements(&x), in_features);
+                // SAFETY: this way is taken where the processor has the unit.
+                unsafe { self.multiply_strips(&rows, &mut y) };
+            }
+            _ => match x.kind() {
+                Kind::BFloat16 => self.multiply::<bf16>(&x, &mut y),
+                Kind::Half => self.multiply::<f16>(&x, &mut y),
+                _ => self.multiply::<f32>(&x, &mut y),
+            },
         }
         y.view(shape.as_slice())
     }

@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor};
 use crate::cpu::Isa;
 use crate::cpu::dot_float::{self, Channel, Nibbles, ROWS};
 use crate::cpu::float::Float;
-use crate::cpu::nibbles::{CHUNK, Order, RUN, interleaved, pair};
+use crate::cpu::nibbles::{CHUNK, Order, pair};
 use crate::cpu::view::{Floats, elements};
 use crate::cpu::weight_only::{Channels, Scratch, Stored, WeightOnly};
 use crate::packing;
@@ -116,8 +116,8 @@ impl Channels for View<'_> {
         self.shape
     }
 
-    fn ordered(&self, row: Vec<f32>) -> Vec<f32> {
-        interleaved(&row, Order::LowFirst, RUN)
+    fn ordered(&self, row: Vec<f32>, isa: Isa) -> Vec<f32> {
+        dot_float::ordered(&row, Order::LowFirst, isa)
     }
 
     fn products(&self, rows: &[&[f32]], channel: usize, scratch: &mut Scratch, isa: Isa) -> [f32; ROWS] {

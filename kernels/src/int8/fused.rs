@@ -6,7 +6,7 @@ use super::matrix::fits_int32;
 use crate::cpu::Isa;
 use crate::cpu::dot::{self, Weight};
 use crate::cpu::float::{Float, for_kind};
-use crate::cpu::gemm::{self, Sink};
+use crate::cpu::gemm::{self, Sink, put};
 use crate::cpu::panel::Panel;
 use crate::cpu::rows::{Rows, Rule};
 use crate::cpu::view::{Columns, elements};
@@ -112,21 +112,17 @@ struct Scaled<'a, T> {
 }
 
 impl<T: Float> Sink for Scaled<'_, T> {
+    // Becomes vectors of the unit whose loop it is part of.
+    #[inline(always)]
     fn take(&self, row: usize, first: usize, sums: &[i32]) {
-        let channels = first..first + sums.len();
         // SAFETY: the output outlives `multiply`, which gives each part out once.
         let y = unsafe { self.y.part(row, first, sums.len()) };
         let row_scale = self.row_scales[row];
-        let scaled = |sum: i32, channel: usize| {
+        let of = |sum: i32| {
             let scaled = sum as f32 * row_scale;
-            (if self.rounds_sums { T::rounded(scaled) } else { scaled }) * self.scale[channel]
+            if self.rounds_sums { T::rounded(scaled) } else { scaled }
         };
-        for ((y, &sum), channel) in y.iter_mut().zip(sums).zip(channels) {
-            let scaled = scaled(sum, channel);
-            *y = T::narrow(match self.bias {
-                Some(bias) => scaled + bias[channel],
-                None => scaled,
-            });
-        }
+        let scaled = sums.iter().zip(&self.scale[first..][..sums.len()]).map(|(&sum, scale)| of(sum) * scale);
+        put(y, scaled, self.bias.map(|bias| &bias[first..]));
     }
 }

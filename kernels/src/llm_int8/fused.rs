@@ -8,7 +8,7 @@ use super::{SUM_SCALE, dequantize_columns};
 use crate::cpu::Isa;
 use crate::cpu::dot::{self, Weight};
 use crate::cpu::float::{Float, for_kind};
-use crate::cpu::gemm::{self, Sink};
+use crate::cpu::gemm::{self, Sink, put};
 use crate::cpu::panel::Panel;
 use crate::cpu::view::{Columns, elements};
 use crate::int8::fits_int32;
@@ -127,16 +127,17 @@ struct Scaled<'a, T> {
 }
 
 impl<T: Float> Sink for Scaled<'_, T> {
+    // Becomes vectors of the unit whose loop it is part of.
+    #[inline(always)]
     fn take(&self, row: usize, first: usize, sums: &[i32]) {
         // SAFETY: the output outlives `multiply`, which gives each part out once.
         let y = unsafe { self.y.part(row, first, sums.len()) };
         let of_row = self.rows[row];
-        for ((y, &sum), channel) in y.iter_mut().zip(sums).zip(first..) {
-            let scaled = of_row * self.channels[channel] * sum as f32 * SUM_SCALE as f32;
-            *y = T::narrow(match self.bias {
-                Some(bias) => scaled + bias[channel],
-                None => scaled,
-            });
-        }
+        let of_channels = &self.channels[first..][..sums.len()];
+        let scaled = sums
+            .iter()
+            .zip(of_channels)
+            .map(|(&sum, of_channel)| of_row * of_channel * sum as f32 * SUM_SCALE as f32);
+        put(y, scaled, self.bias.map(|bias| &bias[first..]));
     }
 }

@@ -6,7 +6,7 @@ use super::{Absmax, NESTED_BLOCK, TABLE};
 use crate::cpu::Isa;
 use crate::cpu::dot_float::{self, Channel, Nibbles, ROWS, Table};
 use crate::cpu::float::Float;
-use crate::cpu::nibbles::{CHUNK, Order, RUN, interleaved};
+use crate::cpu::nibbles::{CHUNK, Order};
 use crate::cpu::view::elements;
 use crate::cpu::weight_only::{Channels, Scratch, Stored, WeightOnly};
 use crate::table::{Kernel, Layer, PreparedLinear};
@@ -93,7 +93,7 @@ impl Stored for Packed {
                 Absmax::Plain(values) => Magnitudes::Plain(elements(values)),
                 Absmax::Nested { code, map, scale, offset } => Magnitudes::Nested {
                     code: elements(code),
-                    map: elements(map),
+                    map: elements(map).try_into().expect("a value for each byte"),
                     scale: elements(scale),
                     offset: *offset,
                 },
@@ -119,7 +119,7 @@ struct View<'a> {
 /// [`Absmax`] as slices.
 enum Magnitudes<'a> {
     Plain(&'a [f32]),
-    Nested { code: &'a [u8], map: &'a [f32], scale: &'a [f32], offset: f32 },
+    Nested { code: &'a [u8], map: &'a [f32; 256], scale: &'a [f32], offset: f32 },
 }
 
 impl View<'_> {
@@ -130,11 +130,11 @@ impl View<'_> {
         let scales = match self.absmax {
             Magnitudes::Plain(values) => &values[range],
             Magnitudes::Nested { code, map, scale, offset } => {
-                let value = |block: usize| {
-                    map[usize::from(code[block])] * scale[block / NESTED_BLOCK as usize] + offset
+                let value = |(block, &code): (usize, &u8)| {
+                    map[usize::from(code)] * scale[block / NESTED_BLOCK as usize] + offset
                 };
                 scratch.scales.clear();
-                scratch.scales.extend(range.map(value));
+                scratch.scales.extend(range.clone().zip(&code[range]).map(value));
                 &scratch.scales
             }
         };
@@ -148,8 +148,8 @@ impl Channels for View<'_> {
         self.shape
     }
 
-    fn ordered(&self, row: Vec<f32>) -> Vec<f32> {
-        interleaved(&row, Order::HighFirst, RUN)
+    fn ordered(&self, row: Vec<f32>, isa: Isa) -> Vec<f32> {
+        dot_float::ordered(&row, Order::HighFirst, isa)
     }
 
     fn products(&self, rows: &[&[f32]], channel: usize, scratch: &mut Scratch, isa: Isa) -> [f32; ROWS] {

@@ -12,7 +12,7 @@ use crate::cpu::Isa;
 use crate::cpu::dot::{self, Weight};
 use crate::cpu::dot_nibbles::group_sums;
 use crate::cpu::float::{Float, for_kind};
-use crate::cpu::gemm::{self, GroupedSink, Scratch, Sink, Source};
+use crate::cpu::gemm::{self, GroupedSink, Scratch, Sink, Source, put};
 use crate::cpu::nibbles::{BYTES, CHUNK, Order, interleaved, pair};
 use crate::cpu::panel::Panel;
 use crate::cpu::rows::{Rows, Rule};
@@ -186,15 +186,6 @@ impl View<'_> {
             }
         }
     }
-
-    /// The output of a row and a channel.
-    fn output(&self, channel: usize, sum: f32, row_scale: f32) -> f32 {
-        let scaled = match self.scales {
-            Scales::Progressive { channel_scale, .. } => sum * row_scale * channel_scale[channel],
-            Scales::Float(_) => sum * row_scale,
-        };
-        self.bias.map_or(scaled, |bias| scaled + bias[channel])
-    }
 }
 
 /// `x` [..., K] to `y` [..., N], both without gaps.
@@ -233,7 +224,7 @@ fn multiply_few<T: Float>(layer: &View<'_>, rows: &Rows, out_features: usize, si
         for channel in channels {
             for (row, (codes, activations)) in ordered.iter().zip(&activations).enumerate() {
                 group_sums(codes, layer.channel(channel), layer.group, layer.isa, &mut sums);
-                sink.put(row, channel, layer.scaled(channel, &sums, activations));
+                sink.put_all(row, channel, [layer.scaled(channel, &sums, activations)].into_iter());
             }
         }
     });
@@ -282,18 +273,29 @@ struct Output<'a, T> {
 }
 
 impl<T: Float> Output<'_, T> {
-    fn put(&self, row: usize, channel: usize, sum: f32) {
+    /// Of a row and the channels from `first` on.
+    #[inline(always)]
+    fn put_all(&self, row: usize, first: usize, sums: impl ExactSizeIterator<Item = f32>) {
+        let (count, row_scale) = (sums.len(), self.row_scales[row]);
         // SAFETY: the output outlives the call, and each row and channel is given out once.
-        let place = unsafe { self.y.part(row, channel, 1) };
-        place[0] = T::narrow(self.layer.output(channel, sum, self.row_scales[row]));
+        let y = unsafe { self.y.part(row, first, count) };
+        let by_row = sums.map(|sum| sum * row_scale);
+        let bias = self.layer.bias.map(|bias| &bias[first..]);
+        match self.layer.scales {
+            Scales::Progressive { channel_scale, .. } => {
+                let scales = &channel_scale[first..][..count];
+                put(y, by_row.zip(scales).map(|(sum, scale)| sum * scale), bias);
+            }
+            Scales::Float(_) => put(y, by_row, bias),
+        }
     }
 }
 
 impl<T: Float> Sink for Output<'_, T> {
+    // Becomes vectors of the unit whose loop it is part of.
+    #[inline(always)]
     fn take(&self, row: usize, first: usize, sums: &[i32]) {
-        for (&sum, channel) in sums.iter().zip(first..) {
-            self.put(row, channel, sum as f32);
-        }
+        self.put_all(row, first, sums.iter().map(|&sum| sum as f32));
     }
 }
 
@@ -305,9 +307,9 @@ impl<T: Float> GroupedSink for Output<'_, T> {
         }
     }
 
+    // Becomes vectors of the unit whose loop it is part of.
+    #[inline(always)]
     fn take(&self, row: usize, first: usize, sums: &[f32]) {
-        for (&sum, channel) in sums.iter().zip(first..) {
-            self.put(row, channel, sum);
-        }
+        self.put_all(row, first, sums.iter().copied());
     }
 }

@@ -85,7 +85,7 @@ impl Channels for View<'_> {
         self.shape
     }
 
-    fn ordered(&self, row: Vec<f32>) -> Vec<f32> {
+    fn ordered(&self, row: Vec<f32>, _: Isa) -> Vec<f32> {
         row
     }
 

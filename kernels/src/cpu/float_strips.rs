@@ -1,0 +1,86 @@
+//! Many rows in floating point: what [`super::strips`] is for codes. Strips of output channels are unpacked and multiplied with all
+//! rows while they lie in the second-level cache, so that a weight in few bits is read once and never stands in memory as
+//! floats. Units are the multipliers of AVX2 ([`super::outer_float`]) and those for bfloat16 of AVX-512 ([`super::outer_brain`]).
+
+use super::blocks;
+use super::threads::{ALONE, in_parts};
+use super::weight_only::Scratch;
+
+/// Rows in the order of a unit that multiplies them with strips, block by block.
+pub(crate) trait FloatBlocks: Sync {
+    /// Output channels of a strip.
+    const CHANNELS: usize;
+
+    /// An unpacked weight.
+    type Weight: Copy + Default;
+
+    /// So many output channels; missing ones are zero.
+    type Strip: Default;
+
+    /// Rows.
+    fn rows(&self) -> usize;
+
+    /// Bytes of a strip.
+    fn strip_bytes(in_features: usize) -> usize;
+
+    /// Brings unpacked weights [channels, K] into `strip`.
+    ///
+    /// # Safety
+    ///
+    /// The processor has the unit.
+    unsafe fn fill(strip: &mut Self::Strip, weights: &[Self::Weight]);
+
+    /// Gives `sink` the sums of all rows and the output channels of `strips`, of which the first is `first` of `out_features`.
+    ///
+    /// # Safety
+    ///
+    /// The processor has the unit.
+    unsafe fn multiply(
+        &self,
+        strips: &[Self::Strip],
+        first: usize,
+        out_features: usize,
+        sink: &impl FloatSink,
+    );
+}
+
+/// Takes the sums of one row and of output channels from `first` on.
+pub(crate) trait FloatSink: Sync {
+    /// Called once for every row and output channel, by one of several threads.
+    fn take(&self, row: usize, first: usize, sums: &[f32]);
+}
+
+/// All sums of `rows` and the transposed weight of `shape` (N, K), whose output channels `unpack` writes, `[K]` each.
+///
+/// # Safety
+///
+/// The processor has the unit.
+pub(crate) unsafe fn multiply<B: FloatBlocks>(
+    rows: &B,
+    (out_features, in_features): (usize, usize),
+    unpack: &(impl Fn(&mut Scratch, usize, &mut [B::Weight]) + Sync),
+    sink: &impl FloatSink,
+) {
+    let step = blocks::strips(B::strip_bytes(in_features), out_features / B::CHANNELS) * B::CHANNELS;
+    in_parts(out_features, step, ALONE / (rows.rows() * in_features).max(1), |channels| {
+        let mut scratch = Scratch::default();
+        let mut unpacked = vec![B::Weight::default(); in_features * B::CHANNELS];
+        let mut strips: Vec<B::Strip> = Vec::new();
+        for first in channels.clone().step_by(step) {
+            let last = (first + step).min(channels.end);
+            strips.resize_with((last - first).div_ceil(B::CHANNELS), B::Strip::default);
+            for (strip, first) in strips.iter_mut().zip((first..).step_by(B::CHANNELS)) {
+                for (channel, weights) in (first..).zip(unpacked.chunks_exact_mut(in_features)) {
+                    match channel < last {
+                        true => unpack(&mut scratch, channel, weights),
+                        false => weights.fill(B::Weight::default()),
+                    }
+                }
+                // SAFETY: the caller promises it.
+                unsafe { B::fill(strip, &unpacked) };
+            }
+            // SAFETY: the caller promises it.
+            unsafe { rows.multiply(&strips, first, out_features, sink) };
+        }
+    });
+}

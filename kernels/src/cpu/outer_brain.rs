@@ -1,0 +1,200 @@
+//! Products of many rows in bfloat16 with weights that are unpacked for them, by outer products: for processors that multiply pairs
+//! of bfloat16 (AVX-512 BF16).
+//!
+//! As in [`super::outer_vnni`], but for a pair of input channels in place of four: `vdpbf16ps` adds both products to a sum in f32,
+//! one pair after the other, in the order of oneDNN's own product.
+
+use std::arch::x86_64::*;
+
+use half::bf16;
+
+use super::blocks::{Blocks, with_rows};
+use super::float_strips::{FloatBlocks, FloatSink};
+use super::fours::{self, CHANNELS, Line, Strip, TERMS, TILE};
+use super::isa::Isa;
+
+/// Rows of a block at most: with two vectors of output channels, their sums fill 24 of 32 registers.
+const ROWS: usize = 12;
+/// Pairs of input channels in a part of a strip.
+const PAIRS: usize = TERMS / 4;
+
+/// Parts of a strip whose sums are taken by themselves and then added, if it has so many: as the oneDNN of libtorch 2.11 does (found by trial).
+const fn apart(parts: usize) -> usize {
+    const FEW: usize = 16;
+    if parts > 2 * FEW { 2 * FEW } else { FEW }
+}
+
+/// Whether the unit is here and faster than libtorch's: where there is AMX, that multiplies bfloat16 in tiles.
+pub(crate) fn is_best(isa: Isa) -> bool {
+    isa == Isa::Avx512Vnni && is_x86_feature_detected!("avx512bf16")
+}
+
+/// Many rows in pairs, each filled up with zeros to whole parts of a strip.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    blocks: Blocks<i32, ROWS>,
+    rows: usize,
+}
+
+impl Rows {
+    /// From `x` [M, K].
+    pub(crate) fn new(x: &[bf16], in_features: usize) -> Self {
+        let rows = x.len() / in_features.max(1);
+        let width = in_features.div_ceil(TERMS / size_of::<bf16>()) * PAIRS;
+        let blocks = Blocks::new(rows, width, |row| {
+            let (pairs, rest) = x[row * in_features..][..in_features].as_chunks::<2>();
+            pairs.iter().copied().map(pair).chain(rest.first().map(|&last| pair([last, bf16::ZERO])))
+        });
+        Self { blocks, rows }
+    }
+}
+
+/// Two numbers as they lie in memory.
+fn pair([first, second]: [bf16; 2]) -> i32 {
+    i32::from(second.to_bits() as i16) << 16 | i32::from(first.to_bits())
+}
+
+/// Sums of a block's rows and a strip's channels.
+type Sums = [[f32; CHANNELS]; ROWS];
+
+impl FloatBlocks for Rows {
+    const CHANNELS: usize = CHANNELS;
+
+    type Weight = bf16;
+
+    type Strip = Strip;
+
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn strip_bytes(in_features: usize) -> usize {
+        fours::strip_bytes(in_features * size_of::<bf16>())
+    }
+
+    unsafe fn fill(strip: &mut Strip, weights: &[bf16]) {
+        let width = size_of_val(weights) / CHANNELS;
+        // SAFETY: a number is two bytes, and any bytes are codes.
+        let bytes: &[i8] =
+            unsafe { std::slice::from_raw_parts(weights.as_ptr().cast(), size_of_val(weights)) };
+        let channels: Vec<&[i8]> = bytes.chunks_exact(width).collect();
+        // SAFETY: where there is BF16, there is AVX-512.
+        unsafe { strip.fill(&channels, width, 0) };
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    unsafe fn multiply(&self, strips: &[Strip], first: usize, out_features: usize, sink: &impl FloatSink) {
+        let mut sums = [[0.0; CHANNELS]; ROWS];
+        for (row, rows, pairs) in self.blocks.iter() {
+            for (strip, first) in strips.iter().zip((first..).step_by(CHANNELS)) {
+                let lines = strip.all();
+                with_rows!(rows, [1 2 3 4 5 6 7 8 9 10 11 12], sums_of(pairs, lines, &mut sums));
+                let channels = CHANNELS.min(out_features - first);
+                for (row, sums) in (row..).zip(&sums[..rows]) {
+                    sink.take(row, first, &sums[..channels]);
+                }
+            }
+        }
+    }
+}
+
+/// `x` [pairs, R], `lines` as a [`Strip`] has them: of each part's pairs those of sixteen output channels, then those of sixteen others.
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn sums_of<const R: usize>(x: &[i32], lines: &[Line], found: &mut Sums) {
+    assert_eq!(x.len() * CHANNELS, R * PAIRS * lines.len(), "a block is as long as the strip");
+    found[..R].fill([0.0; CHANNELS]);
+    let apart = apart(lines.len() / CHANNELS);
+    for (x, lines) in x.chunks(apart * PAIRS * R).zip(lines.chunks(apart * CHANNELS)) {
+        add_part::<R>(x, lines, found);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn add_part<const R: usize>(x: &[i32], lines: &[Line], found: &mut Sums) {
+    let mut sums = [[_mm512_setzero_ps(); 2]; R];
+    let (mut x, mut line, parts) = (x.as_ptr(), lines.as_ptr(), lines.len() / CHANNELS);
+    for _ in 0..parts {
+        for _ in 0..PAIRS {
+            // SAFETY: both have so many pairs; the pointers move by one of them, and over the second tile at the end of a part.
+            unsafe {
+                let weights = [_mm512_load_si512(line.cast()), _mm512_load_si512(line.add(TILE).cast())];
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let x = as_brain(_mm512_set1_epi32(*x.add(row)));
+                    for (sum, &weights) in sums.iter_mut().zip(&weights) {
+                        *sum = _mm512_dpbf16_ps(*sum, x, as_brain(weights));
+                    }
+                }
+                (x, line) = (x.add(R), line.add(1));
+            }
+        }
+        // SAFETY: as above.
+        line = unsafe { line.add(TILE) };
+    }
+    for (found, sums) in found.iter_mut().zip(&sums) {
+        for (found, &sum) in found.chunks_exact_mut(16).zip(sums) {
+            // SAFETY: sixteen numbers are 64 bytes.
+            unsafe {
+                _mm512_storeu_ps(found.as_mut_ptr(), _mm512_add_ps(_mm512_loadu_ps(found.as_ptr()), sum))
+            };
+        }
+    }
+}
+
+/// The same bits as 32 numbers in bfloat16.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn as_brain(pairs: __m512i) -> __m512bh {
+    // SAFETY: both are 64 bytes, and any bits are numbers.
+    unsafe { std::mem::transmute(pairs) }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind, Tensor};
+
+    use super::super::float_strips::multiply;
+    use super::super::view::{Columns, elements};
+    use super::*;
+
+    struct Kept(Columns<bf16>);
+
+    impl FloatSink for Kept {
+        fn take(&self, row: usize, first: usize, sums: &[f32]) {
+            // SAFETY: the output outlives the product, and each part is given out once.
+            let y = unsafe { self.0.part(row, first, sums.len()) };
+            y.iter_mut().zip(sums).for_each(|(y, &sum)| *y = bf16::from_f32(sum));
+        }
+    }
+
+    #[test]
+    #[expect(clippy::print_stderr, reason = "a test says what it could not try")]
+    fn outputs_are_those_of_libtorch() {
+        if !is_best(Isa::here()) {
+            return eprintln!("skipped: this processor has no AVX-512 BF16, or multiplies bfloat16 in tiles");
+        }
+        tch::manual_seed(4);
+        for (rows, out_features, in_features) in [(17, 33, 40), (130, 96, 1024), (25, 64, 2051), (12, 1, 7)] {
+            let random =
+                |shape: [i64; 2]| Tensor::randn(shape, (Kind::Float, Device::Cpu)).to_kind(Kind::BFloat16);
+            let (x, weight) = (random([rows, in_features]), random([out_features, in_features]));
+            let mut y = Tensor::empty([rows, out_features], (Kind::BFloat16, Device::Cpu));
+            let (sink, weights) = (Kept(Columns::new(&mut y)), elements::<bf16>(&weight));
+            let width = in_features as usize;
+            let unpack = |_: &mut _, channel: usize, into: &mut [bf16]| {
+                into.copy_from_slice(&weights[channel * width..][..width])
+            };
+            let of_rows = Rows::new(elements(&x), width);
+            // SAFETY: the unit is here.
+            unsafe { multiply(&of_rows, (out_features as usize, width), &unpack, &sink) };
+            let expected = x.matmul(&weight.tr());
+            let differ = y.ne_tensor(&expected).sum(Kind::Int64).int64_value(&[]);
+            // oneDNN may divide the sum of another shape, or on another processor, otherwise.
+            assert!(
+                differ * 1000 <= rows * out_features,
+                "{rows} {out_features} {in_features}: {differ} differ"
+            );
+            assert!(y.allclose(&expected, 1.0 / 128.0, 1e-2, false));
+        }
+    }
+}
