@@ -71,5 +71,11 @@ macro_rules! with_rows {
             more => unreachable!("a block of {more} rows"),
         }
     };
+    ($type:ident, $rows:expr, [$($count:literal)*], $function:ident $arguments:tt) => {
+        match $rows {
+            $($count => $function::<$type, $count> $arguments,)*
+            more => unreachable!("a block of {more} rows"),
+        }
+    };
 }
 pub(crate) use with_rows;

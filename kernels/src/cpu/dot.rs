@@ -16,6 +16,10 @@ pub(crate) const ROWS: usize = 4;
 /// Output channels of a block at most.
 pub(crate) const CHANNELS: usize = 4;
 
+/// Sums of a row and a channel that are taken side by side.
+#[cfg(target_arch = "x86_64")]
+const PARTS: usize = 4;
+
 /// Sums of a block: of row m and channel n at \[m\]\[n\].
 pub(crate) type Sums = [[i32; CHANNELS]; ROWS];
 
@@ -219,36 +223,58 @@ fn shifted_vnni<const M: usize, const N: usize>(x: &[&[u8]; ROWS], weights: &[&[
 
     const STEP: usize = Panel::SHIFTED;
     let terms = weights[0].len();
-    let whole = terms / STEP * STEP;
     assert!(x[..M].iter().all(|x| x.len() == terms.next_multiple_of(STEP)));
     assert!(weights[..N].iter().all(|weights| weights.len() == terms));
     let mut sums = [[_mm512_setzero_si512(); N]; M];
-    let mut add = |at: usize, weights: [__m512i; N]| {
-        for m in 0..M {
-            // SAFETY: a row has `at + STEP` values at least, see above.
-            let x = unsafe { _mm512_loadu_si512(x[m].as_ptr().add(at).cast()) };
-            for n in 0..N {
-                sums[m][n] = _mm512_dpbusd_epi32(sums[m][n], x, weights[n]);
+    // For few rows what is read decides: one output channel after the other, as they lie in memory.
+    for (channel, weights) in weights[..N].iter().enumerate() {
+        let (whole, rest) = weights.as_chunks::<STEP>();
+        // The last sums would be waited for otherwise.
+        let mut parts = [[_mm512_setzero_si512(); PARTS]; M];
+        let mut add = |index: usize, weights: __m512i| {
+            for (x, parts) in x.iter().zip(&mut parts) {
+                // SAFETY: a row is whole steps, as many as the channel's, see above.
+                let x = unsafe { _mm512_loadu_si512(x.as_ptr().add(index * STEP).cast()) };
+                parts[index % PARTS] = _mm512_dpbusd_epi32(parts[index % PARTS], x, weights);
+            }
+        };
+        for (group, weights) in whole.chunks(PARTS).enumerate() {
+            for (part, weights) in weights.iter().enumerate() {
+                // SAFETY: 64 bytes are read from 64.
+                add(group * PARTS + part, unsafe { _mm512_loadu_si512(weights.as_ptr().cast()) });
             }
         }
-    };
-    for at in (0..whole).step_by(STEP) {
-        // SAFETY: `at + STEP` is at most `terms`, as many as each channel has.
-        add(at, std::array::from_fn(|n| unsafe { _mm512_loadu_si512(weights[n].as_ptr().add(at).cast()) }));
-    }
-    if whole < terms {
-        let mask = (1_u64 << (terms - whole)) - 1;
-        // SAFETY: what the mask leaves out is not read, and what it has is within the channel.
-        add(
-            whole,
-            std::array::from_fn(|n| unsafe { _mm512_maskz_loadu_epi8(mask, weights[n].as_ptr().add(whole)) }),
-        );
-    }
-    let mut found = Sums::default();
-    for m in 0..M {
-        for n in 0..N {
-            found[m][n] = _mm512_reduce_add_epi32(sums[m][n]);
+        if !rest.is_empty() {
+            let mask = u64::MAX >> (STEP - rest.len());
+            // SAFETY: what the mask leaves out is not read.
+            add(whole.len(), unsafe { _mm512_maskz_loadu_epi8(mask, rest.as_ptr()) });
         }
+        for (sums, [a, b, c, d]) in sums.iter_mut().zip(parts) {
+            sums[channel] = _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d));
+        }
+    }
+    across(&sums)
+}
+
+/// The sums of all lanes.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn across<const M: usize, const N: usize>(sums: &[[std::arch::x86_64::__m512i; N]; M]) -> Sums {
+    use std::arch::x86_64::*;
+
+    let mut found = Sums::default();
+    for (found, sums) in found.iter_mut().zip(sums) {
+        let of = |n: usize| match sums.get(n) {
+            Some(&sums) => {
+                _mm256_add_epi32(_mm512_castsi512_si256(sums), _mm512_extracti64x4_epi64::<1>(sums))
+            }
+            None => _mm256_setzero_si256(),
+        };
+        let pairs = _mm256_hadd_epi32(_mm256_hadd_epi32(of(0), of(1)), _mm256_hadd_epi32(of(2), of(3)));
+        let four = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256::<1>(pairs));
+        // SAFETY: four int32 fill the row.
+        unsafe { _mm_storeu_si128(found.as_mut_ptr().cast(), four) };
     }
     found
 }

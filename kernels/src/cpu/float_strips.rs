@@ -1,9 +1,12 @@
 //! Many rows in floating point: what [`super::strips`] is for codes. Strips of output channels are unpacked and multiplied with all
 //! rows while they lie in the second-level cache, so that a weight in few bits is read once and never stands in memory as
-//! floats. Units are the multipliers of AVX2 ([`super::outer_float`]) and those for bfloat16 of AVX-512 ([`super::outer_brain`]).
+//! floats. Units are the multipliers of AVX2 ([`super::outer_float`]) and of AVX-512 ([`super::outer_wide`]).
 
 use super::blocks;
+use super::float::Float;
+use super::gemm::put;
 use super::threads::{ALONE, in_parts};
+use super::view::Columns;
 use super::weight_only::Scratch;
 
 /// Rows in the order of a unit that multiplies them with strips, block by block.
@@ -48,6 +51,24 @@ pub(crate) trait FloatBlocks: Sync {
 pub(crate) trait FloatSink: Sync {
     /// Called once for every row and output channel, by one of several threads.
     fn take(&self, row: usize, first: usize, sums: &[f32]);
+}
+
+/// Sums plus the bias of their channels.
+pub(crate) struct Biased<'a, T> {
+    /// Where they go.
+    pub(crate) y: Columns<T>,
+    /// `[N]`.
+    pub(crate) bias: Option<&'a [f32]>,
+}
+
+impl<T: Float> FloatSink for Biased<'_, T> {
+    // Becomes vectors of the unit whose loop it is part of.
+    #[inline(always)]
+    fn take(&self, row: usize, first: usize, sums: &[f32]) {
+        // SAFETY: the output outlives the call, and each row and channel is given out once.
+        let y = unsafe { self.y.part(row, first, sums.len()) };
+        put(y, sums.iter().copied(), self.bias.map(|bias| &bias[first..]));
+    }
 }
 
 /// All sums of `rows` and the transposed weight of `shape` (N, K), whose output channels `unpack` writes, `[K]` each.

@@ -123,7 +123,7 @@ pub(crate) trait GroupedSink: Sync {
 /// codes would need the sum of each group.
 pub(crate) fn isa_for_groups(group: usize, rows: usize, isa: Isa) -> Isa {
     #[cfg(target_arch = "x86_64")]
-    if isa >= Isa::Avx512Vnni && Panel::are_many(rows) && super::fours::fits(group) {
+    if isa >= Isa::Avx512Vnni && Panel::are_many(rows, isa) && super::fours::fits(group) {
         return isa;
     }
     let _ = (group, rows);

@@ -8,7 +8,7 @@
 //!
 //! Many rows meet strips of the weight instead, in the order of a unit that multiplies blocks: [`strips`], with outer products on AVX2
 //! ([`outer`]) and on AVX-512 VNNI ([`outer_vnni`]), and the tiles of [`amx`]. Of weights that are unpacked to floating point: [`float_strips`],
-//! with [`outer_float`] on AVX2 and [`outer_brain`] on AVX-512 BF16.
+//! with [`outer_float`] on AVX2 and [`outer_wide`] on AVX-512 BF16.
 //!
 //! [`Isa`] says which instructions are used. All of them give the same integers.
 
@@ -30,11 +30,11 @@ pub(crate) mod nibbles;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod outer;
 #[cfg(target_arch = "x86_64")]
-pub(crate) mod outer_brain;
-#[cfg(target_arch = "x86_64")]
 pub(crate) mod outer_float;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod outer_vnni;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod outer_wide;
 pub(crate) mod panel;
 pub(crate) mod rows;
 pub(crate) mod shared;

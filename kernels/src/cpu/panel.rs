@@ -37,14 +37,13 @@ impl Panel {
     pub(crate) const WIDE: usize = 16;
     /// Codes in a vector of bytes of AVX-512.
     pub(crate) const SHIFTED: usize = 64;
-    /// Rows for which it pays to bring the weight into strips.
-    const MANY: usize = 12;
     /// What is added to shifted codes.
     pub(crate) const SHIFT: u8 = 128;
 
     /// Whether so many rows meet strips of the weight, where the processor has a unit for that.
-    pub(crate) fn are_many(rows: usize) -> bool {
-        rows >= Self::MANY
+    pub(crate) fn are_many(rows: usize, isa: Isa) -> bool {
+        // For fewer it does not pay to bring the weight into strips.
+        rows >= if isa == Isa::Avx512Vnni { 5 } else { 12 }
     }
 
     /// Whether products with it need the sums of the weight's codes.
@@ -55,7 +54,7 @@ impl Panel {
     /// From codes i8 [M, K].
     pub(crate) fn new(codes: &[i8], in_features: usize, isa: Isa) -> Self {
         #[cfg(target_arch = "x86_64")]
-        if Self::are_many(codes.len() / in_features.max(1)) {
+        if Self::are_many(codes.len() / in_features.max(1), isa) {
             match isa {
                 Isa::Avx2 | Isa::Avx512 => return Self::Blocks(outer::blocks(codes, in_features)),
                 Isa::Amx => return Self::Tiles(amx::Rows::new(codes, in_features)),

@@ -12,14 +12,12 @@ use tch::{Device, Kind, TchError, Tensor};
 use super::dot_float::ROWS;
 use super::float::Float;
 #[cfg(target_arch = "x86_64")]
-use super::float_strips::{self, FloatBlocks, FloatSink};
-#[cfg(target_arch = "x86_64")]
-use super::gemm::put;
+use super::float_strips::{self, Biased, FloatBlocks};
 use super::isa::Isa;
 use super::threads::{ALONE, in_parts};
 use super::view::{Columns, elements};
 #[cfg(target_arch = "x86_64")]
-use super::{outer_brain, outer_float};
+use super::{outer_float, outer_wide};
 use crate::product::{has_bfloat16_products, product};
 use crate::table::PreparedLinear;
 use crate::weight::bytes_of;
@@ -29,9 +27,9 @@ const TILE_WEIGHTS: usize = 1 << 17;
 /// Weights that one thread unpacks without waking another.
 const UNPACKED_ALONE: usize = 1 << 15;
 
-/// Up to this many rows in bfloat16 are multiplied from the packed bytes where there is a unit for that type.
+/// Up to this many rows are multiplied from the packed bytes where AVX-512 multiplies more.
 #[cfg(target_arch = "x86_64")]
-const FEW_BRAINS: usize = 4;
+const FEW_WIDE: usize = 4;
 
 /// Room for what belongs to one output channel.
 #[derive(Debug, Default)]
@@ -110,7 +108,10 @@ impl<S: Stored> WeightOnly<S> {
             Kind::Float if self.isa == Isa::Avx2 && !self.is_rounded && rows > S::FEW_ROWS => {
                 return Way::FloatStrips;
             }
-            Kind::BFloat16 if outer_brain::is_best(self.isa) && rows > FEW_BRAINS => return Way::BrainStrips,
+            Kind::Float if outer_wide::is_best(self.isa) && !self.is_rounded && rows > FEW_WIDE => {
+                return Way::WideStrips;
+            }
+            Kind::BFloat16 if outer_wide::is_best(self.isa) && rows > FEW_WIDE => return Way::WideStrips,
             _ => {}
         }
         if rows > S::FEW_ROWS { Way::Tiles } else { Way::Packed }
@@ -201,24 +202,6 @@ impl<S: Stored> WeightOnly<S> {
     }
 }
 
-/// Sums plus the bias of their channels.
-#[cfg(target_arch = "x86_64")]
-struct Biased<'a, T> {
-    y: Columns<T>,
-    bias: Option<&'a [f32]>,
-}
-
-#[cfg(target_arch = "x86_64")]
-impl<T: Float> FloatSink for Biased<'_, T> {
-    // Becomes vectors of the unit whose loop it is part of.
-    #[inline(always)]
-    fn take(&self, row: usize, first: usize, sums: &[f32]) {
-        // SAFETY: the output outlives the call, and each row and channel is given out once.
-        let y = unsafe { self.y.part(row, first, sums.len()) };
-        put(y, sums.iter().copied(), self.bias.map(|bias| &bias[first..]));
-    }
-}
-
 /// How rows are multiplied.
 enum Way {
     /// Straight from the packed bytes.
@@ -226,9 +209,9 @@ enum Way {
     /// By AVX2, in f32.
     #[cfg(target_arch = "x86_64")]
     FloatStrips,
-    /// By AVX-512, in bfloat16.
+    /// By AVX-512, in their own type.
     #[cfg(target_arch = "x86_64")]
-    BrainStrips,
+    WideStrips,
     /// By libtorch.
     Tiles,
 }
@@ -256,11 +239,20 @@ impl<S: Stored> PreparedLinear for WeightOnly<S> {
                 unsafe { self.multiply_strips(&rows, &mut y) };
             }
             #[cfg(target_arch = "x86_64")]
-            Way::BrainStrips => {
-                let rows = outer_brain::Rows::new(elements(&x), in_features);
-                // SAFETY: this way is taken where the processor has the unit.
-                unsafe { self.multiply_strips(&rows, &mut y) };
-            }
+            // SAFETY: this way is taken where the processor has the unit.
+            Way::WideStrips => unsafe {
+                match x.kind() {
+                    Kind::BFloat16 => {
+                        self.multiply_strips(
+                            &outer_wide::Rows::<bf16>::new(elements(&x), in_features),
+                            &mut y,
+                        );
+                    }
+                    _ => {
+                        self.multiply_strips(&outer_wide::Rows::<f32>::new(elements(&x), in_features), &mut y)
+                    }
+                }
+            },
             _ => match x.kind() {
                 Kind::BFloat16 => self.multiply::<bf16>(&x, &mut y),
                 Kind::Half => self.multiply::<f16>(&x, &mut y),

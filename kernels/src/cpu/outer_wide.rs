@@ -1,66 +1,105 @@
-//! Products of many rows in bfloat16 with weights that are unpacked for them, by outer products: for processors that multiply pairs
-//! of bfloat16 (AVX-512 BF16).
+//! Products of many rows in floating point by outer products of AVX-512: of float32, and of pairs of bfloat16 (AVX-512 BF16).
 //!
-//! As in [`super::outer_vnni`], but for a pair of input channels in place of four: `vdpbf16ps` adds both products to a sum in f32,
-//! one pair after the other, in the order of oneDNN's own product.
+//! As in [`super::outer_vnni`], a vector holds a word of four bytes of each of sixteen output channels: a number in float32, or two in
+//! bfloat16. `vdpbf16ps` adds both of their products to a sum in f32, one pair after the other, in the order of oneDNN's own
+//! product.
 
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 
 use half::bf16;
 
 use super::blocks::{Blocks, with_rows};
+use super::float::Float;
 use super::float_strips::{FloatBlocks, FloatSink};
 use super::fours::{self, CHANNELS, Line, Strip, TERMS, TILE};
 use super::isa::Isa;
 
 /// Rows of a block at most: with two vectors of output channels, their sums fill 24 of 32 registers.
 const ROWS: usize = 12;
-/// Pairs of input channels in a part of a strip.
-const PAIRS: usize = TERMS / 4;
+/// Words of a channel in a part of a strip.
+const WORDS: usize = TERMS / 4;
 
-/// Parts of a strip whose sums are taken by themselves and then added, if it has so many: as the oneDNN of libtorch 2.11 does (found by trial).
+/// Parts of a strip whose sums are taken by themselves and then added, if it has so many: in bfloat16 as the oneDNN of libtorch
+/// 2.11 does (found by trial).
 const fn apart(parts: usize) -> usize {
     const FEW: usize = 16;
     if parts > 2 * FEW { 2 * FEW } else { FEW }
 }
 
-/// Whether the unit is here and faster than libtorch's: where there is AMX, that multiplies bfloat16 in tiles.
+/// Whether the unit is here and faster than libtorch: where there is AMX, that multiplies bfloat16 in tiles. Processors with AVX-512
+/// but without BF16 are Intel's, for which libtorch's float32 was made.
 pub(crate) fn is_best(isa: Isa) -> bool {
     isa == Isa::Avx512Vnni && is_x86_feature_detected!("avx512bf16")
 }
 
-/// Many rows in pairs, each filled up with zeros to whole parts of a strip.
-#[derive(Debug)]
-pub(crate) struct Rows {
-    blocks: Blocks<i32, ROWS>,
-    rows: usize,
+/// A type that is multiplied in words.
+pub(crate) trait Factor: Float + Default {
+    /// A word of a row: its first numbers, and zeros after the last one.
+    fn word(row: &[Self]) -> i32;
+
+    /// `sum` plus the products of sixteen words.
+    ///
+    /// # Safety
+    ///
+    /// The unit is here.
+    unsafe fn add(sum: __m512, x: __m512i, weights: __m512i) -> __m512;
 }
 
-impl Rows {
-    /// From `x` [M, K].
-    pub(crate) fn new(x: &[bf16], in_features: usize) -> Self {
-        let rows = x.len() / in_features.max(1);
-        let width = in_features.div_ceil(TERMS / size_of::<bf16>()) * PAIRS;
-        let blocks = Blocks::new(rows, width, |row| {
-            let (pairs, rest) = x[row * in_features..][..in_features].as_chunks::<2>();
-            pairs.iter().copied().map(pair).chain(rest.first().map(|&last| pair([last, bf16::ZERO])))
-        });
-        Self { blocks, rows }
+impl Factor for f32 {
+    fn word(row: &[Self]) -> i32 {
+        row[0].to_bits() as i32
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    unsafe fn add(sum: __m512, x: __m512i, weights: __m512i) -> __m512 {
+        _mm512_fmadd_ps(_mm512_castsi512_ps(x), _mm512_castsi512_ps(weights), sum)
     }
 }
 
-/// Two numbers as they lie in memory.
-fn pair([first, second]: [bf16; 2]) -> i32 {
-    i32::from(second.to_bits() as i16) << 16 | i32::from(first.to_bits())
+impl Factor for bf16 {
+    fn word(row: &[Self]) -> i32 {
+        let second = row.get(1).copied().unwrap_or_default();
+        i32::from(second.to_bits() as i16) << 16 | i32::from(row[0].to_bits())
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    unsafe fn add(sum: __m512, x: __m512i, weights: __m512i) -> __m512 {
+        // SAFETY: both types are 64 bytes, and any bits are numbers.
+        let pairs = |words: __m512i| unsafe { std::mem::transmute::<__m512i, __m512bh>(words) };
+        _mm512_dpbf16_ps(sum, pairs(x), pairs(weights))
+    }
+}
+
+/// Many rows in words, each filled up with zeros to whole parts of a strip.
+#[derive(Debug)]
+pub(crate) struct Rows<T> {
+    blocks: Blocks<i32, ROWS>,
+    rows: usize,
+    of: PhantomData<T>,
+}
+
+impl<T: Factor + Sync> Rows<T> {
+    /// From `x` [M, K].
+    pub(crate) fn new(x: &[T], in_features: usize) -> Self {
+        let rows = x.len() / in_features.max(1);
+        let width = fours::strip_bytes(in_features * size_of::<T>()) / CHANNELS / 4;
+        let blocks = Blocks::new(rows, width, |row| {
+            x[row * in_features..][..in_features].chunks(4 / size_of::<T>()).map(T::word)
+        });
+        Self { blocks, rows, of: PhantomData }
+    }
 }
 
 /// Sums of a block's rows and a strip's channels.
 type Sums = [[f32; CHANNELS]; ROWS];
 
-impl FloatBlocks for Rows {
+impl<T: Factor + Send + Sync> FloatBlocks for Rows<T> {
     const CHANNELS: usize = CHANNELS;
 
-    type Weight = bf16;
+    type Weight = T;
 
     type Strip = Strip;
 
@@ -69,26 +108,26 @@ impl FloatBlocks for Rows {
     }
 
     fn strip_bytes(in_features: usize) -> usize {
-        fours::strip_bytes(in_features * size_of::<bf16>())
+        fours::strip_bytes(in_features * size_of::<T>())
     }
 
-    unsafe fn fill(strip: &mut Strip, weights: &[bf16]) {
+    unsafe fn fill(strip: &mut Strip, weights: &[T]) {
         let width = size_of_val(weights) / CHANNELS;
-        // SAFETY: a number is two bytes, and any bytes are codes.
+        // SAFETY: numbers are bytes, and any bytes are codes.
         let bytes: &[i8] =
             unsafe { std::slice::from_raw_parts(weights.as_ptr().cast(), size_of_val(weights)) };
         let channels: Vec<&[i8]> = bytes.chunks_exact(width).collect();
-        // SAFETY: where there is BF16, there is AVX-512.
+        // SAFETY: the caller has AVX-512.
         unsafe { strip.fill(&channels, width, 0) };
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
     unsafe fn multiply(&self, strips: &[Strip], first: usize, out_features: usize, sink: &impl FloatSink) {
         let mut sums = [[0.0; CHANNELS]; ROWS];
-        for (row, rows, pairs) in self.blocks.iter() {
+        for (row, rows, words) in self.blocks.iter() {
             for (strip, first) in strips.iter().zip((first..).step_by(CHANNELS)) {
                 let lines = strip.all();
-                with_rows!(rows, [1 2 3 4 5 6 7 8 9 10 11 12], sums_of(pairs, lines, &mut sums));
+                with_rows!(T, rows, [1 2 3 4 5 6 7 8 9 10 11 12], sums_of(words, lines, &mut sums));
                 let channels = CHANNELS.min(out_features - first);
                 for (row, sums) in (row..).zip(&sums[..rows]) {
                     sink.take(row, first, &sums[..channels]);
@@ -98,31 +137,31 @@ impl FloatBlocks for Rows {
     }
 }
 
-/// `x` [pairs, R], `lines` as a [`Strip`] has them: of each part's pairs those of sixteen output channels, then those of sixteen others.
+/// `x` [words, R], `lines` as a [`Strip`] has them: of each part's words those of sixteen output channels, then those of sixteen others.
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn sums_of<const R: usize>(x: &[i32], lines: &[Line], found: &mut Sums) {
-    assert_eq!(x.len() * CHANNELS, R * PAIRS * lines.len(), "a block is as long as the strip");
+fn sums_of<T: Factor, const R: usize>(x: &[i32], lines: &[Line], found: &mut Sums) {
+    assert_eq!(x.len() * CHANNELS, R * WORDS * lines.len(), "a block is as long as the strip");
     found[..R].fill([0.0; CHANNELS]);
     let apart = apart(lines.len() / CHANNELS);
-    for (x, lines) in x.chunks(apart * PAIRS * R).zip(lines.chunks(apart * CHANNELS)) {
-        add_part::<R>(x, lines, found);
+    for (x, lines) in x.chunks(apart * WORDS * R).zip(lines.chunks(apart * CHANNELS)) {
+        add_part::<T, R>(x, lines, found);
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn add_part<const R: usize>(x: &[i32], lines: &[Line], found: &mut Sums) {
+fn add_part<T: Factor, const R: usize>(x: &[i32], lines: &[Line], found: &mut Sums) {
     let mut sums = [[_mm512_setzero_ps(); 2]; R];
     let (mut x, mut line, parts) = (x.as_ptr(), lines.as_ptr(), lines.len() / CHANNELS);
     for _ in 0..parts {
-        for _ in 0..PAIRS {
-            // SAFETY: both have so many pairs; the pointers move by one of them, and over the second tile at the end of a part.
+        for _ in 0..WORDS {
+            // SAFETY: both have so many words; the pointers move by one of them, and over the second tile at the end of a part.
             unsafe {
                 let weights = [_mm512_load_si512(line.cast()), _mm512_load_si512(line.add(TILE).cast())];
                 for (row, sums) in sums.iter_mut().enumerate() {
-                    let x = as_brain(_mm512_set1_epi32(*x.add(row)));
+                    let x = _mm512_set1_epi32(*x.add(row));
                     for (sum, &weights) in sums.iter_mut().zip(&weights) {
-                        *sum = _mm512_dpbf16_ps(*sum, x, as_brain(weights));
+                        *sum = T::add(*sum, x, weights);
                     }
                 }
                 (x, line) = (x.add(R), line.add(1));
@@ -139,14 +178,6 @@ fn add_part<const R: usize>(x: &[i32], lines: &[Line], found: &mut Sums) {
             };
         }
     }
-}
-
-/// The same bits as 32 numbers in bfloat16.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
-fn as_brain(pairs: __m512i) -> __m512bh {
-    // SAFETY: both are 64 bytes, and any bits are numbers.
-    unsafe { std::mem::transmute(pairs) }
 }
 
 #[cfg(test)]
