@@ -27,14 +27,17 @@ pub(crate) fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor, TchError> {
 /// Only libtorch's.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, TchError> {
     let (out_features, in_features) = weight.size2()?;
-    let rows = x.numel() as i64 / in_features.max(1);
-    if !is_slow(x) || rows < WORTH_CONVERTING || x.requires_grad() || weight.requires_grad() {
-        return x.f_linear(weight, bias);
-    }
     let mut shape = x.size();
     shape.pop();
+    let rows: i64 = shape.iter().product();
     shape.push(out_features);
-    let x = x.f_reshape([-1, in_features])?.f_to_kind(Kind::Float)?;
+    // Of the last places of a text, [1, 1, K], libtorch would make a batch of matrices and copy the weight for it: a second for a
+    // vocabulary of 151,936 in bfloat16 in place of 20 ms.
+    let x = x.f_reshape([rows, in_features])?;
+    if !is_slow(&x) || rows < WORTH_CONVERTING || x.requires_grad() || weight.requires_grad() {
+        return x.f_linear(weight, bias)?.f_view(shape.as_slice());
+    }
+    let x = x.f_to_kind(Kind::Float)?;
     let y = Tensor::f_empty([rows, out_features], (Kind::BFloat16, Device::Cpu))?;
     let at_once = (CONVERTED_AT_ONCE / in_features).max(1);
     for start in (0..out_features).step_by(at_once as usize) {
@@ -73,8 +76,9 @@ mod tests {
         let (in_features, out_features) = (700, CONVERTED_AT_ONCE / 700 + 5);
         let (weight, bias) = (random(&[out_features, in_features]), random(&[out_features]));
         let wide = |tensor: &Tensor| tensor.to_kind(Kind::Double);
-        for shape in [[1, 3, in_features], [2, 20, in_features]] {
-            let x = random(&shape);
+        for shape in [[1, 3, in_features], [2, 20, in_features], [1, 1, in_features]] {
+            // Places of longer texts.
+            let x = random(&[shape[0], shape[1] + 4, in_features]).narrow(1, 4, shape[1]);
             for bias in [None, Some(&bias)] {
                 let y = linear(&x, &weight, bias).unwrap();
                 assert_eq!((y.size(), y.kind()), (vec![shape[0], shape[1], out_features], Kind::BFloat16));

@@ -61,7 +61,7 @@ impl<'a> Weight<'a> {
 /// The sums of each output channel's codes i8 [N, K], where `isa` needs them.
 pub(crate) fn channel_sums(codes: &[i8], in_features: usize, isa: Isa) -> Vec<i32> {
     match isa {
-        Isa::Avx512Vnni | Isa::Amx => {
+        Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx => {
             let sum = |channel: &[i8]| channel.iter().map(|&code| i32::from(code)).sum();
             codes.chunks_exact(in_features).map(sum).collect()
         }

@@ -1,12 +1,13 @@
 //! Products of some rows in f32 with one output channel in few bits, straight from its bytes.
 //!
-//! Each group's codes are multiplied and summed, and the sum is scaled: no weight is ever rounded.
+//! Codes of a group are multiplied and summed, and sums are scaled: no weight is ever rounded.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
+#[cfg(target_arch = "x86_64")]
 use tch::Kind;
 
 use super::float::Float;
@@ -92,7 +93,7 @@ fn widened<const M: usize>(sums: [f32; M]) -> [f32; ROWS] {
 pub(crate) fn ordered(row: &[f32], order: Order, isa: Isa) -> Vec<f32> {
     match isa {
         Isa::Portable | Isa::Avx2 => interleaved(row, order, RUN),
-        Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx => by_word(row, order),
+        Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx => by_word(row, order),
     }
 }
 

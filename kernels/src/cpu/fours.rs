@@ -50,7 +50,7 @@ impl Strip {
     }
 
     /// Of at most [`CHANNELS`] channels of so many bytes. The bits of `flipped` are turned over in each of them, and in the zeros that
-    /// fill up what is missing.
+    /// fill them up to whole lines. What stands for missing channels is of no use.
     #[target_feature(enable = "avx512f,avx512bw")]
     pub(crate) fn fill(&mut self, channels: &[&[i8]], width: usize, flipped: i8) {
         assert!(channels.len() <= CHANNELS && channels.iter().all(|bytes| bytes.len() == width));

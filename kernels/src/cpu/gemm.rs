@@ -119,8 +119,8 @@ pub(crate) trait GroupedSink: Sync {
     fn take(&self, row: usize, first: usize, sums: &[f32]);
 }
 
-/// The instructions, of those up to `isa`, for so many rows whose sums over each `group` of input channels have scales. VNNI's shifted
-/// codes would need the sum of each group.
+/// The instructions, of those up to `isa`, for so many rows whose sums over each `group` of input channels have scales. Few
+/// rows of VNNI's shifted codes would need the sum of each group.
 pub(crate) fn isa_for_groups(group: usize, rows: usize, isa: Isa) -> Isa {
     #[cfg(target_arch = "x86_64")]
     if isa >= Isa::Avx512Vnni && Panel::are_many(rows, isa) && super::fours::fits(group) {
@@ -242,7 +242,7 @@ fn blocks(
 /// Rows and output channels of a block: as many as there are registers for. AVX2 has half as many as AVX-512.
 fn shape(rows: usize, isa: Isa) -> (usize, usize) {
     match isa {
-        Isa::Avx512Vnni | Isa::Amx => (ROWS, CHANNELS),
+        Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx => (ROWS, CHANNELS),
         _ if rows <= 2 => (2, CHANNELS),
         _ => (ROWS, CHANNELS / 2),
     }

@@ -15,6 +15,8 @@ pub enum Isa {
     Avx512,
     /// AVX-512 with products of int8 (VNNI).
     Avx512Vnni,
+    /// The same with products of bfloat16 (BF16).
+    Avx512Bf16,
     /// Tiles of int8 (AMX), which this process is permitted to use.
     Amx,
 }
@@ -28,11 +30,12 @@ pub struct UnknownIsa {
 
 impl Isa {
     /// All of them, by the names that QPIPE_CPU knows.
-    const NAMED: [(&'static str, Self); 5] = [
+    const NAMED: [(&'static str, Self); 6] = [
         ("portable", Self::Portable),
         ("avx2", Self::Avx2),
         ("avx512", Self::Avx512),
         ("avx512-vnni", Self::Avx512Vnni),
+        ("avx512-bf16", Self::Avx512Bf16),
         ("amx", Self::Amx),
     ];
 
@@ -80,6 +83,7 @@ impl Isa {
         let here = match (has_avx512, is_x86_feature_detected!("avx512vnni")) {
             // Linux is asked for tiles only where they will be used.
             (true, true) if most == Self::Amx && super::amx::is_here() => Self::Amx,
+            (true, true) if is_x86_feature_detected!("avx512bf16") => Self::Avx512Bf16,
             (true, true) => Self::Avx512Vnni,
             (true, false) => Self::Avx512,
             (false, _) => Self::Avx2,

@@ -30,7 +30,7 @@ const fn apart(parts: usize) -> usize {
 /// Whether the unit is here and faster than libtorch: where there is AMX, that multiplies bfloat16 in tiles. Processors with AVX-512
 /// but without BF16 are Intel's, for which libtorch's float32 was made.
 pub(crate) fn is_best(isa: Isa) -> bool {
-    isa == Isa::Avx512Vnni && is_x86_feature_detected!("avx512bf16")
+    isa == Isa::Avx512Bf16
 }
 
 /// A type that is multiplied in words.

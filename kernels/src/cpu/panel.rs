@@ -43,7 +43,7 @@ impl Panel {
     /// Whether so many rows meet strips of the weight, where the processor has a unit for that.
     pub(crate) fn are_many(rows: usize, isa: Isa) -> bool {
         // For fewer it does not pay to bring the weight into strips.
-        rows >= if isa == Isa::Avx512Vnni { 5 } else { 12 }
+        rows >= if let Isa::Avx512Vnni | Isa::Avx512Bf16 = isa { 5 } else { 12 }
     }
 
     /// Whether products with it need the sums of the weight's codes.
@@ -58,7 +58,9 @@ impl Panel {
             match isa {
                 Isa::Avx2 | Isa::Avx512 => return Self::Blocks(outer::blocks(codes, in_features)),
                 Isa::Amx => return Self::Tiles(amx::Rows::new(codes, in_features)),
-                Isa::Avx512Vnni => return Self::Fours(outer_vnni::Rows::new(codes, in_features)),
+                Isa::Avx512Vnni | Isa::Avx512Bf16 => {
+                    return Self::Fours(outer_vnni::Rows::new(codes, in_features));
+                }
                 Isa::Portable => {}
             }
         }

@@ -72,8 +72,10 @@ fn quantize_row<T: Float>(x: &[T], rule: Rule, codes: &mut [MaybeUninit<i8>], is
             quantize_values(x, rule, codes)
         }
         match isa {
-            // SAFETY: `isa` says that the processor has these instructions.
-            Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx => return unsafe { with_avx512(x, rule, codes) },
+            Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx => {
+                // SAFETY: `isa` says that the processor has these instructions.
+                return unsafe { with_avx512(x, rule, codes) };
+            }
             // SAFETY: likewise.
             Isa::Avx2 => return unsafe { with_avx2(x, rule, codes) },
             Isa::Portable => {}

@@ -1,7 +1,7 @@
 //! Layers with weights in few bits and activations in floating point, however these weights are stored.
 //!
 //! Few rows are multiplied straight from the packed bytes. For many, weights are rounded to the activations' type, as the
-//! reference rounds them: with AVX2 and f32, or AVX-512 BF16 and bfloat16, each thread unpacks strips of output channels in its cache and
+//! reference rounds them: with AVX2 and f32, or AVX-512 BF16 and f32 or bfloat16, each thread unpacks strips of output channels in its cache and
 //! multiplies them there ([`float_strips`]); else a tile is unpacked, on all threads, and multiplied as a matrix by libtorch.
 
 use std::fmt::Debug;
@@ -42,7 +42,7 @@ pub(crate) struct Scratch {
 
 /// A matrix [N, K] in few bits.
 pub(crate) trait Stored: Debug {
-    /// Up to this many rows are multiplied from the packed bytes.
+    /// Up to this many rows are multiplied from the packed bytes, or [`FEW_WIDE`].
     const FEW_ROWS: usize;
 
     /// The matrix as threads read it.
@@ -114,6 +114,7 @@ impl<S: Stored> WeightOnly<S> {
             Kind::BFloat16 if outer_wide::is_best(self.isa) && rows > FEW_WIDE => return Way::WideStrips,
             _ => {}
         }
+        let _ = kind;
         if rows > S::FEW_ROWS { Way::Tiles } else { Way::Packed }
     }
 

@@ -1,4 +1,4 @@
-//! W8A16 on a CPU: few rows straight from the codes, tiles for many.
+//! W8A16 on a CPU: few rows straight from the codes, strips or tiles for many.
 
 use tch::{Device, Kind, Tensor};
 
