@@ -14,7 +14,7 @@ use super::dot::Weight;
 use super::fours::{self, CHANNELS, Line, Strip, TERMS, TILE, add_scaled};
 use super::gemm::{GroupedSink, Sink};
 use super::shared::Shared;
-use super::strips::{Groups, InBlocks};
+use super::strips::{Groups, InBlocks, each_tile};
 use super::threads::in_parts;
 
 /// Rows of a block at most.
@@ -177,11 +177,17 @@ impl Drop for TileRegisters {
 
 /// Sums of a block's rows and a strip's channels.
 #[repr(C, align(64))]
-struct Sums([[i32; CHANNELS]; ROWS]);
+struct Sums<T = i32>([[T; CHANNELS]; ROWS]);
 
-impl Default for Sums {
+impl<T: Copy + Default> Default for Sums<T> {
     fn default() -> Self {
-        Self([[0; CHANNELS]; ROWS])
+        Self([[T::default(); CHANNELS]; ROWS])
+    }
+}
+
+impl<T> AsRef<[[T; CHANNELS]]> for Sums<T> {
+    fn as_ref(&self) -> &[[T; CHANNELS]] {
+        &self.0
     }
 }
 
@@ -215,11 +221,11 @@ impl Rows {
     }
 
     /// The blocks: the number of the first row, how many rows, and the tiles and the lines that they fill.
-    fn blocks(&self) -> impl Iterator<Item = (usize, usize, usize, &[Line])> {
+    fn blocks(&self) -> impl Iterator<Item = (usize, usize, (usize, &[Line]))> {
         (0..self.rows).step_by(ROWS).map(|first| {
             let rows = ROWS.min(self.rows - first);
             let tiles = rows.div_ceil(TILE);
-            (first, rows, tiles, &self.lines[first * self.stride..][..tiles * TILE * self.stride])
+            (first, rows, (tiles, &self.lines[first * self.stride..][..tiles * TILE * self.stride]))
         })
     }
 }
@@ -243,20 +249,14 @@ impl InBlocks for Rows {
     unsafe fn multiply(&self, strips: &[Strip], first: usize, out_features: usize, sink: &impl Sink) {
         // SAFETY: the caller has tiles.
         let registers = unsafe { TileRegisters::configured() };
-        let mut sums = Sums::default();
-        for (row, rows, tiles, lines) in self.blocks() {
-            for (strip, first) in strips.iter().zip((first..).step_by(CHANNELS)) {
-                let block = (lines.as_ptr(), self.stride, tiles);
-                // SAFETY: rows and strips have `stride` lines, see `blocks` and `fill`.
-                unsafe {
-                    registers.sums(block, strip.lines(0..self.stride).as_ptr(), self.stride, &mut sums)
-                };
-                let channels = CHANNELS.min(out_features - first);
-                for (row, sums) in (row..).zip(&sums.0[..rows]) {
-                    sink.take(row, first, &sums[..channels]);
-                }
-            }
-        }
+        let sums_of = |&(tiles, lines): &(usize, &[Line]), (_, strip): (_, &Strip), sums: &mut Sums| {
+            let block = (lines.as_ptr(), self.stride, tiles);
+            // SAFETY: rows and strips have `stride` lines, see `blocks` and `fill`.
+            unsafe { registers.sums(block, strip.lines(0..self.stride).as_ptr(), self.stride, sums) };
+        };
+        each_tile(self.blocks(), strips, (first, out_features), sums_of, |row, first, sums| {
+            sink.take(row, first, sums);
+        });
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
@@ -271,27 +271,23 @@ impl InBlocks for Rows {
         // SAFETY: the caller has tiles.
         let registers = unsafe { TileRegisters::configured() };
         let width = groups.group / TERMS;
-        let firsts = (first..).step_by(CHANNELS).take(strips.len());
-        let scales: Vec<Vec<[f32; CHANNELS]>> =
-            firsts.clone().map(|first| groups.scales(first, out_features, sink)).collect();
+        let scales = groups.scales::<CHANNELS>(strips.len(), (first, out_features), sink);
         let mut sums = Sums::default();
-        for (row, rows, tiles, lines) in self.blocks() {
-            for ((strip, scales), first) in strips.iter().zip(&scales).zip(firsts.clone()) {
-                let mut scaled = [[0.0_f32; CHANNELS]; ROWS];
-                for (start, scales) in (0..self.stride).step_by(width).zip(scales) {
+        let scaled_sums =
+            |&(tiles, lines): &(usize, &[Line]), (index, strip): (usize, &Strip), scaled: &mut Sums<f32>| {
+                *scaled = Sums::default();
+                for (start, scales) in (0..self.stride).step_by(width).zip(&scales[index]) {
                     let block = (lines[start..].as_ptr(), self.stride, tiles);
                     let part = strip.lines(start..start + width).as_ptr();
                     // SAFETY: rows and strips have `width` lines from `start` on, which is a group.
                     unsafe { registers.sums(block, part, width, &mut sums) };
-                    for (scaled, sums) in scaled.iter_mut().zip(&sums.0).take(rows) {
+                    for (scaled, sums) in scaled.0.iter_mut().zip(&sums.0).take(tiles * TILE) {
                         add_scaled(scaled, sums, scales);
                     }
                 }
-                let channels = CHANNELS.min(out_features - first);
-                for (row, scaled) in (row..).zip(&scaled[..rows]) {
-                    sink.take(row, first, &scaled[..channels]);
-                }
-            }
-        }
+            };
+        each_tile(self.blocks(), strips, (first, out_features), scaled_sums, |row, first, sums| {
+            sink.take(row, first, sums);
+        });
     }
 }

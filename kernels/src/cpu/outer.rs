@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::blocks::{Blocks, CHANNELS, ROWS, with_rows};
 use super::dot::Weight;
 use super::gemm::{GroupedSink, Sink};
-use super::strips::{Groups, InBlocks};
+use super::strips::{Groups, InBlocks, each_tile};
 
 /// What a pair of input channels takes in a strip.
 const PAIR: usize = 2 * CHANNELS;
@@ -73,16 +73,11 @@ impl InBlocks for Blocks<i32> {
 
     #[target_feature(enable = "avx2")]
     unsafe fn multiply(&self, strips: &[Strip], first: usize, out_features: usize, sink: &impl Sink) {
-        let mut sums = Sums::default();
-        for (row, rows, pairs) in self.iter() {
-            for (strip, first) in strips.iter().zip((first..).step_by(CHANNELS)) {
-                self::sums((rows, pairs), strip, &mut sums);
-                let channels = CHANNELS.min(out_features - first);
-                for (row, sums) in (row..).zip(&sums[..rows]) {
-                    sink.take(row, first, &sums[..channels]);
-                }
-            }
-        }
+        let blocks = self.iter().map(|(row, rows, pairs)| (row, rows, (rows, pairs)));
+        let sums_of = |&block: &_, (_, strip): (_, &Strip), found: &mut Sums| sums(block, strip, found);
+        each_tile(blocks, strips, (first, out_features), sums_of, |row, first, sums| {
+            sink.take(row, first, sums)
+        });
     }
 
     #[target_feature(enable = "avx2")]
@@ -94,18 +89,14 @@ impl InBlocks for Blocks<i32> {
         sink: &impl GroupedSink,
     ) {
         assert_eq!(groups.group % 2, 0, "pairs of input channels lie in one group");
-        let mut sums = ScaledSums::default();
-        let firsts = (first..).step_by(CHANNELS).take(strips.len());
-        let scales: Vec<_> = firsts.clone().map(|first| groups.scales(first, out_features, sink)).collect();
-        for (row, rows, pairs) in self.iter() {
-            for ((strip, scales), first) in strips.iter().zip(&scales).zip(firsts.clone()) {
-                scaled_sums((rows, pairs), strip, (scales, groups.group), &mut sums);
-                let channels = CHANNELS.min(out_features - first);
-                for (row, sums) in (row..).zip(&sums[..rows]) {
-                    sink.take(row, first, &sums[..channels]);
-                }
-            }
-        }
+        let scales = groups.scales(strips.len(), (first, out_features), sink);
+        let blocks = self.iter().map(|(row, rows, pairs)| (row, rows, (rows, pairs)));
+        let sums_of = |&block: &_, (index, strip): (usize, &Strip), found: &mut ScaledSums| {
+            scaled_sums(block, strip, (&scales[index], groups.group), found);
+        };
+        each_tile(blocks, strips, (first, out_features), sums_of, |row, first, sums| {
+            sink.take(row, first, sums)
+        });
     }
 }
 

@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 
 use super::blocks::{Blocks, CHANNELS, ROWS, with_rows};
 use super::float_strips::{FloatBlocks, FloatSink};
+use super::strips::each_tile;
 
 /// Input channels that are summed in registers.
 const TERMS: usize = 512;
@@ -52,16 +53,13 @@ impl FloatBlocks for Rows {
 
     #[target_feature(enable = "avx2,fma")]
     unsafe fn multiply(&self, strips: &[Vec<f32>], first: usize, out_features: usize, sink: &impl FloatSink) {
-        let mut sums = Sums::default();
-        for (row, rows, values) in self.blocks.iter() {
-            for (strip, first) in strips.iter().zip((first..).step_by(CHANNELS)) {
-                with_rows!(rows, [1 2 3 4 5 6], sums_of(values, strip, &mut sums));
-                let channels = CHANNELS.min(out_features - first);
-                for (row, sums) in (row..).zip(&sums[..rows]) {
-                    sink.take(row, first, &sums[..channels]);
-                }
-            }
-        }
+        let blocks = self.blocks.iter().map(|(row, rows, values)| (row, rows, (rows, values)));
+        let sums_of = |&(rows, values): &_, (_, strip): (_, &Vec<f32>), sums: &mut Sums| {
+            with_rows!(rows, [1 2 3 4 5 6], sums_of(values, strip, sums));
+        };
+        each_tile(blocks, strips, (first, out_features), sums_of, |row, first, sums| {
+            sink.take(row, first, sums)
+        });
     }
 }
 

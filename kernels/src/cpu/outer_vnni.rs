@@ -12,7 +12,7 @@ use super::dot::Weight;
 use super::fours::{self, CHANNELS, Line, Strip, TERMS, TILE, add_scaled};
 use super::gemm::{GroupedSink, Sink};
 use super::shared::Shared;
-use super::strips::{Groups, InBlocks};
+use super::strips::{Groups, InBlocks, each_tile};
 use super::threads::in_parts;
 
 /// Rows of a block at most: with two vectors of output channels, their sums fill 24 of 32 registers.
@@ -98,17 +98,17 @@ impl InBlocks for Rows {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     unsafe fn multiply(&self, strips: &[Strip], first: usize, out_features: usize, sink: &impl Sink) {
-        let mut sums = [[0; CHANNELS]; ROWS];
-        for (row, rows, fours) in self.blocks.iter() {
-            let begin = self.begin(row, rows, 0..self.parts);
-            for (strip, first) in strips.iter().zip((first..).step_by(CHANNELS)) {
-                with_rows!(rows, [1 2 3 4 5 6 7 8 9 10 11 12], sums_of(fours, strip.lines(0..self.parts), &begin, &mut sums));
-                let channels = CHANNELS.min(out_features - first);
-                for (row, sums) in (row..).zip(&sums[..rows]) {
-                    sink.take(row, first, &sums[..channels]);
-                }
-            }
-        }
+        let blocks = self
+            .blocks
+            .iter()
+            .map(|(row, rows, fours)| (row, rows, (rows, fours, self.begin(row, rows, 0..self.parts))));
+        let sums_of =
+            |&(rows, fours, begin): &(usize, &[i32], _), (_, strip): (_, &Strip), sums: &mut Sums| {
+                tile_sums((rows, fours), strip.all(), &begin, sums);
+            };
+        each_tile(blocks, strips, (first, out_features), sums_of, |row, first, sums| {
+            sink.take(row, first, sums)
+        });
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
@@ -121,29 +121,36 @@ impl InBlocks for Rows {
     ) {
         assert!(fours::fits(groups.group), "groups are whole parts of a strip");
         let width = groups.group / TERMS;
-        let firsts = (first..).step_by(CHANNELS).take(strips.len());
-        let scales: Vec<Vec<[f32; CHANNELS]>> =
-            firsts.clone().map(|first| groups.scales(first, out_features, sink)).collect();
+        let parts = || (0..self.parts).step_by(width).map(|start| start..start + width);
+        let scales = groups.scales::<CHANNELS>(strips.len(), (first, out_features), sink);
+        let blocks = self.blocks.iter().map(|(row, rows, fours)| {
+            let begins: Vec<_> = parts().map(|part| self.begin(row, rows, part)).collect();
+            (row, rows, (rows, fours, begins))
+        });
         let mut sums = [[0; CHANNELS]; ROWS];
-        for (row, rows, fours) in self.blocks.iter() {
-            let parts = || (0..self.parts).step_by(width).map(|start| start..start + width);
-            let begins: Vec<[i32; ROWS]> = parts().map(|part| self.begin(row, rows, part)).collect();
-            for ((strip, scales), first) in strips.iter().zip(&scales).zip(firsts.clone()) {
-                let mut scaled = [[0.0_f32; CHANNELS]; ROWS];
-                for ((part, scales), begin) in parts().zip(scales).zip(&begins) {
-                    let some = &fours[part.start * FOURS * rows..part.end * FOURS * rows];
-                    with_rows!(rows, [1 2 3 4 5 6 7 8 9 10 11 12], sums_of(some, strip.lines(part), begin, &mut sums));
-                    for (scaled, sums) in scaled.iter_mut().zip(&sums).take(rows) {
-                        add_scaled(scaled, sums, scales);
-                    }
-                }
-                let channels = CHANNELS.min(out_features - first);
-                for (row, scaled) in (row..).zip(&scaled[..rows]) {
-                    sink.take(row, first, &scaled[..channels]);
+        let scaled_sums = |(rows, fours, begins): &(usize, &[i32], Vec<_>),
+                           (index, strip): (usize, &Strip),
+                           scaled: &mut [[f32; CHANNELS]; ROWS]| {
+            *scaled = Default::default();
+            for ((part, begin), scales) in parts().zip(begins).zip(&scales[index]) {
+                let some = &fours[part.start * FOURS * rows..part.end * FOURS * rows];
+                tile_sums((*rows, some), strip.lines(part), begin, &mut sums);
+                for (scaled, sums) in scaled.iter_mut().zip(&sums).take(*rows) {
+                    add_scaled(scaled, sums, scales);
                 }
             }
-        }
+        };
+        each_tile(blocks, strips, (first, out_features), scaled_sums, |row, first, sums| {
+            sink.take(row, first, sums)
+        });
     }
+}
+
+/// The sums of a block of so many rows and of the channels of `lines`, from what they begin with.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn tile_sums((rows, fours): (usize, &[i32]), lines: &[Line], begin: &[i32; ROWS], sums: &mut Sums) {
+    with_rows!(rows, [1 2 3 4 5 6 7 8 9 10 11 12], sums_of(fours, lines, begin, sums));
 }
 
 /// `x` [fours, R], `tiles` as a [`Strip`] has them: of each [`TERMS`] input channels those of sixteen output channels, then those of

@@ -14,6 +14,7 @@ use super::float::Float;
 use super::float_strips::{FloatBlocks, FloatSink};
 use super::fours::{self, CHANNELS, Line, Strip, TERMS, TILE};
 use super::isa::Isa;
+use super::strips::each_tile;
 
 /// Rows of a block at most: with two vectors of output channels, their sums fill 24 of 32 registers.
 const ROWS: usize = 12;
@@ -123,17 +124,13 @@ impl<T: Factor + Send + Sync> FloatBlocks for Rows<T> {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
     unsafe fn multiply(&self, strips: &[Strip], first: usize, out_features: usize, sink: &impl FloatSink) {
-        let mut sums = [[0.0; CHANNELS]; ROWS];
-        for (row, rows, words) in self.blocks.iter() {
-            for (strip, first) in strips.iter().zip((first..).step_by(CHANNELS)) {
-                let lines = strip.all();
-                with_rows!(T, rows, [1 2 3 4 5 6 7 8 9 10 11 12], sums_of(words, lines, &mut sums));
-                let channels = CHANNELS.min(out_features - first);
-                for (row, sums) in (row..).zip(&sums[..rows]) {
-                    sink.take(row, first, &sums[..channels]);
-                }
-            }
-        }
+        let blocks = self.blocks.iter().map(|(row, rows, words)| (row, rows, (rows, words)));
+        let sums_of = |&(rows, words): &_, (_, strip): (_, &Strip), sums: &mut Sums| {
+            with_rows!(T, rows, [1 2 3 4 5 6 7 8 9 10 11 12], sums_of(words, strip.all(), sums));
+        };
+        each_tile(blocks, strips, (first, out_features), sums_of, |row, first, sums| {
+            sink.take(row, first, sums)
+        });
     }
 }
 

@@ -58,20 +58,44 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
-    /// The scales of a strip of N output channels from `first` on: [groups, N], 0 where a channel is missing.
+    /// The scales of `strips` strips of N output channels each, from `first` on: [strips, groups, N], 0 where a channel is missing.
     pub(crate) fn scales<const N: usize>(
         self,
-        first: usize,
-        out_features: usize,
+        strips: usize,
+        (first, out_features): (usize, usize),
         sink: &impl GroupedSink,
-    ) -> Vec<[f32; N]> {
-        let scale = |index| {
+    ) -> Vec<Vec<[f32; N]>> {
+        let scale = |first: usize, index| {
             std::array::from_fn(|place| match first + place {
                 channel if channel < out_features => sink.scale(channel, index),
                 _ => 0.0,
             })
         };
-        (0..self.count).map(scale).collect()
+        let of_strip = |first| (0..self.count).map(|index| scale(first, index)).collect();
+        (first..).step_by(N).take(strips).map(of_strip).collect()
+    }
+}
+
+/// Gives `take` the sums of each row and the output channels of each strip, of which the first is `first` of `out_features`.
+/// `sums_of` finds those of a block of rows, given as the number of its first, how many they are, and what the unit reads of them, and of a
+/// strip, with its number.
+#[inline(always)]
+pub(crate) fn each_tile<B, S, T, F: Default + AsRef<[[T; C]]>, const C: usize>(
+    blocks: impl Iterator<Item = (usize, usize, B)>,
+    strips: &[S],
+    (first, out_features): (usize, usize),
+    mut sums_of: impl FnMut(&B, (usize, &S), &mut F),
+    take: impl Fn(usize, usize, &[T]),
+) {
+    let mut sums = F::default();
+    for (row, rows, block) in blocks {
+        for (strip, first) in strips.iter().enumerate().zip((first..).step_by(C)) {
+            sums_of(&block, strip, &mut sums);
+            let channels = C.min(out_features - first);
+            for (row, sums) in (row..).zip(&sums.as_ref()[..rows]) {
+                take(row, first, &sums[..channels]);
+            }
+        }
     }
 }
 

@@ -242,10 +242,10 @@ impl Source for View<'_> {
         has_sums: bool,
         scratch: &'a mut Scratch,
     ) -> Weight<'a> {
-        scratch.codes.clear();
-        for channel in channels {
+        scratch.codes.resize(channels.len() * self.in_features, 0);
+        for (channel, codes) in channels.zip(scratch.codes.chunks_exact_mut(self.in_features)) {
             let groups = self.channel(channel).chunks_exact(self.group / 2).zip(channel * self.groups()..);
-            for (bytes, group) in groups {
+            for (codes, (bytes, group)) in codes.chunks_exact_mut(self.group).zip(groups) {
                 let (scale, zero) = match self.scales {
                     Scales::Progressive { group_scale, group_zero, .. } => {
                         (group_scale[group], group_zero[group])
@@ -254,7 +254,10 @@ impl Source for View<'_> {
                 };
                 // Every code gives an int8: that was checked when the weight was made.
                 let value = |code: u8| (code as i8 - zero).wrapping_mul(scale);
-                scratch.codes.extend(bytes.iter().flat_map(|&byte| pair(byte, Order::LowFirst).map(value)));
+                let (codes, _) = codes.as_chunks_mut::<2>();
+                for (codes, &byte) in codes.iter_mut().zip(bytes) {
+                    *codes = pair(byte, Order::LowFirst).map(value);
+                }
             }
         }
         scratch.channel_sums = match has_sums {
