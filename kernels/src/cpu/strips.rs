@@ -14,7 +14,7 @@ pub(crate) trait InBlocks: Sync {
     /// Output channels of a strip.
     const CHANNELS: usize;
 
-    /// So many output channels; missing ones are zero.
+    /// So many output channels. What stands for missing ones is of no use: their sums are not given to a sink.
     type Strip: Default;
 
     /// Bytes of a strip.
