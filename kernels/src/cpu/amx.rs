@@ -4,14 +4,18 @@
 //! Two tiles of rows times two of output channels are summed in four tile registers. Rows lie as they are, filled up to
 //! whole tiles; output channels lie in fours of codes, one channel beside the other, as the unit wants its second factor.
 
+#[cfg(all(test, target_os = "linux"))]
+pub(crate) mod emulated;
+
 use std::arch::asm;
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use super::code_strips::CodeStrip;
 use super::dot::Weight;
-use super::fours::{self, CHANNELS, Line, Strip, TERMS, TILE, add_scaled};
+use super::fours::{self, CHANNELS, Line, TERMS, TILE, add_scaled};
 use super::gemm::{GroupedSink, Sink};
 use super::shared::Shared;
 use super::strips::{Groups, InBlocks, each_tile};
@@ -107,9 +111,9 @@ impl TileRegisters {
                     "tilezero tmm1",
                     "2:",
                     "tileloadd tmm4, [{x} + {stride}]",
-                    "tileloadd tmm6, [{w} + {line}]",
+                    "tileloadd tmm6, [{w} + {lines}]",
                     "tdpbssd tmm0, tmm4, tmm6",
-                    "tileloadd tmm7, [{w} + {line} + 1024]",
+                    "tileloadd tmm7, [{w} + {lines} + 64]",
                     "tdpbssd tmm1, tmm4, tmm7",
                     "add {x}, 64",
                     "add {w}, 2048",
@@ -121,7 +125,7 @@ impl TileRegisters {
                     w = inout(reg) strip => _,
                     count = inout(reg) count => _,
                     stride = in(reg) stride,
-                    line = in(reg) size_of::<Line>(),
+                    lines = in(reg) 2 * size_of::<Line>(),
                     found = in(reg) found,
                     width = in(reg) CHANNELS * size_of::<i32>(),
                     out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
@@ -135,9 +139,9 @@ impl TileRegisters {
                     "tilezero tmm3",
                     "2:",
                     "tileloadd tmm4, [{x} + {stride}]",
-                    "tileloadd tmm6, [{w} + {line}]",
+                    "tileloadd tmm6, [{w} + {lines}]",
                     "tdpbssd tmm0, tmm4, tmm6",
-                    "tileloadd tmm7, [{w} + {line} + 1024]",
+                    "tileloadd tmm7, [{w} + {lines} + 64]",
                     "tdpbssd tmm1, tmm4, tmm7",
                     "tileloadd tmm5, [{second} + {stride}]",
                     "tdpbssd tmm2, tmm5, tmm6",
@@ -156,7 +160,7 @@ impl TileRegisters {
                     w = inout(reg) strip => _,
                     count = inout(reg) count => _,
                     stride = in(reg) stride,
-                    line = in(reg) size_of::<Line>(),
+                    lines = in(reg) 2 * size_of::<Line>(),
                     found = in(reg) found,
                     width = in(reg) CHANNELS * size_of::<i32>(),
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
@@ -233,26 +237,25 @@ impl Rows {
 impl InBlocks for Rows {
     const CHANNELS: usize = CHANNELS;
 
-    type Strip = Strip;
+    type Strip = CodeStrip;
 
     fn strip_bytes(in_features: usize) -> usize {
         fours::strip_bytes(in_features)
     }
 
-    unsafe fn fill(strip: &mut Strip, weight: Weight<'_>, channels: Range<usize>) {
-        let codes: Vec<&[i8]> = channels.map(|channel| weight.channel(channel)).collect();
+    unsafe fn fill(strip: &mut CodeStrip, weight: Weight<'_>, channels: Range<usize>, _: usize) {
         // SAFETY: where there is AMX, there is AVX-512: see `Isa`.
-        unsafe { strip.fill(&codes, weight.in_features(), 0) };
+        unsafe { strip.fill(weight, channels) };
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    unsafe fn multiply(&self, strips: &[Strip], first: usize, out_features: usize, sink: &impl Sink) {
+    unsafe fn multiply(&self, strips: &[CodeStrip], first: usize, out_features: usize, sink: &impl Sink) {
         // SAFETY: the caller has tiles.
         let registers = unsafe { TileRegisters::configured() };
-        let sums_of = |&(tiles, lines): &(usize, &[Line]), (_, strip): (_, &Strip), sums: &mut Sums| {
+        let sums_of = |&(tiles, lines): &(usize, &[Line]), (_, strip): (_, &CodeStrip), sums: &mut Sums| {
             let block = (lines.as_ptr(), self.stride, tiles);
             // SAFETY: rows and strips have `stride` lines, see `blocks` and `fill`.
-            unsafe { registers.sums(block, strip.lines(0..self.stride).as_ptr(), self.stride, sums) };
+            unsafe { registers.sums(block, strip.lines().all().as_ptr(), self.stride, sums) };
         };
         each_tile(self.blocks(), strips, (first, out_features), sums_of, |row, first, sums| {
             sink.take(row, first, sums);
@@ -262,7 +265,7 @@ impl InBlocks for Rows {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     unsafe fn multiply_groups(
         &self,
-        strips: &[Strip],
+        strips: &[CodeStrip],
         first: usize,
         (out_features, groups): (usize, Groups),
         sink: &impl GroupedSink,
@@ -273,19 +276,20 @@ impl InBlocks for Rows {
         let width = groups.group / TERMS;
         let scales = groups.scales::<CHANNELS>(strips.len(), (first, out_features), sink);
         let mut sums = Sums::default();
-        let scaled_sums =
-            |&(tiles, lines): &(usize, &[Line]), (index, strip): (usize, &Strip), scaled: &mut Sums<f32>| {
-                *scaled = Sums::default();
-                for (start, scales) in (0..self.stride).step_by(width).zip(&scales[index]) {
-                    let block = (lines[start..].as_ptr(), self.stride, tiles);
-                    let part = strip.lines(start..start + width).as_ptr();
-                    // SAFETY: rows and strips have `width` lines from `start` on, which is a group.
-                    unsafe { registers.sums(block, part, width, &mut sums) };
-                    for (scaled, sums) in scaled.0.iter_mut().zip(&sums.0).take(tiles * TILE) {
-                        add_scaled(scaled, sums, scales);
-                    }
+        let scaled_sums = |&(tiles, lines): &(usize, &[Line]),
+                           (index, strip): (usize, &CodeStrip),
+                           scaled: &mut Sums<f32>| {
+            *scaled = Sums::default();
+            for (start, scales) in (0..self.stride).step_by(width).zip(&scales[index]) {
+                let block = (lines[start..].as_ptr(), self.stride, tiles);
+                let part = strip.lines().parts(start..start + width).as_ptr();
+                // SAFETY: rows and strips have `width` lines from `start` on, which is a group.
+                unsafe { registers.sums(block, part, width, &mut sums) };
+                for (scaled, sums) in scaled.0.iter_mut().zip(&sums.0).take(tiles * TILE) {
+                    add_scaled(scaled, sums, scales);
                 }
-            };
+            }
+        };
         each_tile(self.blocks(), strips, (first, out_features), scaled_sums, |row, first, sums| {
             sink.take(row, first, sums);
         });

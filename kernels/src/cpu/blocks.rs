@@ -1,5 +1,8 @@
 //! Rows of activations as outer products read them.
 
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
 use super::shared::Shared;
 use super::threads::{in_parts, parts};
 
@@ -36,6 +39,29 @@ impl<T: Copy + Default + Send, const R: usize> Blocks<T, R> {
         width: usize,
         row: impl Fn(usize) -> I + Sync,
     ) -> Self {
+        let fill = |some: Range<usize>, block: &mut [MaybeUninit<T>]| {
+            let count = some.len();
+            for (place, index) in some.enumerate() {
+                let mut row = row(index);
+                for slot in block.iter_mut().skip(place).step_by(count) {
+                    slot.write(row.next().unwrap_or_default());
+                }
+            }
+        };
+        // SAFETY: every slot of every row is written.
+        unsafe { Self::filled(rows, width, fill) }
+    }
+
+    /// `fill` writes the values of some rows.
+    ///
+    /// # Safety
+    ///
+    /// It writes all.
+    pub(crate) unsafe fn filled(
+        rows: usize,
+        width: usize,
+        fill: impl Fn(Range<usize>, &mut [MaybeUninit<T>]) + Sync,
+    ) -> Self {
         // Not filled with anything before: that would be one thread's work.
         let mut values = Box::new_uninit_slice(rows * width);
         let shared = Shared::new(&mut values);
@@ -44,15 +70,10 @@ impl<T: Copy + Default + Send, const R: usize> Blocks<T, R> {
                 let some = block * R..rows.min((block + 1) * R);
                 // SAFETY: each block is given to one thread.
                 let block = unsafe { shared.part(some.start * width, some.len() * width) };
-                for (place, index) in some.clone().enumerate() {
-                    let mut row = row(index);
-                    for slot in block.iter_mut().skip(place).step_by(some.len()) {
-                        slot.write(row.next().unwrap_or_default());
-                    }
-                }
+                fill(some, block);
             }
         });
-        // SAFETY: each value belongs to a row of a block, and was written.
+        // SAFETY: each value belongs to a row of a block, and was written, as the caller promises.
         Self { values: unsafe { values.assume_init() }, rows, width }
     }
 

@@ -16,10 +16,6 @@ pub(crate) const ROWS: usize = 4;
 /// Output channels of a block at most.
 pub(crate) const CHANNELS: usize = 4;
 
-/// Sums of a row and a channel that are taken side by side.
-#[cfg(target_arch = "x86_64")]
-const PARTS: usize = 4;
-
 /// Sums of a block: of row m and channel n at \[m\]\[n\].
 pub(crate) type Sums = [[i32; CHANNELS]; ROWS];
 
@@ -28,14 +24,12 @@ pub(crate) type Sums = [[i32; CHANNELS]; ROWS];
 pub(crate) struct Weight<'a> {
     codes: &'a [i8],
     in_features: usize,
-    /// The sum of each output channel's codes, which products with shifted activations need.
-    channel_sums: &'a [i32],
 }
 
 impl<'a> Weight<'a> {
-    /// Codes i8 [N, K]; `channel_sums` as [`channel_sums`] gives them, or empty where these are not needed.
-    pub(crate) fn new(codes: &'a [i8], in_features: usize, channel_sums: &'a [i32]) -> Self {
-        Self { codes, in_features, channel_sums }
+    /// Codes i8 [N, K].
+    pub(crate) fn new(codes: &'a [i8], in_features: usize) -> Self {
+        Self { codes, in_features }
     }
 
     /// K.
@@ -48,7 +42,6 @@ impl<'a> Weight<'a> {
         Self {
             codes: &self.codes[channels.start * self.in_features..channels.end * self.in_features],
             in_features: self.in_features,
-            channel_sums: self.channel_sums.get(channels).unwrap_or_default(),
         }
     }
 
@@ -58,19 +51,8 @@ impl<'a> Weight<'a> {
     }
 }
 
-/// The sums of each output channel's codes i8 [N, K], where `isa` needs them.
-pub(crate) fn channel_sums(codes: &[i8], in_features: usize, isa: Isa) -> Vec<i32> {
-    match isa {
-        Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx => {
-            let sum = |channel: &[i8]| channel.iter().map(|&code| i32::from(code)).sum();
-            codes.chunks_exact(in_features).map(sum).collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
 /// Sums of `rows` (at most [`ROWS`]) times `channels` (at most [`CHANNELS`]) over the input channels `over`, which begin
-/// at a multiple of [`Panel::WIDE`], with a shifted panel of [`Panel::SHIFTED`].
+/// at a multiple of [`Panel::WIDE`].
 pub(crate) fn block(
     panel: &Panel,
     weight: Weight<'_>,
@@ -95,24 +77,6 @@ pub(crate) fn block(
         #[cfg(target_arch = "x86_64")]
         Panel::Blocks(_) | Panel::Tiles(_) | Panel::Fours(_) => {
             unreachable!("they meet strips of the weight")
-        }
-        Panel::Shifted { values, stride } => {
-            let end = over.end.next_multiple_of(Panel::SHIFTED).min(*stride);
-            let mut x: [&[u8]; ROWS] = [&[]; ROWS];
-            for (slot, row) in x.iter_mut().zip(rows.clone()) {
-                *slot = &values[row * stride..][over.start..end];
-            }
-            let mut sums = shifted(&x, &weights, rows.len(), channels.len());
-            // What the shift added; once, in the part that begins at the first input channel.
-            if over.start == 0 {
-                for (index, channel) in channels.enumerate() {
-                    let added = i32::from(Panel::SHIFT) * weight.channel_sums[channel];
-                    sums.iter_mut()
-                        .take(rows.len())
-                        .for_each(|sums| sums[index] = sums[index].wrapping_sub(added));
-                }
-            }
-            sums
         }
     }
 }
@@ -201,80 +165,6 @@ fn wide_avx2<const M: usize, const N: usize>(x: &[&[i16]; ROWS], weights: &[&[i8
         let four = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256::<1>(pairs));
         // SAFETY: four int32 fill the row.
         unsafe { _mm_storeu_si128(found[m].as_mut_ptr().cast(), four) };
-    }
-    found
-}
-
-#[cfg(target_arch = "x86_64")]
-fn shifted(x: &[&[u8]; ROWS], weights: &[&[i8]; CHANNELS], rows: usize, channels: usize) -> Sums {
-    // SAFETY: a shifted panel is made only where the processor has AVX-512 VNNI.
-    unsafe { with_counts!(rows, channels, shifted_vnni(x, weights)) }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn shifted(_: &[&[u8]; ROWS], _: &[&[i8]; CHANNELS], _: usize, _: usize) -> Sums {
-    unreachable!("a shifted panel is made only where there is AVX-512 VNNI")
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn shifted_vnni<const M: usize, const N: usize>(x: &[&[u8]; ROWS], weights: &[&[i8]; CHANNELS]) -> Sums {
-    use std::arch::x86_64::*;
-
-    const STEP: usize = Panel::SHIFTED;
-    let terms = weights[0].len();
-    assert!(x[..M].iter().all(|x| x.len() == terms.next_multiple_of(STEP)));
-    assert!(weights[..N].iter().all(|weights| weights.len() == terms));
-    let mut sums = [[_mm512_setzero_si512(); N]; M];
-    // For few rows what is read decides: one output channel after the other, as they lie in memory.
-    for (channel, weights) in weights[..N].iter().enumerate() {
-        let (whole, rest) = weights.as_chunks::<STEP>();
-        // The last sums would be waited for otherwise.
-        let mut parts = [[_mm512_setzero_si512(); PARTS]; M];
-        let mut add = |index: usize, weights: __m512i| {
-            for (x, parts) in x.iter().zip(&mut parts) {
-                // SAFETY: a row is whole steps, as many as the channel's, see above.
-                let x = unsafe { _mm512_loadu_si512(x.as_ptr().add(index * STEP).cast()) };
-                parts[index % PARTS] = _mm512_dpbusd_epi32(parts[index % PARTS], x, weights);
-            }
-        };
-        for (group, weights) in whole.chunks(PARTS).enumerate() {
-            for (part, weights) in weights.iter().enumerate() {
-                // SAFETY: 64 bytes are read from 64.
-                add(group * PARTS + part, unsafe { _mm512_loadu_si512(weights.as_ptr().cast()) });
-            }
-        }
-        if !rest.is_empty() {
-            let mask = u64::MAX >> (STEP - rest.len());
-            // SAFETY: what the mask leaves out is not read.
-            add(whole.len(), unsafe { _mm512_maskz_loadu_epi8(mask, rest.as_ptr()) });
-        }
-        for (sums, [a, b, c, d]) in sums.iter_mut().zip(parts) {
-            sums[channel] = _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d));
-        }
-    }
-    across(&sums)
-}
-
-/// The sums of all lanes.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn across<const M: usize, const N: usize>(sums: &[[std::arch::x86_64::__m512i; N]; M]) -> Sums {
-    use std::arch::x86_64::*;
-
-    let mut found = Sums::default();
-    for (found, sums) in found.iter_mut().zip(sums) {
-        let of = |n: usize| match sums.get(n) {
-            Some(&sums) => {
-                _mm256_add_epi32(_mm512_castsi512_si256(sums), _mm512_extracti64x4_epi64::<1>(sums))
-            }
-            None => _mm256_setzero_si256(),
-        };
-        let pairs = _mm256_hadd_epi32(_mm256_hadd_epi32(of(0), of(1)), _mm256_hadd_epi32(of(2), of(3)));
-        let four = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256::<1>(pairs));
-        // SAFETY: four int32 fill the row.
-        unsafe { _mm_storeu_si128(found.as_mut_ptr().cast(), four) };
     }
     found
 }

@@ -44,9 +44,8 @@ pub(crate) trait Source: Sync {
     /// K.
     fn in_features(&self) -> usize;
 
-    /// The codes of some output channels, which may be made in `scratch`; with their sums, where `has_sums` asks for them.
-    fn channels<'a>(&'a self, channels: Range<usize>, has_sums: bool, scratch: &'a mut Scratch)
-    -> Weight<'a>;
+    /// The codes of some output channels, which may be made in `scratch`.
+    fn channels<'a>(&'a self, channels: Range<usize>, scratch: &'a mut Scratch) -> Weight<'a>;
 }
 
 /// Room for some output channels.
@@ -54,8 +53,6 @@ pub(crate) trait Source: Sync {
 pub(crate) struct Scratch {
     /// i8 [channels, K].
     pub(crate) codes: Vec<i8>,
-    /// See [`dot::channel_sums`].
-    pub(crate) channel_sums: Vec<i32>,
 }
 
 impl Source for Weight<'_> {
@@ -63,9 +60,14 @@ impl Source for Weight<'_> {
         Weight::in_features(self)
     }
 
-    fn channels<'a>(&'a self, channels: Range<usize>, _: bool, _: &'a mut Scratch) -> Weight<'a> {
+    fn channels<'a>(&'a self, channels: Range<usize>, _: &'a mut Scratch) -> Weight<'a> {
         self.part(channels)
     }
+}
+
+/// Output channels that one thread multiplies so many rows with, without waking another.
+pub(crate) fn alone(rows: usize, in_features: usize) -> usize {
+    ALONE / (rows * in_features).max(1)
 }
 
 /// All sums of `rows` rows and `out_features` output channels, given to `sink`.
@@ -77,7 +79,7 @@ pub(crate) fn multiply(
     isa: Isa,
     sink: &impl Sink,
 ) {
-    let alone = ALONE / (rows * weight.in_features()).max(1);
+    let alone = alone(rows, weight.in_features());
     #[cfg(target_arch = "x86_64")]
     match panel {
         // SAFETY: a panel is made only where the processor has the unit that it is for.
@@ -86,13 +88,13 @@ pub(crate) fn multiply(
         Panel::Tiles(rows) => return unsafe { strips::multiply(rows, weight, (out_features, alone), sink) },
         // SAFETY: likewise.
         Panel::Fours(rows) => return unsafe { strips::multiply(rows, weight, (out_features, alone), sink) },
-        Panel::Wide { .. } | Panel::Shifted { .. } => {}
+        Panel::Wide { .. } => {}
     }
     in_parts(out_features, KEPT_CHANNELS, alone, |channels| {
         let mut scratch = Scratch::default();
         for first in channels.clone().step_by(KEPT_CHANNELS) {
             let last = (first + KEPT_CHANNELS).min(channels.end);
-            let part = weight.channels(first..last, panel.needs_sums(), &mut scratch);
+            let part = weight.channels(first..last, &mut scratch);
             for row in (0..rows).step_by(KEPT_ROWS) {
                 let rows = row..(row + KEPT_ROWS).min(rows);
                 let mut kept = [[0_i32; KEPT_CHANNELS]; KEPT_ROWS];
@@ -119,14 +121,13 @@ pub(crate) trait GroupedSink: Sync {
     fn take(&self, row: usize, first: usize, sums: &[f32]);
 }
 
-/// The instructions, of those up to `isa`, for so many rows whose sums over each `group` of input channels have scales. Few
-/// rows of VNNI's shifted codes would need the sum of each group.
-pub(crate) fn isa_for_groups(group: usize, rows: usize, isa: Isa) -> Isa {
+/// The instructions, of those up to `isa`, for sums over each `group` of input channels.
+pub(crate) fn isa_for_groups(group: usize, isa: Isa) -> Isa {
     #[cfg(target_arch = "x86_64")]
-    if isa >= Isa::Avx512Vnni && Panel::are_many(rows, isa) && super::fours::fits(group) {
+    if isa >= Isa::Avx512Vnni && super::fours::fits(group) {
         return isa;
     }
-    let _ = (group, rows);
+    let _ = group;
     isa.min(Isa::Avx512)
 }
 
@@ -140,7 +141,7 @@ pub(crate) fn multiply_groups(
     sink: &impl GroupedSink,
 ) {
     let groups = weight.in_features() / group;
-    let alone = ALONE / (rows * weight.in_features()).max(1);
+    let alone = alone(rows, weight.in_features());
     #[cfg(target_arch = "x86_64")]
     {
         let (shape, groups) = ((out_features, alone), Groups { group, count: groups });
@@ -157,14 +158,14 @@ pub(crate) fn multiply_groups(
                 // SAFETY: likewise.
                 return unsafe { strips::multiply_groups(rows, weight, shape, groups, sink) };
             }
-            Panel::Wide { .. } | Panel::Shifted { .. } => {}
+            Panel::Wide { .. } => {}
         }
     }
     in_parts(out_features, KEPT_CHANNELS, alone, |channels| {
         let mut scratch = Scratch::default();
         for first in channels.clone().step_by(KEPT_CHANNELS) {
             let last = (first + KEPT_CHANNELS).min(channels.end);
-            let part = weight.channels(first..last, panel.needs_sums(), &mut scratch);
+            let part = weight.channels(first..last, &mut scratch);
             for row in (0..rows).step_by(KEPT_ROWS) {
                 let rows = row..(row + KEPT_ROWS).min(rows);
                 let mut kept = [[0.0_f32; KEPT_CHANNELS]; KEPT_ROWS];
@@ -197,10 +198,8 @@ pub(crate) fn product(codes: &Tensor, weight: &Tensor) -> Result<Tensor, TchErro
     let mut sums = Tensor::f_empty([rows, out_features], (Kind::Int, Device::Cpu))?;
     let isa = Isa::here();
     let (in_features, out_features) = (in_features as usize, out_features as usize);
-    let weight = elements::<i8>(weight);
-    let channel_sums = dot::channel_sums(weight, in_features, isa);
     let panel = Panel::new(elements(codes), in_features, isa);
-    let weight = Weight::new(weight, in_features, &channel_sums);
+    let weight = Weight::new(elements(weight), in_features);
     multiply(&panel, rows as usize, &weight, out_features, isa, &Columns::<i32>::new(&mut sums));
     Ok(sums)
 }
@@ -223,7 +222,7 @@ fn blocks(
     isa: Isa,
     mut add: impl FnMut(usize, usize, i32),
 ) {
-    let (block_rows, block_channels) = shape(rows.len(), isa);
+    let (block_rows, block_channels) = shape(rows.len());
     for channel in (0..channels).step_by(block_channels) {
         let some_channels = channel..(channel + block_channels).min(channels);
         for row in rows.clone().step_by(block_rows) {
@@ -239,13 +238,9 @@ fn blocks(
     }
 }
 
-/// Rows and output channels of a block: as many as there are registers for. AVX2 has half as many as AVX-512.
-fn shape(rows: usize, isa: Isa) -> (usize, usize) {
-    match isa {
-        Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx => (ROWS, CHANNELS),
-        _ if rows <= 2 => (2, CHANNELS),
-        _ => (ROWS, CHANNELS / 2),
-    }
+/// Rows and output channels of a block: as many as AVX2 has registers for.
+fn shape(rows: usize) -> (usize, usize) {
+    if rows <= 2 { (2, CHANNELS) } else { (ROWS, CHANNELS / 2) }
 }
 
 #[cfg(test)]
@@ -306,9 +301,8 @@ mod tests {
                 x[..in_features].fill(-128);
                 weight[..in_features].fill(-128);
                 let panel = Panel::new(&x, in_features, isa);
-                let sums = dot::channel_sums(&weight, in_features, isa);
                 let kept = Kept(Mutex::new(vec![0; rows * out_features]), out_features);
-                multiply(&panel, rows, &Weight::new(&weight, in_features, &sums), out_features, isa, &kept);
+                multiply(&panel, rows, &Weight::new(&weight, in_features), out_features, isa, &kept);
                 let expected: Vec<i64> = x
                     .chunks(in_features)
                     .flat_map(|x| {
@@ -357,10 +351,10 @@ mod tests {
             ] {
                 let in_features = group * groups;
                 let (x, weight) = (codes(rows * in_features, 3), codes(out_features * in_features, 4));
-                let isa = isa_for_groups(group, rows, isa);
+                let isa = isa_for_groups(group, isa);
                 let kept = Scaled(Mutex::new(vec![f32::NAN; rows * out_features]), out_features);
                 let panel = Panel::new(&x, in_features, isa);
-                let weights = Weight::new(&weight, in_features, &[]);
+                let weights = Weight::new(&weight, in_features);
                 multiply_groups(&panel, rows, &weights, (out_features, group), isa, &kept);
                 let mut expected = Vec::new();
                 for x in x.chunks(in_features) {

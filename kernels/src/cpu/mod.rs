@@ -16,6 +16,8 @@
 pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod blocks;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod code_strips;
 pub(crate) mod dot;
 pub(crate) mod dot_float;
 pub(crate) mod dot_nibbles;
@@ -26,6 +28,7 @@ pub(crate) mod float_strips;
 pub(crate) mod fours;
 pub(crate) mod gemm;
 mod isa;
+pub(crate) mod matrix;
 pub(crate) mod nibbles;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod outer;

@@ -66,7 +66,7 @@ impl InBlocks for Blocks<i32> {
         in_features.div_ceil(2) * PAIR * size_of::<i16>()
     }
 
-    unsafe fn fill(strip: &mut Strip, weight: Weight<'_>, channels: Range<usize>) {
+    unsafe fn fill(strip: &mut Strip, weight: Weight<'_>, channels: Range<usize>, _: usize) {
         // SAFETY: the caller has AVX2.
         unsafe { strip.fill(weight, channels) };
     }

@@ -12,12 +12,10 @@ use half::bf16;
 use super::blocks::{Blocks, with_rows};
 use super::float::Float;
 use super::float_strips::{FloatBlocks, FloatSink};
-use super::fours::{self, CHANNELS, Line, Strip, TERMS, TILE};
+use super::fours::{self, CHANNELS, Line, ROWS, Strip, TERMS};
 use super::isa::Isa;
 use super::strips::each_tile;
 
-/// Rows of a block at most: with two vectors of output channels, their sums fill 24 of 32 registers.
-const ROWS: usize = 12;
 /// Words of a channel in a part of a strip.
 const WORDS: usize = TERMS / 4;
 
@@ -36,9 +34,6 @@ pub(crate) fn is_best(isa: Isa) -> bool {
 
 /// A type that is multiplied in words.
 pub(crate) trait Factor: Float + Default {
-    /// A word of a row: its first numbers, and zeros after the last one.
-    fn word(row: &[Self]) -> i32;
-
     /// `sum` plus the products of sixteen words.
     ///
     /// # Safety
@@ -48,10 +43,6 @@ pub(crate) trait Factor: Float + Default {
 }
 
 impl Factor for f32 {
-    fn word(row: &[Self]) -> i32 {
-        row[0].to_bits() as i32
-    }
-
     #[inline]
     #[target_feature(enable = "avx512f,avx512bf16")]
     unsafe fn add(sum: __m512, x: __m512i, weights: __m512i) -> __m512 {
@@ -60,11 +51,6 @@ impl Factor for f32 {
 }
 
 impl Factor for bf16 {
-    fn word(row: &[Self]) -> i32 {
-        let second = row.get(1).copied().unwrap_or_default();
-        i32::from(second.to_bits() as i16) << 16 | i32::from(row[0].to_bits())
-    }
-
     #[inline]
     #[target_feature(enable = "avx512f,avx512bf16")]
     unsafe fn add(sum: __m512, x: __m512i, weights: __m512i) -> __m512 {
@@ -84,14 +70,21 @@ pub(crate) struct Rows<T> {
 
 impl<T: Factor + Sync> Rows<T> {
     /// From `x` [M, K].
-    pub(crate) fn new(x: &[T], in_features: usize) -> Self {
-        let rows = x.len() / in_features.max(1);
-        let width = fours::strip_bytes(in_features * size_of::<T>()) / CHANNELS / 4;
-        let blocks = Blocks::new(rows, width, |row| {
-            x[row * in_features..][..in_features].chunks(4 / size_of::<T>()).map(T::word)
-        });
-        Self { blocks, rows, of: PhantomData }
+    ///
+    /// # Safety
+    ///
+    /// The unit is here.
+    pub(crate) unsafe fn new(x: &[T], in_features: usize) -> Self {
+        // SAFETY: the caller promises it.
+        let blocks = unsafe { fours::in_blocks(bytes_of(x), in_features * size_of::<T>(), 0) };
+        Self { blocks, rows: x.len() / in_features.max(1), of: PhantomData }
     }
+}
+
+/// Numbers as bytes.
+fn bytes_of<T: Factor>(numbers: &[T]) -> &[i8] {
+    // SAFETY: numbers are bytes, and any bytes are codes.
+    unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast(), size_of_val(numbers)) }
 }
 
 /// Sums of a block's rows and a strip's channels.
@@ -114,12 +107,9 @@ impl<T: Factor + Send + Sync> FloatBlocks for Rows<T> {
 
     unsafe fn fill(strip: &mut Strip, weights: &[T]) {
         let width = size_of_val(weights) / CHANNELS;
-        // SAFETY: numbers are bytes, and any bytes are codes.
-        let bytes: &[i8] =
-            unsafe { std::slice::from_raw_parts(weights.as_ptr().cast(), size_of_val(weights)) };
-        let channels: Vec<&[i8]> = bytes.chunks_exact(width).collect();
+        let channels: Vec<&[i8]> = bytes_of(weights).chunks_exact(width).collect();
         // SAFETY: the caller has AVX-512.
-        unsafe { strip.fill(&channels, width, 0) };
+        unsafe { strip.fill(&channels, width) };
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
@@ -134,7 +124,7 @@ impl<T: Factor + Send + Sync> FloatBlocks for Rows<T> {
     }
 }
 
-/// `x` [words, R], `lines` as a [`Strip`] has them: of each part's words those of sixteen output channels, then those of sixteen others.
+/// `x` [words, R], `lines` as a [`Strip`] has them.
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn sums_of<T: Factor, const R: usize>(x: &[i32], lines: &[Line], found: &mut Sums) {
     assert_eq!(x.len() * CHANNELS, R * WORDS * lines.len(), "a block is as long as the strip");
@@ -149,23 +139,16 @@ fn sums_of<T: Factor, const R: usize>(x: &[i32], lines: &[Line], found: &mut Sum
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn add_part<T: Factor, const R: usize>(x: &[i32], lines: &[Line], found: &mut Sums) {
     let mut sums = [[_mm512_setzero_ps(); 2]; R];
-    let (mut x, mut line, parts) = (x.as_ptr(), lines.as_ptr(), lines.len() / CHANNELS);
-    for _ in 0..parts {
-        for _ in 0..WORDS {
-            // SAFETY: both have so many words; the pointers move by one of them, and over the second tile at the end of a part.
-            unsafe {
-                let weights = [_mm512_load_si512(line.cast()), _mm512_load_si512(line.add(TILE).cast())];
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let x = _mm512_set1_epi32(*x.add(row));
-                    for (sum, &weights) in sums.iter_mut().zip(&weights) {
-                        *sum = T::add(*sum, x, weights);
-                    }
-                }
-                (x, line) = (x.add(R), line.add(1));
+    for (x, lines) in x.chunks_exact(R).zip(lines.chunks_exact(2)) {
+        // SAFETY: a line is 64 bytes, and begins at a multiple of them.
+        let weights = [0, 1].map(|half| unsafe { _mm512_load_si512(lines[half].0.as_ptr().cast()) });
+        for (&x, sums) in x.iter().zip(&mut sums) {
+            let x = _mm512_set1_epi32(x);
+            for (sum, &weights) in sums.iter_mut().zip(&weights) {
+                // SAFETY: the unit is here.
+                *sum = unsafe { T::add(*sum, x, weights) };
             }
         }
-        // SAFETY: as above.
-        line = unsafe { line.add(TILE) };
     }
     for (found, sums) in found.iter_mut().zip(&sums) {
         for (found, &sum) in found.chunks_exact_mut(16).zip(sums) {
@@ -212,8 +195,9 @@ mod tests {
             let unpack = |_: &mut _, channel: usize, into: &mut [bf16]| {
                 into.copy_from_slice(&weights[channel * width..][..width])
             };
-            let of_rows = Rows::new(elements(&x), width);
             // SAFETY: the unit is here.
+            let of_rows = unsafe { Rows::new(elements(&x), width) };
+            // SAFETY: likewise.
             unsafe { multiply(&of_rows, (out_features as usize, width), &unpack, &sink) };
             let expected = x.matmul(&weight.tr());
             let differ = y.ne_tensor(&expected).sum(Kind::Int64).int64_value(&[]);

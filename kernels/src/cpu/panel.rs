@@ -20,72 +20,44 @@ pub(crate) enum Panel {
     /// Many rows for the unit of tiles.
     #[cfg(target_arch = "x86_64")]
     Tiles(amx::Rows),
-    /// Many rows in fours, in blocks, for instructions that multiply these.
+    /// In fours, in blocks, for instructions that multiply these.
     #[cfg(target_arch = "x86_64")]
     Fours(outer_vnni::Rows),
-    /// 128 above themselves, for instructions that take a factor without a sign.
-    Shifted {
-        /// u8 [M, stride].
-        values: Vec<u8>,
-        /// Of a row.
-        stride: usize,
-    },
 }
 
 impl Panel {
     /// Codes in a vector of 16-bit values of AVX2.
     pub(crate) const WIDE: usize = 16;
-    /// Codes in a vector of bytes of AVX-512.
-    pub(crate) const SHIFTED: usize = 64;
-    /// What is added to shifted codes.
-    pub(crate) const SHIFT: u8 = 128;
 
-    /// Whether so many rows meet strips of the weight, where the processor has a unit for that.
-    pub(crate) fn are_many(rows: usize, isa: Isa) -> bool {
-        // For fewer it does not pay to bring the weight into strips.
-        rows >= if let Isa::Avx512Vnni | Isa::Avx512Bf16 = isa { 5 } else { 12 }
-    }
-
-    /// Whether products with it need the sums of the weight's codes.
-    pub(crate) fn needs_sums(&self) -> bool {
-        matches!(self, Self::Shifted { .. })
+    /// Whether so many rows meet strips of the weight in units that pay only for many.
+    fn are_many(rows: usize) -> bool {
+        rows >= 12
     }
 
     /// From codes i8 [M, K].
     pub(crate) fn new(codes: &[i8], in_features: usize, isa: Isa) -> Self {
         #[cfg(target_arch = "x86_64")]
-        if Self::are_many(codes.len() / in_features.max(1), isa) {
-            match isa {
-                Isa::Avx2 | Isa::Avx512 => return Self::Blocks(outer::blocks(codes, in_features)),
-                Isa::Amx => return Self::Tiles(amx::Rows::new(codes, in_features)),
-                Isa::Avx512Vnni | Isa::Avx512Bf16 => {
-                    return Self::Fours(outer_vnni::Rows::new(codes, in_features));
-                }
-                Isa::Portable => {}
+        match (isa, Self::are_many(codes.len() / in_features.max(1))) {
+            (Isa::Avx2 | Isa::Avx512, true) => return Self::Blocks(outer::blocks(codes, in_features)),
+            (Isa::Amx, true) => return Self::Tiles(amx::Rows::new(codes, in_features)),
+            (Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx, _) => {
+                // SAFETY: `isa` says that the processor has the unit.
+                return Self::Fours(unsafe { outer_vnni::Rows::new(codes, in_features) });
             }
+            (Isa::Portable | Isa::Avx2 | Isa::Avx512, _) => {}
         }
-        if isa >= Isa::Avx512Vnni {
-            let (values, stride) = padded(codes, in_features, Self::SHIFTED, |code| code as u8 ^ Self::SHIFT);
-            Self::Shifted { values, stride }
-        } else {
-            let (values, stride) = padded(codes, in_features, Self::WIDE, i16::from);
-            Self::Wide { values, stride }
-        }
+        let (values, stride) = padded(codes, in_features);
+        Self::Wide { values, stride }
     }
 }
 
-fn padded<T: Copy + Default>(
-    codes: &[i8],
-    in_features: usize,
-    vector: usize,
-    convert: impl Fn(i8) -> T,
-) -> (Vec<T>, usize) {
-    let stride = in_features.next_multiple_of(vector);
+fn padded(codes: &[i8], in_features: usize) -> (Vec<i16>, usize) {
+    let stride = in_features.next_multiple_of(Panel::WIDE);
     let rows = codes.len() / in_features.max(1);
     let mut values = Vec::with_capacity(rows * stride);
     for row in codes.chunks_exact(in_features) {
-        values.extend(row.iter().map(|&code| convert(code)));
-        values.resize(values.len() + stride - in_features, T::default());
+        values.extend(row.iter().map(|&code| i16::from(code)));
+        values.resize(values.len() + stride - in_features, 0);
     }
     (values, stride)
 }

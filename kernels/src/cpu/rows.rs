@@ -89,7 +89,9 @@ fn quantize_row<T: Float>(x: &[T], rule: Rule, codes: &mut [MaybeUninit<i8>], is
 #[inline(always)]
 fn quantize_values<T: Float>(x: &[T], rule: Rule, codes: &mut [MaybeUninit<i8>]) -> f32 {
     if let Rule::Static(scale) = rule {
-        divide(x, scale, codes);
+        for (code, value) in codes.iter_mut().zip(x) {
+            code.write(code_of(T::rounded(value.wide() / scale)));
+        }
         return scale;
     }
     // As integers, magnitudes are ordered alike, and NaN is above infinity.
@@ -104,30 +106,29 @@ fn quantize_values<T: Float>(x: &[T], rule: Rule, codes: &mut [MaybeUninit<i8>])
         let scale = scale.max(f32::EPSILON);
         let factor = 1.0 / scale;
         for (code, value) in codes.iter_mut().zip(x) {
-            code.write(code_of(value.wide() * factor));
+            code.write(code_of_number(value.wide() * factor));
         }
         return scale;
     }
     let scale = if scale == 0.0 { T::EPSILON } else { scale };
-    divide(x, scale, codes);
+    for (code, value) in codes.iter_mut().zip(x) {
+        code.write(code_of_number(T::number_rounded(value.wide() / scale)));
+    }
     scale
 }
 
-#[inline(always)]
-fn divide<T: Float>(x: &[T], scale: f32, codes: &mut [MaybeUninit<i8>]) {
-    for (code, value) in codes.iter_mut().zip(x) {
-        code.write(code_of(T::rounded(value.wide() / scale)));
-    }
-}
-
-/// Rounds half to even, to a code. The order of rounding and clamping makes no difference: the bounds are whole numbers.
+/// Rounds half to even, to a code. NaN becomes 0, as libtorch has it.
 #[inline(always)]
 pub(crate) fn code_of(scaled: f32) -> i8 {
+    code_of_number(if scaled.is_nan() { 0.0 } else { scaled })
+}
+
+/// The same of what is not NaN. The order of rounding and clamping makes no difference: the bounds are whole numbers.
+#[inline(always)]
+fn code_of_number(scaled: f32) -> i8 {
     // Adding 1.5 · 2^23 leaves no room for a fraction; the sum is rounded half to even, and its low bits are the integer.
     const SHIFT: f32 = 12_582_912.0;
-    // NaN becomes 0, as libtorch has it.
-    let clamped = if scaled.is_nan() { 0.0 } else { scaled.clamp(-128.0, 127.0) };
-    (clamped + SHIFT).to_bits() as i8
+    (scaled.clamp(-128.0, 127.0) + SHIFT).to_bits() as i8
 }
 
 #[cfg(test)]

@@ -14,18 +14,19 @@ pub(crate) trait InBlocks: Sync {
     /// Output channels of a strip.
     const CHANNELS: usize;
 
-    /// So many output channels. What stands for missing ones is of no use: their sums are not given to a sink.
+    /// So many output channels.
     type Strip: Default;
 
     /// Bytes of a strip.
     fn strip_bytes(in_features: usize) -> usize;
 
-    /// Brings output channels of `weight`, at most as many as a strip has, into `strip`.
+    /// Brings output channels of `weight`, at most as many as a strip has, into `strip`, for sums over each `group` of input
+    /// channels.
     ///
     /// # Safety
     ///
     /// The processor has the unit.
-    unsafe fn fill(strip: &mut Self::Strip, weight: Weight<'_>, channels: Range<usize>);
+    unsafe fn fill(strip: &mut Self::Strip, weight: Weight<'_>, channels: Range<usize>, group: usize);
 
     /// Gives `sink` the sums of all rows and the output channels of `strips`, of which the first is `first` of `out_features`.
     ///
@@ -115,7 +116,28 @@ pub(crate) unsafe fn multiply<P: InBlocks>(
         // SAFETY: the caller promises it.
         unsafe { rows.multiply(strips, first, out_features, sink) }
     };
-    in_strips::<P>(weight, (out_features, alone), &tiles);
+    in_strips::<P>(weight, (out_features, alone), weight.in_features(), &tiles);
+}
+
+/// The same of a weight that lies in strips, with so many input channels.
+///
+/// # Safety
+///
+/// The processor has the unit.
+pub(crate) unsafe fn multiply_kept<P: InBlocks<Strip: Sync>>(
+    rows: &P,
+    (strips, in_features): (&[P::Strip], usize),
+    (out_features, alone): (usize, usize),
+    sink: &impl Sink,
+) {
+    let step = blocks::strips(P::strip_bytes(in_features), strips.len());
+    in_parts(strips.len(), step, alone / P::CHANNELS, |part| {
+        for first in part.clone().step_by(step) {
+            let some = &strips[first..(first + step).min(part.end)];
+            // SAFETY: the caller promises it.
+            unsafe { rows.multiply(some, first * P::CHANNELS, out_features, sink) };
+        }
+    });
 }
 
 /// The same where each `group` of input channels has a scale for its sums.
@@ -134,13 +156,14 @@ pub(crate) unsafe fn multiply_groups<P: InBlocks>(
         // SAFETY: the caller promises it.
         unsafe { rows.multiply_groups(strips, first, (out_features, groups), sink) }
     };
-    in_strips::<P>(weight, (out_features, alone), &tiles);
+    in_strips::<P>(weight, (out_features, alone), groups.group, &tiles);
 }
 
 /// Gives `tiles` some strips at a time, with the number of the first of their output channels.
 fn in_strips<P: InBlocks>(
     weight: &impl Source,
     (out_features, alone): (usize, usize),
+    group: usize,
     tiles: &(impl Fn(&[P::Strip], usize) + Sync),
 ) {
     let kept = blocks::strips(P::strip_bytes(weight.in_features()), out_features / P::CHANNELS);
@@ -149,12 +172,12 @@ fn in_strips<P: InBlocks>(
         let (mut scratch, mut strips) = (Scratch::default(), Vec::new());
         for first in channels.clone().step_by(step) {
             let last = (first + step).min(channels.end);
-            let part = weight.channels(first..last, false, &mut scratch);
+            let part = weight.channels(first..last, &mut scratch);
             strips.resize_with((last - first).div_ceil(P::CHANNELS), P::Strip::default);
             for (index, strip) in strips.iter_mut().enumerate() {
                 let start = index * P::CHANNELS;
                 // SAFETY: the callers' callers promise that the processor has the unit.
-                unsafe { P::fill(strip, part, start..(start + P::CHANNELS).min(last - first)) };
+                unsafe { P::fill(strip, part, start..(start + P::CHANNELS).min(last - first), group) };
             }
             tiles(&strips, first);
         }

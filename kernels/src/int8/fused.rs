@@ -4,16 +4,15 @@ use tch::{Device, Kind, Tensor};
 
 use super::matrix::fits_int32;
 use crate::cpu::Isa;
-use crate::cpu::dot::{self, Weight};
 use crate::cpu::float::{Float, for_kind};
-use crate::cpu::gemm::{self, Sink, put};
-use crate::cpu::panel::Panel;
+use crate::cpu::gemm::{Sink, put};
+use crate::cpu::matrix::Matrix;
 use crate::cpu::rows::{Rows, Rule};
 use crate::cpu::view::{Columns, elements};
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
 
-/// See the module's documentation. The weight in memory is the one that was handed over.
+/// See the module's documentation. The weight is brought into the order of the processor's unit once, see [`Matrix`].
 #[derive(Debug)]
 pub struct Fused;
 
@@ -45,25 +44,20 @@ impl Kernel for Fused {
             Codes::Int8Torchao { weight, scale } => (weight, scale.f_to_kind(Kind::Float)?, Rule::Torchao),
             _ => unreachable!("supports() admits W8A8 only"),
         };
-        let codes = codes.f_contiguous()?;
         let isa = Isa::here();
-        let channel_sums = dot::channel_sums(elements(&codes), weight.in_features() as usize, isa);
         let bias = weight.bias().map(|bias| bias.f_to_kind(Kind::Float)?.f_contiguous()).transpose()?;
         let scale = scale.f_view([-1])?.f_contiguous()?;
-        Ok(Box::new(PreparedFused { codes, scale, bias, channel_sums, rule, isa }))
+        Ok(Box::new(PreparedFused { codes: Matrix::new(codes, isa)?, scale, bias, rule, isa }))
     }
 }
 
 #[derive(Debug)]
 struct PreparedFused {
-    /// i8 [N, K].
-    codes: Tensor,
+    codes: Matrix,
     /// f32 `[N]`.
     scale: Tensor,
     /// f32 `[N]`.
     bias: Option<Tensor>,
-    /// See [`dot::channel_sums`].
-    channel_sums: Vec<i32>,
     rule: Rule,
     isa: Isa,
 }
@@ -71,7 +65,7 @@ struct PreparedFused {
 impl PreparedLinear for PreparedFused {
     fn forward(&self, x: &Tensor) -> Tensor {
         let mut shape = x.size();
-        *shape.last_mut().expect("activations have a last dimension") = self.codes.size()[0];
+        *shape.last_mut().expect("activations have a last dimension") = self.codes.out_features() as i64;
         let mut y = Tensor::empty(shape, (x.kind(), Device::Cpu));
         let x = x.contiguous();
         for_kind!(x.kind(), multiply(self, &x, &mut y));
@@ -79,17 +73,15 @@ impl PreparedLinear for PreparedFused {
     }
 
     fn bytes(&self) -> u64 {
-        let sums = size_of_val(self.channel_sums.as_slice()) as u64;
-        bytes_of([&self.codes, &self.scale].into_iter().chain(&self.bias)) + sums
+        bytes_of([&self.scale].into_iter().chain(&self.bias)) + self.codes.bytes()
     }
 }
 
 /// `x` [..., K] to `y` [..., N], both without gaps.
 fn multiply<T: Float>(layer: &PreparedFused, x: &Tensor, y: &mut Tensor) {
-    let (out_features, in_features) = (layer.codes.size()[0] as usize, layer.codes.size()[1] as usize);
-    assert_eq!(x.size().last(), Some(&(in_features as i64)), "activations have another width than the layer");
+    let in_features = layer.codes.in_features() as i64;
+    assert_eq!(x.size().last(), Some(&in_features), "activations have another width than the layer");
     let rows = Rows::quantize(x, layer.rule, layer.isa);
-    let panel = Panel::new(&rows.codes, in_features, layer.isa);
     let sink = Scaled {
         y: Columns::<T>::new(y),
         row_scales: &rows.scales,
@@ -97,8 +89,7 @@ fn multiply<T: Float>(layer: &PreparedFused, x: &Tensor, y: &mut Tensor) {
         bias: layer.bias.as_ref().map(elements),
         rounds_sums: matches!(layer.rule, Rule::Torchao),
     };
-    let weight = Weight::new(elements(&layer.codes), in_features, &layer.channel_sums);
-    gemm::multiply(&panel, rows.scales.len(), &weight, out_features, layer.isa, &sink);
+    layer.codes.multiply(&rows.codes, &sink);
 }
 
 /// Makes outputs of sums: times the scales of row and output channel, plus the bias.

@@ -4,18 +4,17 @@
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::rows::Rows;
-use super::{SUM_SCALE, dequantize_columns};
+use super::{SUM_SCALE, dequantize};
 use crate::cpu::Isa;
-use crate::cpu::dot::{self, Weight};
 use crate::cpu::float::{Float, for_kind};
-use crate::cpu::gemm::{self, Sink, put};
-use crate::cpu::panel::Panel;
+use crate::cpu::gemm::{Sink, put};
+use crate::cpu::matrix::Matrix;
 use crate::cpu::view::{Columns, elements};
 use crate::int8::fits_int32;
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
 
-/// See the module's documentation. The weight in memory is the one that was handed over.
+/// See the module's documentation. The weight is brought into the order of the processor's unit once, see [`Matrix`].
 #[derive(Debug)]
 pub struct Fused;
 
@@ -41,14 +40,12 @@ impl Kernel for Fused {
         };
         // Rounded to the activations' type first, as libtorch adds it.
         let rounded = |bias: &Tensor| bias.f_to_kind(layer.kind)?.f_to_kind(Kind::Float)?.f_contiguous();
-        let (codes, isa) = (codes.f_contiguous()?, Isa::here());
-        let channel_sums = dot::channel_sums(elements(&codes), weight.in_features() as usize, isa);
+        let isa = Isa::here();
         Ok(Box::new(PreparedFused {
             absmax: absmax.f_view([-1])?.f_contiguous()?,
             threshold: *threshold,
             bias: weight.bias().map(rounded).transpose()?,
-            codes,
-            channel_sums,
+            codes: Matrix::new(codes, isa)?,
             isa,
         }))
     }
@@ -56,45 +53,38 @@ impl Kernel for Fused {
 
 #[derive(Debug)]
 struct PreparedFused {
-    /// i8 [N, K].
-    codes: Tensor,
+    codes: Matrix,
     /// f32 `[N]`.
     absmax: Tensor,
     threshold: f64,
     /// f32 `[N]`.
     bias: Option<Tensor>,
-    /// See [`dot::channel_sums`].
-    channel_sums: Vec<i32>,
     isa: Isa,
 }
 
 impl PreparedFused {
     /// `x` [M, K] without gaps to `y` [M, N]; gives the columns that are still to be added.
     fn multiply<T: Float>(&self, x: &Tensor, y: &mut Tensor) -> Vec<i64> {
-        let (out_features, in_features) = (self.codes.size()[0] as usize, self.codes.size()[1] as usize);
-        let rows = Rows::quantize(elements::<T>(x), in_features, self.threshold, self.isa);
-        let panel = Panel::new(&rows.codes, in_features, self.isa);
+        let rows = Rows::quantize(elements::<T>(x), self.codes.in_features(), self.threshold, self.isa);
         let sink = Scaled {
             y: Columns::<T>::new(y),
             rows: &rows.absmax,
             channels: elements(&self.absmax),
             bias: self.bias.as_ref().map(elements),
         };
-        let weight = Weight::new(elements(&self.codes), in_features, &self.channel_sums);
-        gemm::multiply(&panel, rows.absmax.len(), &weight, out_features, self.isa, &sink);
+        self.codes.multiply(&rows.codes, &sink);
         rows.outliers
     }
 
     fn add_outliers(&self, x: &Tensor, y: &Tensor, columns: &[i64]) -> Result<Tensor, TchError> {
-        let columns = Tensor::from_slice(columns);
-        let weight = dequantize_columns(&self.codes, &self.absmax, &columns)?.f_to_kind(x.kind())?;
-        y.f_addmm(&x.f_index_select(1, &columns)?, &weight.f_tr()?)
+        let weight = dequantize(&self.codes.columns(columns)?, &self.absmax)?.f_to_kind(x.kind())?;
+        y.f_addmm(&x.f_index_select(1, &Tensor::from_slice(columns))?, &weight.f_tr()?)
     }
 }
 
 impl PreparedLinear for PreparedFused {
     fn forward(&self, x: &Tensor) -> Tensor {
-        let (out_features, in_features) = (self.codes.size()[0], self.codes.size()[1]);
+        let (out_features, in_features) = (self.codes.out_features() as i64, self.codes.in_features() as i64);
         let mut shape = x.size();
         *shape.last_mut().expect("activations have a last dimension") = out_features;
         let x = x.reshape([-1, in_features]).contiguous();
@@ -109,8 +99,7 @@ impl PreparedLinear for PreparedFused {
     }
 
     fn bytes(&self) -> u64 {
-        let sums = size_of_val(self.channel_sums.as_slice()) as u64;
-        bytes_of([&self.codes, &self.absmax].into_iter().chain(&self.bias)) + sums
+        bytes_of([&self.absmax].into_iter().chain(&self.bias)) + self.codes.bytes()
     }
 }
 

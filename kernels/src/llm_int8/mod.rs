@@ -69,7 +69,12 @@ pub(crate) fn dequantize_columns(
     absmax: &Tensor,
     columns: &Tensor,
 ) -> Result<Tensor, TchError> {
-    let codes = codes.f_index_select(1, columns)?.f_to_kind(Kind::Float)?;
+    dequantize(&codes.f_index_select(1, columns)?, absmax)
+}
+
+/// Codes i8 [N, K] with largest magnitudes f32 `[N]`, in f32.
+pub(crate) fn dequantize(codes: &Tensor, absmax: &Tensor) -> Result<Tensor, TchError> {
+    let codes = codes.f_to_kind(Kind::Float)?;
     codes.f_mul(&absmax.f_unsqueeze(1)?)?.f_mul_scalar(1.0 / LEVELS)
 }
 

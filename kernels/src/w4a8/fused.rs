@@ -9,7 +9,7 @@ use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
 use crate::cpu::Isa;
-use crate::cpu::dot::{self, Weight};
+use crate::cpu::dot::Weight;
 use crate::cpu::dot_nibbles::group_sums;
 use crate::cpu::float::{Float, for_kind};
 use crate::cpu::gemm::{self, GroupedSink, Scratch, Sink, Source, put};
@@ -205,7 +205,7 @@ fn multiply<T: Float>(layer: &View<'_>, x: &Tensor, y: &mut Tensor) {
             gemm::multiply(&panel, count, layer, out_features, layer.isa, &sink);
         }
         Scales::Float(_) => {
-            let isa = gemm::isa_for_groups(layer.group, count, layer.isa);
+            let isa = gemm::isa_for_groups(layer.group, layer.isa);
             let panel = Panel::new(&rows.codes, layer.in_features, isa);
             gemm::multiply_groups(&panel, count, layer, (out_features, layer.group), isa, &sink);
         }
@@ -236,12 +236,7 @@ impl Source for View<'_> {
         self.in_features
     }
 
-    fn channels<'a>(
-        &'a self,
-        channels: Range<usize>,
-        has_sums: bool,
-        scratch: &'a mut Scratch,
-    ) -> Weight<'a> {
+    fn channels<'a>(&'a self, channels: Range<usize>, scratch: &'a mut Scratch) -> Weight<'a> {
         scratch.codes.resize(channels.len() * self.in_features, 0);
         for (channel, codes) in channels.zip(scratch.codes.chunks_exact_mut(self.in_features)) {
             let groups = self.channel(channel).chunks_exact(self.group / 2).zip(channel * self.groups()..);
@@ -260,11 +255,7 @@ impl Source for View<'_> {
                 }
             }
         }
-        scratch.channel_sums = match has_sums {
-            true => dot::channel_sums(&scratch.codes, self.in_features, self.isa),
-            false => Vec::new(),
-        };
-        Weight::new(&scratch.codes, self.in_features, &scratch.channel_sums)
+        Weight::new(&scratch.codes, self.in_features)
     }
 }
 
