@@ -7,6 +7,10 @@ use half::bf16;
 use super::super::nibbles::{BYTES, CHUNK, Order, WORDS};
 use super::{Channel, Nibbles};
 
+/// So many bytes before they are read, they are asked for: output channels lie one after the other, but the processor by itself asks
+/// only for what is in a page.
+const AHEAD: usize = 2048;
+
 /// See [`super::four_bits`], which has checked the lengths.
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) fn four_bits<const M: usize>(rows: [&[f32]; M], channel: Channel<'_>) -> [f32; M] {
@@ -61,6 +65,7 @@ fn sums<const M: usize, const ZEROS: bool, const SPAN: usize>(
                 _mm512_maskz_loadu_epi8(u64::MAX >> (WORDS / 2 - bytes.len()), bytes.as_ptr().cast())
             },
         };
+        _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(AHEAD).cast());
         // The permutation reads the lower four bits.
         let weights = [
             words,
