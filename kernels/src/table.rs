@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::cuda::Source;
 use crate::environment::wants_reference;
+use crate::input::Input;
 use crate::reordered::Reordered;
 use crate::weight::{KernelError, QuantizedWeight, Scheme};
 use crate::{int4, int8, llm_int8, nf4, reference, w4a8, w8a16, weight_only};
@@ -48,38 +49,14 @@ pub trait PreparedLinear: Debug {
     /// `x` [..., K] in the type it was prepared for, to [..., N] in the same type.
     fn forward(&self, x: &Tensor) -> Tensor;
 
-    /// Whether [`PreparedLinear::forward_normalized`] is more than a norm and then [`PreparedLinear::forward`].
-    fn fuses_norm(&self) -> bool {
-        false
-    }
-
-    /// [`PreparedLinear::forward`] of the normalized `x`. A kernel that quantizes activations may do both at once.
-    fn forward_normalized(&self, x: &Tensor, norm: &Norm<'_>) -> Tensor {
-        self.forward(&norm.forward(x))
+    /// The same of activations that layers share. A kernel that quantizes them may normalize where it does, and finds what the layer
+    /// before made of them.
+    fn forward_input(&self, input: &Input<'_>) -> Tensor {
+        self.forward(input.tensor())
     }
 
     /// Bytes of all tensors that it holds: codes, scales and bias.
     fn bytes(&self) -> u64;
-}
-
-/// Root-mean-square normalization (Zhang and Sennrich, 2019, arXiv 1910.07467) of what a layer is given.
-#[derive(Clone, Copy, Debug)]
-pub struct Norm<'a> {
-    /// `[K]`, in floating point.
-    pub weight: &'a Tensor,
-    /// Added to the mean square.
-    pub epsilon: f64,
-}
-
-impl Norm<'_> {
-    /// weight · x / √(mean(x²) + epsilon) of `x` [..., K]: the quotient in f32, rounded to `x`'s type, then the product in that
-    /// type, as transformers computes.
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        let wide = x.to_kind(Kind::Float);
-        let mean_square = wide.square().mean_dim(-1, true, Kind::Float);
-        let normal = wide * (mean_square + self.epsilon).rsqrt();
-        self.weight * normal.to_kind(x.kind())
-    }
 }
 
 /// All kernels, best first. The last one supports everything.

@@ -111,6 +111,36 @@ fn names() -> Vec<&'static str> {
     Isa::NAMED.iter().map(|(name, _)| *name).collect()
 }
 
+/// A function with loops over values, compiled for AVX2 and for AVX-512, too: the compiler makes vectors of them. Products and sums stay
+/// apart, as Rust promises, so that all give the same bits.
+macro_rules! vectorized {
+    ($name:ident, $plain:ident, ($($argument:ident: $kind:ty),* $(,)?) $(-> $result:ty)?) => {
+        fn $name<T: Float>($($argument: $kind,)* isa: Isa) $(-> $result)? {
+            #[cfg(target_arch = "x86_64")]
+            if isa >= Isa::Avx512 {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+                fn with_avx512<T: Float>($($argument: $kind),*) $(-> $result)? {
+                    $plain($($argument),*)
+                }
+                // SAFETY: `isa` says that the processor has the instructions.
+                return unsafe { with_avx512($($argument),*) };
+            }
+            #[cfg(target_arch = "x86_64")]
+            if isa >= Isa::Avx2 {
+                #[target_feature(enable = "avx2,fma")]
+                fn with_avx2<T: Float>($($argument: $kind),*) $(-> $result)? {
+                    $plain($($argument),*)
+                }
+                // SAFETY: likewise.
+                return unsafe { with_avx2($($argument),*) };
+            }
+            let _ = isa;
+            $plain($($argument),*)
+        }
+    };
+}
+pub(crate) use vectorized;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -62,20 +62,23 @@ impl Matrix {
         self.in_features
     }
 
-    /// Gives `sink` all sums of the codes of rows, i8 [M, K].
-    pub(crate) fn multiply(&self, rows: &[i8], sink: &impl Sink) {
-        let panel = Panel::new(rows, self.in_features, self.isa);
-        let rows = rows.len() / self.in_features.max(1);
+    /// The instructions that it is for.
+    pub(crate) fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Gives `sink` all sums of the codes of `rows` rows, in a panel for the same instructions.
+    pub(crate) fn multiply(&self, panel: &Panel, rows: usize, sink: &impl Sink) {
         match &self.codes {
             Codes::Channels(codes) => {
                 let weight = Weight::new(elements(codes), self.in_features);
-                gemm::multiply(&panel, rows, &weight, self.out_features, self.isa, sink);
+                gemm::multiply(panel, rows, &weight, self.out_features, self.isa, sink);
             }
             #[cfg(target_arch = "x86_64")]
             Codes::Strips(kept) => {
                 let alone = gemm::alone(rows, self.in_features);
                 let (shape, kept) = ((self.out_features, alone), (kept.as_slice(), self.in_features));
-                match &panel {
+                match panel {
                     // SAFETY: a panel is made only where the processor has the unit that it is for.
                     Panel::Fours(rows) => unsafe { strips::multiply_kept(rows, kept, shape, sink) },
                     // SAFETY: likewise.

@@ -27,9 +27,10 @@ pub(crate) mod float_strips;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod fours;
 pub(crate) mod gemm;
-mod isa;
+pub(crate) mod isa;
 pub(crate) mod matrix;
 pub(crate) mod nibbles;
+pub(crate) mod norm;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod outer;
 #[cfg(target_arch = "x86_64")]
@@ -39,6 +40,7 @@ pub(crate) mod outer_vnni;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod outer_wide;
 pub(crate) mod panel;
+pub(crate) mod rotary;
 pub(crate) mod rows;
 pub(crate) mod shared;
 #[cfg(target_arch = "x86_64")]

@@ -1,17 +1,22 @@
 //! Activations as int8 codes, a row at a time: the definitions of [`crate::symmetric`] and [`crate::torchao`], to the bit.
 
 use std::mem::MaybeUninit;
+use std::rc::Rc;
 
 use tch::Tensor;
 
 use super::float::{Float, for_kind};
-use super::isa::Isa;
+use super::isa::{Isa, vectorized};
+use super::norm::RowNorm;
+use super::panel::Panel;
 use super::shared::Shared;
 use super::threads::in_parts;
 use super::view::elements;
+use crate::input::Kept;
+use crate::norm::Norm;
 
 /// How activations become codes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Rule {
     /// A scale a row: see [`crate::symmetric`].
     Dynamic,
@@ -31,17 +36,24 @@ pub(crate) struct Rows {
     pub(crate) codes: Vec<i8>,
     /// `[M]`: x ≈ code · scale. NaN where a row has a value that is not finite.
     pub(crate) scales: Vec<f32>,
+    panels: Kept<Isa, Panel>,
 }
 
 impl Rows {
-    /// Quantizes `x` [M, K], without gaps on the CPU.
-    pub(crate) fn quantize(x: &Tensor, rule: Rule, isa: Isa) -> Self {
-        for_kind!(x.kind(), quantize_all(x, rule, isa))
+    /// Quantizes `x` [M, K], without gaps on the CPU, or what a norm makes of it that [`Norm::is_in_rows`] of it.
+    pub(crate) fn quantize(x: &Tensor, norm: Option<&Norm<'_>>, rule: Rule, isa: Isa) -> Self {
+        for_kind!(x.kind(), quantize_all(x, norm, rule, isa))
+    }
+
+    /// The codes as the products of `isa` want them.
+    pub(crate) fn panel(&self, isa: Isa) -> Rc<Panel> {
+        let in_features = self.codes.len() / self.scales.len().max(1);
+        self.panels.get(isa, || Panel::new(&self.codes, in_features, isa))
     }
 }
 
-fn quantize_all<T: Float>(x: &Tensor, rule: Rule, isa: Isa) -> Rows {
-    let values = elements::<T>(x);
+fn quantize_all<T: Float>(x: &Tensor, norm: Option<&Norm<'_>>, rule: Rule, isa: Isa) -> Rows {
+    let (values, norm) = (elements::<T>(x), norm.map(RowNorm::<T>::of));
     let width = *x.size().last().expect("activations have a last dimension") as usize;
     let count = values.len() / width.max(1);
     // Not filled with zeros before: that would be one thread's work.
@@ -49,43 +61,27 @@ fn quantize_all<T: Float>(x: &Tensor, rule: Rule, isa: Isa) -> Rows {
     let mut all_scales = vec![0.0; count];
     let (codes, scales) = (Shared::new(&mut all_codes), Shared::new(&mut all_scales));
     in_parts(count, 1, ALONE / width.max(1), |range| {
-        for row in range {
+        let mut normal = norm.map(|norm| (norm, Box::new_uninit_slice(width)));
+        for index in range {
             // SAFETY: each row is given to one thread.
-            let (codes, scale) = unsafe { (codes.part(row * width, width), &mut scales.part(row, 1)[0]) };
-            *scale = quantize_row(&values[row * width..][..width], rule, codes, isa);
+            let (codes, scale) = unsafe { (codes.part(index * width, width), &mut scales.part(index, 1)[0]) };
+            let mut row = &values[index * width..][..width];
+            if let Some((norm, normal)) = &mut normal {
+                norm.of_row(row, normal, isa);
+                // SAFETY: it writes all values of a row.
+                row = unsafe { normal.assume_init_ref() };
+            }
+            *scale = quantize_row(row, rule, codes, isa);
         }
     });
     // SAFETY: `quantize_row` writes all codes of a row, and rows are all that there is.
-    Rows { codes: unsafe { all_codes.assume_init() }.into_vec(), scales: all_scales }
+    let codes = unsafe { all_codes.assume_init() }.into_vec();
+    Rows { codes, scales: all_scales, panels: Kept::default() }
 }
 
-/// Writes all `codes`, as many as `x` has values.
-fn quantize_row<T: Float>(x: &[T], rule: Rule, codes: &mut [MaybeUninit<i8>], isa: Isa) -> f32 {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2,fma")]
-        fn with_avx2<T: Float>(x: &[T], rule: Rule, codes: &mut [MaybeUninit<i8>]) -> f32 {
-            quantize_values(x, rule, codes)
-        }
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-        fn with_avx512<T: Float>(x: &[T], rule: Rule, codes: &mut [MaybeUninit<i8>]) -> f32 {
-            quantize_values(x, rule, codes)
-        }
-        match isa {
-            Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx => {
-                // SAFETY: `isa` says that the processor has these instructions.
-                return unsafe { with_avx512(x, rule, codes) };
-            }
-            // SAFETY: likewise.
-            Isa::Avx2 => return unsafe { with_avx2(x, rule, codes) },
-            Isa::Portable => {}
-        }
-    }
-    let _ = isa;
-    quantize_values(x, rule, codes)
-}
+// Writes all `codes`, as many as `x` has values.
+vectorized!(quantize_row, quantize_values, (x: &[T], rule: Rule, codes: &mut [MaybeUninit<i8>]) -> f32);
 
-// The compiler makes vectors of its loops; products and sums stay apart, as Rust promises.
 #[inline(always)]
 fn quantize_values<T: Float>(x: &[T], rule: Rule, codes: &mut [MaybeUninit<i8>]) -> f32 {
     if let Rule::Static(scale) = rule {
@@ -162,19 +158,19 @@ mod tests {
             let x = x.to_kind(kind);
             for isa in Isa::all_of_this_machine() {
                 let scale = symmetric::scales(&x, 8);
-                let rows = Rows::quantize(&x, Rule::Dynamic, isa);
+                let rows = Rows::quantize(&x, None, Rule::Dynamic, isa);
                 assert_eq!(codes(&rows), integers(&symmetric::codes(&x, &scale, 8)), "{kind:?} {isa:?}");
                 let expected = Vec::<f32>::try_from(scale.to_kind(Kind::Float).view([-1])).unwrap();
                 assert_eq!(rows.scales, expected);
 
                 let scale = torchao::scales(&x).unwrap();
-                let rows = Rows::quantize(&x, Rule::Torchao, isa);
+                let rows = Rows::quantize(&x, None, Rule::Torchao, isa);
                 assert_eq!(codes(&rows), integers(&torchao::codes(&x, &scale).unwrap()), "{kind:?} {isa:?}");
                 assert_eq!(rows.scales, Vec::<f32>::try_from(scale.view([-1])).unwrap());
 
                 let scale = Tensor::full([1], 0.031, (kind, Device::Cpu));
                 let wide = scale.double_value(&[0]) as f32;
-                let rows = Rows::quantize(&x, Rule::Static(wide), isa);
+                let rows = Rows::quantize(&x, None, Rule::Static(wide), isa);
                 assert_eq!(codes(&rows), integers(&symmetric::codes(&x, &scale, 8)), "{kind:?} {isa:?}");
             }
         }
@@ -184,7 +180,7 @@ mod tests {
     fn a_row_with_a_value_that_is_not_finite_has_no_scale() {
         let x = Tensor::from_slice(&[1.0_f32, f32::NAN, 2.0, f32::INFINITY, 3.0, 4.0]).view([3, 2]);
         for rule in [Rule::Dynamic, Rule::Torchao] {
-            let rows = Rows::quantize(&x, rule, Isa::here());
+            let rows = Rows::quantize(&x, None, rule, Isa::here());
             assert!(rows.scales[0].is_nan() && rows.scales[1].is_nan() && rows.scales[2] > 0.0);
         }
     }

@@ -6,7 +6,9 @@ use super::launches::{CudaWeight, FEW, MANY, NORMALIZE, QUANTIZE, Quantizer, Sca
 use super::matrix::fits_int32;
 use crate::cpu::rows::Rule;
 use crate::cuda::{self, Source};
-use crate::table::{Kernel, Layer, Norm, PreparedLinear};
+use crate::input::Input;
+use crate::norm::Norm;
+use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
 
 static SOURCES: &[&Source] = &[&QUANTIZE, &NORMALIZE, &FEW, &MANY];
@@ -87,11 +89,9 @@ impl PreparedLinear for PreparedCuda {
         self.multiply(x, None).expect("its shape was checked when the layer was prepared")
     }
 
-    fn fuses_norm(&self) -> bool {
-        true
-    }
-
-    fn forward_normalized(&self, x: &Tensor, norm: &Norm<'_>) -> Tensor {
+    fn forward_input(&self, input: &Input<'_>) -> Tensor {
+        // What was normalized for another layer is not normalized again.
+        let Some((x, norm)) = input.unnormalized() else { return self.forward(input.tensor()) };
         self.multiply(x, Some(norm)).expect("its shape was checked when the layer was prepared")
     }
 

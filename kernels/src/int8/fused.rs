@@ -9,10 +9,11 @@ use crate::cpu::gemm::{Sink, put};
 use crate::cpu::matrix::Matrix;
 use crate::cpu::rows::{Rows, Rule};
 use crate::cpu::view::{Columns, elements};
+use crate::input::Input;
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
 
-/// See the module's documentation. The weight is brought into the order of the processor's unit once, see [`Matrix`].
+/// See the module's documentation. The weight is brought into the order of the processor's unit once (`cpu::matrix`).
 #[derive(Debug)]
 pub struct Fused;
 
@@ -44,10 +45,9 @@ impl Kernel for Fused {
             Codes::Int8Torchao { weight, scale } => (weight, scale.f_to_kind(Kind::Float)?, Rule::Torchao),
             _ => unreachable!("supports() admits W8A8 only"),
         };
-        let isa = Isa::here();
         let bias = weight.bias().map(|bias| bias.f_to_kind(Kind::Float)?.f_contiguous()).transpose()?;
         let scale = scale.f_view([-1])?.f_contiguous()?;
-        Ok(Box::new(PreparedFused { codes: Matrix::new(codes, isa)?, scale, bias, rule, isa }))
+        Ok(Box::new(PreparedFused { codes: Matrix::new(codes, Isa::here())?, scale, bias, rule }))
     }
 }
 
@@ -59,16 +59,20 @@ struct PreparedFused {
     /// f32 `[N]`.
     bias: Option<Tensor>,
     rule: Rule,
-    isa: Isa,
 }
 
 impl PreparedLinear for PreparedFused {
     fn forward(&self, x: &Tensor) -> Tensor {
-        let mut shape = x.size();
-        *shape.last_mut().expect("activations have a last dimension") = self.codes.out_features() as i64;
-        let mut y = Tensor::empty(shape, (x.kind(), Device::Cpu));
-        let x = x.contiguous();
-        for_kind!(x.kind(), multiply(self, &x, &mut y));
+        self.forward_input(&Input::new(x))
+    }
+
+    fn forward_input(&self, input: &Input<'_>) -> Tensor {
+        let mut shape = input.size();
+        let width = shape.last_mut().expect("activations have a last dimension");
+        assert_eq!(*width, self.codes.in_features() as i64, "activations have another width than the layer");
+        *width = self.codes.out_features() as i64;
+        let mut y = Tensor::empty(shape, (input.kind(), Device::Cpu));
+        for_kind!(input.kind(), multiply(self, &input.rows(self.rule, self.codes.isa()), &mut y));
         y
     }
 
@@ -77,11 +81,8 @@ impl PreparedLinear for PreparedFused {
     }
 }
 
-/// `x` [..., K] to `y` [..., N], both without gaps.
-fn multiply<T: Float>(layer: &PreparedFused, x: &Tensor, y: &mut Tensor) {
-    let in_features = layer.codes.in_features() as i64;
-    assert_eq!(x.size().last(), Some(&in_features), "activations have another width than the layer");
-    let rows = Rows::quantize(x, layer.rule, layer.isa);
+/// To `y` [..., N], without gaps.
+fn multiply<T: Float>(layer: &PreparedFused, rows: &Rows, y: &mut Tensor) {
     let sink = Scaled {
         y: Columns::<T>::new(y),
         row_scales: &rows.scales,
@@ -89,7 +90,7 @@ fn multiply<T: Float>(layer: &PreparedFused, x: &Tensor, y: &mut Tensor) {
         bias: layer.bias.as_ref().map(elements),
         rounds_sums: matches!(layer.rule, Rule::Torchao),
     };
-    layer.codes.multiply(&rows.codes, &sink);
+    layer.codes.multiply(&rows.panel(layer.codes.isa()), rows.scales.len(), &sink);
 }
 
 /// Makes outputs of sums: times the scales of row and output channel, plus the bias.

@@ -10,11 +10,12 @@ use crate::cpu::float::{Float, for_kind};
 use crate::cpu::gemm::{Sink, put};
 use crate::cpu::matrix::Matrix;
 use crate::cpu::view::{Columns, elements};
+use crate::input::Input;
 use crate::int8::fits_int32;
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
 
-/// See the module's documentation. The weight is brought into the order of the processor's unit once, see [`Matrix`].
+/// See the module's documentation. The weight is brought into the order of the processor's unit once (`cpu::matrix`).
 #[derive(Debug)]
 pub struct Fused;
 
@@ -40,13 +41,11 @@ impl Kernel for Fused {
         };
         // Rounded to the activations' type first, as libtorch adds it.
         let rounded = |bias: &Tensor| bias.f_to_kind(layer.kind)?.f_to_kind(Kind::Float)?.f_contiguous();
-        let isa = Isa::here();
         Ok(Box::new(PreparedFused {
             absmax: absmax.f_view([-1])?.f_contiguous()?,
             threshold: *threshold,
             bias: weight.bias().map(rounded).transpose()?,
-            codes: Matrix::new(codes, isa)?,
-            isa,
+            codes: Matrix::new(codes, Isa::here())?,
         }))
     }
 }
@@ -59,21 +58,18 @@ struct PreparedFused {
     threshold: f64,
     /// f32 `[N]`.
     bias: Option<Tensor>,
-    isa: Isa,
 }
 
 impl PreparedFused {
-    /// `x` [M, K] without gaps to `y` [M, N]; gives the columns that are still to be added.
-    fn multiply<T: Float>(&self, x: &Tensor, y: &mut Tensor) -> Vec<i64> {
-        let rows = Rows::quantize(elements::<T>(x), self.codes.in_features(), self.threshold, self.isa);
+    /// To `y` [M, N], all but the outlier columns.
+    fn multiply<T: Float>(&self, rows: &Rows, y: &mut Tensor) {
         let sink = Scaled {
             y: Columns::<T>::new(y),
             rows: &rows.absmax,
             channels: elements(&self.absmax),
             bias: self.bias.as_ref().map(elements),
         };
-        self.codes.multiply(&rows.codes, &sink);
-        rows.outliers
+        self.codes.multiply(&rows.panel(self.codes.isa()), rows.absmax.len(), &sink);
     }
 
     fn add_outliers(&self, x: &Tensor, y: &Tensor, columns: &[i64]) -> Result<Tensor, TchError> {
@@ -84,15 +80,22 @@ impl PreparedFused {
 
 impl PreparedLinear for PreparedFused {
     fn forward(&self, x: &Tensor) -> Tensor {
+        self.forward_input(&Input::new(x))
+    }
+
+    fn forward_input(&self, input: &Input<'_>) -> Tensor {
         let (out_features, in_features) = (self.codes.out_features() as i64, self.codes.in_features() as i64);
-        let mut shape = x.size();
-        *shape.last_mut().expect("activations have a last dimension") = out_features;
-        let x = x.reshape([-1, in_features]).contiguous();
-        let mut y = Tensor::empty([x.size()[0], out_features], (x.kind(), Device::Cpu));
-        let columns = for_kind!(x.kind(), multiplied(self, &x, &mut y));
-        if !columns.is_empty() {
+        let (mut shape, kind) = (input.size(), input.kind());
+        let width = shape.last_mut().expect("activations have a last dimension");
+        assert_eq!(*width, in_features, "activations have another width than the layer");
+        *width = out_features;
+        let rows = input.llm_int8_rows(self.threshold, self.codes.isa());
+        let mut y = Tensor::empty([rows.absmax.len() as i64, out_features], (kind, Device::Cpu));
+        for_kind!(kind, multiply(self, &rows, &mut y));
+        if !rows.outliers.is_empty() {
+            let x = input.tensor().reshape([-1, in_features]);
             y = self
-                .add_outliers(&x, &y, &columns)
+                .add_outliers(&x, &y, &rows.outliers)
                 .expect("its shape was checked when the layer was prepared");
         }
         y.view(shape.as_slice())
@@ -103,8 +106,8 @@ impl PreparedLinear for PreparedFused {
     }
 }
 
-fn multiplied<T: Float>(layer: &PreparedFused, x: &Tensor, y: &mut Tensor) -> Vec<i64> {
-    layer.multiply::<T>(x, y)
+fn multiply<T: Float>(layer: &PreparedFused, rows: &Rows, y: &mut Tensor) {
+    layer.multiply::<T>(rows, y);
 }
 
 /// Makes outputs of sums in bitsandbytes' order: the two magnitudes, the sum, the constant, the bias.

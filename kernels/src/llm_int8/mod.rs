@@ -17,6 +17,7 @@ mod rows;
 pub use cuda::CudaFused;
 pub use fused::Fused;
 pub use int_mm::IntMm;
+pub(crate) use rows::Rows as CpuRows;
 
 use tch::{Kind, TchError, Tensor};
 

@@ -1,52 +1,70 @@
 //! [`super::quantize_rows`] on a CPU, to the bit, in two passes over the activations: outliers first, then codes.
 
+use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 
 use half::f16;
+use tch::Tensor;
 
 use super::LEVELS;
-use crate::cpu::Isa;
-use crate::cpu::float::Float;
+use crate::cpu::float::{Float, for_kind};
+use crate::cpu::isa::{Isa, vectorized};
+use crate::cpu::panel::Panel;
 use crate::cpu::rows::code_of;
 use crate::cpu::shared::Shared;
 use crate::cpu::threads::in_parts;
+use crate::cpu::view::elements;
+use crate::input::Kept;
 
 /// Values that are gone through by one thread without another being woken.
 const ALONE: usize = 1 << 15;
 
 /// Rows [M, K] as codes.
 #[derive(Debug)]
-pub(super) struct Rows {
+pub(crate) struct Rows {
     /// i8 [M, K], 0 in the columns that hold outliers.
-    pub(super) codes: Vec<i8>,
+    codes: Vec<i8>,
     /// `[M]`: x ≈ code · absmax / 127. NaN where a row has a NaN.
     pub(super) absmax: Vec<f32>,
     /// The columns that hold outliers, in their order.
     pub(super) outliers: Vec<i64>,
+    panels: Kept<Isa, Panel>,
 }
 
 impl Rows {
-    /// Of `x` [M, K], rounded to f16. With a threshold of 0 nothing is an outlier.
-    pub(super) fn quantize<T: Float>(x: &[T], width: usize, threshold: f64, isa: Isa) -> Self {
-        let count = x.len() / width.max(1);
-        // As libtorch compares f16 with a number. Nothing is above a NaN.
-        let threshold = if threshold > 0.0 { f16::from_f64(threshold).to_f32() } else { f32::NAN };
-        let outliers = outliers(x, width, threshold, isa);
-        let (mut codes, mut absmax) = (vec![0; x.len()], vec![0.0; count]);
-        let (all_codes, all_absmax) = (Shared::new(&mut codes), Shared::new(&mut absmax));
-        in_parts(count, 1, ALONE / width.max(1), |range| {
-            for row in range {
-                // SAFETY: each row is given to one thread.
-                let (codes, absmax) =
-                    unsafe { (all_codes.part(row * width, width), &mut all_absmax.part(row, 1)[0]) };
-                *absmax = quantize_row(&x[row * width..][..width], threshold, codes, isa);
-                for &column in &outliers {
-                    codes[column as usize] = 0;
-                }
-            }
-        });
-        Self { codes, absmax, outliers }
+    /// Of `x` [..., K], without gaps on the CPU, rounded to f16. With a threshold of 0 nothing is an outlier.
+    pub(crate) fn quantize(x: &Tensor, threshold: f64, isa: Isa) -> Self {
+        for_kind!(x.kind(), quantize_all(x, threshold, isa))
     }
+
+    /// The codes as the products of `isa` want them.
+    pub(super) fn panel(&self, isa: Isa) -> Rc<Panel> {
+        let in_features = self.codes.len() / self.absmax.len().max(1);
+        self.panels.get(isa, || Panel::new(&self.codes, in_features, isa))
+    }
+}
+
+fn quantize_all<T: Float>(x: &Tensor, threshold: f64, isa: Isa) -> Rows {
+    let width = *x.size().last().expect("activations have a last dimension") as usize;
+    let x = elements::<T>(x);
+    let count = x.len() / width.max(1);
+    // As libtorch compares f16 with a number. Nothing is above a NaN.
+    let threshold = if threshold > 0.0 { f16::from_f64(threshold).to_f32() } else { f32::NAN };
+    let outliers = outliers(x, width, threshold, isa);
+    let (mut codes, mut absmax) = (vec![0; x.len()], vec![0.0; count]);
+    let (all_codes, all_absmax) = (Shared::new(&mut codes), Shared::new(&mut absmax));
+    in_parts(count, 1, ALONE / width.max(1), |range| {
+        for row in range {
+            // SAFETY: each row is given to one thread.
+            let (codes, absmax) =
+                unsafe { (all_codes.part(row * width, width), &mut all_absmax.part(row, 1)[0]) };
+            *absmax = quantize_row(&x[row * width..][..width], threshold, codes, isa);
+            for &column in &outliers {
+                codes[column as usize] = 0;
+            }
+        }
+    });
+    Rows { codes, absmax, outliers, panels: Kept::default() }
 }
 
 /// The columns of `x` [M, K] in which a value is at least `threshold` in magnitude.
@@ -65,25 +83,6 @@ fn outliers<T: Float>(x: &[T], width: usize, threshold: f32, isa: Isa) -> Vec<i6
     });
     let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     (0..).zip(found).filter(|&(_, is_outlier)| is_outlier > 0).map(|(column, _)| column).collect()
-}
-
-/// A loop over values, compiled for AVX2, too. AVX-512 gains nothing: what is read decides.
-macro_rules! vectorized {
-    ($name:ident, $plain:ident, ($($argument:ident: $kind:ty),*) $(-> $result:ty)?) => {
-        fn $name<T: Float>($($argument: $kind,)* isa: Isa) $(-> $result)? {
-            #[cfg(target_arch = "x86_64")]
-            if isa >= Isa::Avx2 {
-                #[target_feature(enable = "avx2,fma")]
-                fn with_avx2<T: Float>($($argument: $kind),*) $(-> $result)? {
-                    $plain($($argument),*)
-                }
-                // SAFETY: `isa` says that the processor has the instructions.
-                return unsafe { with_avx2($($argument),*) };
-            }
-            let _ = isa;
-            $plain($($argument),*)
-        }
-    };
 }
 
 vectorized!(mark_outliers, mark_plainly, (row: &[T], threshold: f32, columns: &mut [u8]));
@@ -133,11 +132,9 @@ fn rounded_to_half(value: f32) -> f32 {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
-    use tch::{Device, Kind, Tensor};
+    use tch::{Device, Kind};
 
     use super::*;
-    use crate::cpu::float::for_kind;
-    use crate::cpu::view::elements;
     use crate::llm_int8::quantize_rows;
 
     #[test]
@@ -175,10 +172,7 @@ mod tests {
                 let outliers: Vec<i64> =
                     expected.outliers.map_or(Vec::new(), |columns| Vec::try_from(columns).unwrap());
                 for isa in Isa::all_of_this_machine() {
-                    fn quantized<T: Float>(x: &Tensor, threshold: f64, isa: Isa) -> Rows {
-                        Rows::quantize(elements::<T>(x), 83, threshold, isa)
-                    }
-                    let rows = for_kind!(kind, quantized(&x, threshold, isa));
+                    let rows = Rows::quantize(&x, threshold, isa);
                     let found: Vec<i64> = rows.codes.iter().map(|&code| i64::from(code)).collect();
                     assert_eq!(rows.outliers, outliers, "{kind:?} {threshold} {isa:?}");
                     let is_equal =

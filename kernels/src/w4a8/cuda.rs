@@ -5,10 +5,12 @@ use tch::{Device, Kind, TchError, Tensor};
 use crate::cpu::rows::Rule;
 use crate::cuda::{self, Argument, Function, Grid, Source};
 use crate::cuda_rows::{aligned, number_of};
+use crate::input::Input;
 use crate::int8::fits_int32;
 use crate::int8::{NORMALIZE, QUANTIZE, Quantizer};
+use crate::norm::Norm;
 use crate::packing::OFFSET;
-use crate::table::{Kernel, Layer, Norm, PreparedLinear};
+use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
 
 /// By scheme, then by type.
@@ -251,11 +253,9 @@ impl PreparedLinear for PreparedCuda {
         self.multiply(x, None).expect("its shape was checked when the layer was prepared")
     }
 
-    fn fuses_norm(&self) -> bool {
-        true
-    }
-
-    fn forward_normalized(&self, x: &Tensor, norm: &Norm<'_>) -> Tensor {
+    fn forward_input(&self, input: &Input<'_>) -> Tensor {
+        // What was normalized for another layer is not normalized again.
+        let Some((x, norm)) = input.unnormalized() else { return self.forward(input.tensor()) };
         self.multiply(x, Some(norm)).expect("its shape was checked when the layer was prepared")
     }
 

@@ -14,10 +14,10 @@ use crate::cpu::dot_nibbles::group_sums;
 use crate::cpu::float::{Float, for_kind};
 use crate::cpu::gemm::{self, GroupedSink, Scratch, Sink, Source, put};
 use crate::cpu::nibbles::{BYTES, CHUNK, Order, interleaved, pair};
-use crate::cpu::panel::Panel;
 use crate::cpu::rows::{Rows, Rule};
 use crate::cpu::threads::{ALONE, in_parts};
 use crate::cpu::view::{Columns, elements};
+use crate::input::Input;
 use crate::int8::fits_int32;
 use crate::packing::{self, OFFSET};
 use crate::table::{Kernel, Layer, PreparedLinear};
@@ -123,11 +123,16 @@ impl PreparedFused {
 
 impl PreparedLinear for PreparedFused {
     fn forward(&self, x: &Tensor) -> Tensor {
-        let mut shape = x.size();
-        *shape.last_mut().expect("activations have a last dimension") = self.bytes.size()[0];
-        let mut y = Tensor::empty(shape, (x.kind(), Device::Cpu));
-        let x = x.contiguous();
-        for_kind!(x.kind(), multiply(&self.view(), &x, &mut y));
+        self.forward_input(&Input::new(x))
+    }
+
+    fn forward_input(&self, input: &Input<'_>) -> Tensor {
+        let (layer, mut shape) = (self.view(), input.size());
+        let width = shape.last_mut().expect("activations have a last dimension");
+        assert_eq!(*width, layer.in_features as i64, "activations have another width than the layer");
+        *width = self.bytes.size()[0];
+        let mut y = Tensor::empty(shape, (input.kind(), Device::Cpu));
+        for_kind!(input.kind(), multiply(&layer, &input.rows(Rule::Dynamic, self.isa), &mut y));
         y
     }
 
@@ -188,26 +193,21 @@ impl View<'_> {
     }
 }
 
-/// `x` [..., K] to `y` [..., N], both without gaps.
-fn multiply<T: Float>(layer: &View<'_>, x: &Tensor, y: &mut Tensor) {
-    let width = layer.in_features as i64;
-    assert_eq!(x.size().last(), Some(&width), "activations have another width than the layer");
-    let rows = Rows::quantize(x, Rule::Dynamic, layer.isa);
+/// To `y` [..., N], without gaps.
+fn multiply<T: Float>(layer: &View<'_>, rows: &Rows, y: &mut Tensor) {
     let out_features = 2 * layer.bytes.len() / layer.in_features;
     let sink = Output { layer, y: Columns::<T>::new(y), row_scales: &rows.scales };
     let count = rows.scales.len();
     if count <= FEW_ROWS {
-        return multiply_few(layer, &rows, out_features, &sink);
+        return multiply_few(layer, rows, out_features, &sink);
     }
     match layer.scales {
         Scales::Progressive { .. } => {
-            let panel = Panel::new(&rows.codes, layer.in_features, layer.isa);
-            gemm::multiply(&panel, count, layer, out_features, layer.isa, &sink);
+            gemm::multiply(&rows.panel(layer.isa), count, layer, out_features, layer.isa, &sink);
         }
         Scales::Float(_) => {
             let isa = gemm::isa_for_groups(layer.group, layer.isa);
-            let panel = Panel::new(&rows.codes, layer.in_features, isa);
-            gemm::multiply_groups(&panel, count, layer, (out_features, layer.group), isa, &sink);
+            gemm::multiply_groups(&rows.panel(isa), count, layer, (out_features, layer.group), isa, &sink);
         }
     }
 }

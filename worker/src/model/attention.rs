@@ -1,6 +1,7 @@
 //! Self-attention with grouped keys and values (Ainslie et al., 2023, arXiv 2305.13245), through libtorch's
 //! fused scaled dot product.
 
+use qpipe_kernels::Input;
 use tch::{Device, Kind, Tensor};
 
 use super::block::Observer;
@@ -10,7 +11,7 @@ use super::error::ModelError;
 use super::formats;
 use super::kv_cache::Past;
 use super::linear::{Linear, LinearSpec, LoadOptions};
-use super::norm::{Normalized, RmsNorm};
+use super::norm::RmsNorm;
 use super::rope::Rotation;
 use super::shared_prefix;
 
@@ -181,7 +182,7 @@ impl SelfAttention {
     /// the output projection is given.
     pub(super) fn forward(
         &self,
-        x: &Normalized<'_>,
+        x: &Input<'_>,
         rotation: &Rotation,
         patterns: &Patterns,
         past: Option<&mut dyn Past>,
@@ -190,15 +191,15 @@ impl SelfAttention {
         if let Some(observe) = &mut observe {
             observe("self_attn.q_proj", x.tensor());
         }
-        let shape = x.parts().0.size();
+        let shape = x.size();
         let (batch, new) = (shape[0], shape[1]);
         let heads = |projected: Tensor, norm: Option<&RmsNorm>| {
             let heads = projected.view([batch, new, -1, self.head_dim]);
             norm.map_or(heads.shallow_clone(), |norm| norm.forward(&heads)).transpose(1, 2)
         };
-        let queries = rotation.apply(&heads(self.query.forward_normalized(x), self.query_norm.as_ref()));
-        let mut keys = rotation.apply(&heads(self.key.forward_normalized(x), self.key_norm.as_ref()));
-        let mut values = heads(self.value.forward_normalized(x), None);
+        let queries = rotation.apply(&heads(self.query.forward_input(x), self.query_norm.as_ref()));
+        let mut keys = rotation.apply(&heads(self.key.forward_input(x), self.key_norm.as_ref()));
+        let mut values = heads(self.value.forward_input(x), None);
         let attended = match (patterns.of_layer(self.window), past) {
             (Pattern::AfterPrefix(mask), Some(past)) => {
                 let prefix = past.shared(self.layer).expect("shared tokens went through every layer");

@@ -9,7 +9,7 @@ use super::error::ModelError;
 use super::kv_cache::Past;
 use super::linear::{Linear, LoadOptions, tensor_bytes};
 use super::mlp::Mlp;
-use super::norm::{Normalized, RmsNorm};
+use super::norm::RmsNorm;
 use super::rope::Rotation;
 
 /// The inputs of a block's linear layers, in the order in which they arise: what an observer of
@@ -65,12 +65,12 @@ impl Block {
         past: Option<&mut dyn Past>,
         mut observe: Option<&mut Observer<'_>>,
     ) -> Tensor {
-        let input = Normalized::new(&x, &self.input_norm);
+        let input = self.input_norm.input(&x);
         let attended = self.attention.forward(&input, rotation, patterns, past, observe.as_deref_mut());
         drop(input);
-        let x = x + attended;
-        let transformed = self.mlp.forward(&Normalized::new(&x, &self.mlp_norm), observe);
-        x + transformed
+        let x = sum(&x, attended);
+        let transformed = self.mlp.forward(&self.mlp_norm.input(&x), observe);
+        sum(&x, transformed)
     }
 
     /// The linear layers by their names in the block, in the order in which they are used.
@@ -112,4 +112,9 @@ impl Block {
         self.linears().iter().map(|(_, linear)| linear.bytes()).sum::<u64>()
             + self.norms().map(|(_, norm)| tensor_bytes(&norm.weight)).sum::<u64>()
     }
+}
+
+/// What goes around a layer and what came out of it, in its place unless gradients are wanted.
+fn sum(x: &Tensor, mut y: Tensor) -> Tensor {
+    if x.requires_grad() || y.requires_grad() { x + y } else { y.g_add_(x) }
 }

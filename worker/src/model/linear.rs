@@ -2,11 +2,11 @@
 
 use std::fmt::Debug;
 
+use qpipe_kernels::Input;
 use tch::{Device, Kind, Tensor};
 
 use super::checkpoint::Checkpoint;
 use super::error::ModelError;
-use super::norm::Normalized;
 
 /// How to load a model.
 #[derive(Clone, Copy, Debug)]
@@ -63,8 +63,8 @@ pub trait Linear: Debug {
     /// `x` [..., K] to [..., N], of the same floating-point type.
     fn forward(&self, x: &Tensor) -> Tensor;
 
-    /// The same of what a norm gives.
-    fn forward_normalized(&self, input: &Normalized<'_>) -> Tensor {
+    /// The same of what layers share.
+    fn forward_input(&self, input: &Input<'_>) -> Tensor {
         self.forward(input.tensor())
     }
 

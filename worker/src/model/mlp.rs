@@ -1,5 +1,6 @@
 //! The gated feed-forward network (SwiGLU; Shazeer, 2020, arXiv 2002.05202).
 
+use qpipe_kernels::Input;
 use tch::Tensor;
 
 use super::block::Observer;
@@ -7,7 +8,6 @@ use super::checkpoint::Checkpoint;
 use super::error::ModelError;
 use super::formats;
 use super::linear::{Linear, LinearSpec, LoadOptions};
-use super::norm::Normalized;
 
 /// down(silu(gate(x)) * up(x)).
 #[derive(Debug)]
@@ -39,11 +39,16 @@ impl Mlp {
 
     /// `x` [B, T, hidden], of the same shape. An observer is shown `x`, which two linear layers share, and what the
     /// last one is given.
-    pub(super) fn forward(&self, x: &Normalized<'_>, mut observe: Option<&mut Observer<'_>>) -> Tensor {
+    pub(super) fn forward(&self, x: &Input<'_>, mut observe: Option<&mut Observer<'_>>) -> Tensor {
         if let Some(observe) = &mut observe {
             observe("mlp.gate_proj", x.tensor());
         }
-        let gated = self.gate.forward_normalized(x).silu() * self.up.forward_normalized(x);
+        let (mut gated, up) = (self.gate.forward_input(x), self.up.forward_input(x));
+        gated = match gated.requires_grad() || up.requires_grad() {
+            true => gated.silu() * up,
+            // In place: what is not allocated need not be cleared.
+            false => gated.silu_().g_mul_(&up),
+        };
         if let Some(observe) = observe {
             observe("mlp.down_proj", &gated);
         }

@@ -1,8 +1,6 @@
 //! Root-mean-square normalisation (Zhang and Sennrich, 2019, arXiv 1910.07467).
 
-use std::cell::OnceCell;
-
-use qpipe_kernels::Norm;
+use qpipe_kernels::{Input, Norm};
 use tch::Tensor;
 
 use super::checkpoint::Checkpoint;
@@ -35,38 +33,13 @@ impl RmsNorm {
         self.norm().forward(x)
     }
 
+    /// What it makes of `x` [..., size], for the linear layers that share it. It is worked out when one of them asks; others normalize where
+    /// they quantize.
+    pub fn input<'a>(&'a self, x: &'a Tensor) -> Input<'a> {
+        Input::normalized(x, self.norm())
+    }
+
     fn norm(&self) -> Norm<'_> {
         Norm { weight: &self.weight, epsilon: self.eps }
-    }
-}
-
-/// What a norm makes of a tensor, for the linear layers that share it. It is worked out when one of them asks: others normalize
-/// where they quantize.
-#[derive(Debug)]
-pub struct Normalized<'a> {
-    x: &'a Tensor,
-    norm: &'a RmsNorm,
-    done: OnceCell<Tensor>,
-}
-
-impl<'a> Normalized<'a> {
-    /// Of `x` [..., size].
-    pub fn new(x: &'a Tensor, norm: &'a RmsNorm) -> Self {
-        Self { x, norm, done: OnceCell::new() }
-    }
-
-    /// It, of the shape of `x`.
-    pub fn tensor(&self) -> &Tensor {
-        self.done.get_or_init(|| self.norm.forward(self.x))
-    }
-
-    /// Whether it is worked out already.
-    pub fn is_done(&self) -> bool {
-        self.done.get().is_some()
-    }
-
-    /// What it is made of.
-    pub fn parts(&self) -> (&Tensor, Norm<'_>) {
-        (self.x, self.norm.norm())
     }
 }

@@ -161,11 +161,8 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// Rotates the pairs (i, i + D/2) of `x` [B, heads, T, D]. Equal, bit for bit, to transformers'
-    /// `x * cos + rotate_half(x) * sin` without its copies.
+    /// Rotates the pairs (i, i + D/2) of `x` [B, heads, T, D].
     pub fn apply(&self, x: &Tensor) -> Tensor {
-        let halves = x.chunk(2, -1);
-        let (first, second) = (&halves[0], &halves[1]);
-        Tensor::cat(&[first * &self.cos - second * &self.sin, second * &self.cos + first * &self.sin], -1)
+        qpipe_kernels::rotate(x, &self.cos, &self.sin)
     }
 }

@@ -1,12 +1,11 @@
 //! A linear layer in few bits, multiplied by the kernel that serves it best.
 
-use qpipe_kernels::{PreparedLinear, QuantizedWeight, Scheme};
+use qpipe_kernels::{Input, PreparedLinear, QuantizedWeight, Scheme};
 use tch::Tensor;
 
 use crate::model::checkpoint::Checkpoint;
 use crate::model::error::ModelError;
 use crate::model::linear::{Dense, Linear, LinearSpec, LoadOptions};
-use crate::model::norm::Normalized;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -46,13 +45,8 @@ impl Linear for Quantized {
         self.prepared.forward(x)
     }
 
-    fn forward_normalized(&self, input: &Normalized<'_>) -> Tensor {
-        // What an observer was shown is what is multiplied.
-        if !self.prepared.fuses_norm() || input.is_done() {
-            return self.forward(input.tensor());
-        }
-        let (x, norm) = input.parts();
-        self.prepared.forward_normalized(x, &norm)
+    fn forward_input(&self, input: &Input<'_>) -> Tensor {
+        self.prepared.forward_input(input)
     }
 
     fn out_features(&self) -> i64 {

@@ -1,0 +1,97 @@
+//! What several layers are given, and what each kernel makes of it first: worked out once.
+
+use std::cell::{OnceCell, RefCell};
+use std::rc::Rc;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::cpu::Isa;
+use crate::cpu::rows::{Rows, Rule};
+use crate::llm_int8;
+use crate::norm::Norm;
+
+/// Activations for layers that share them. What a norm makes of them, and their codes, are found when a layer first asks, and kept for
+/// the next one.
+#[derive(Debug)]
+pub struct Input<'a> {
+    x: &'a Tensor,
+    norm: Option<Norm<'a>>,
+    normal: OnceCell<Tensor>,
+    rows: Kept<Rule, Rows>,
+    /// By threshold.
+    llm_int8_rows: Kept<f64, llm_int8::CpuRows>,
+}
+
+impl<'a> Input<'a> {
+    /// `x` [..., K] as it is.
+    pub fn new(x: &'a Tensor) -> Self {
+        Self { x, norm: None, normal: OnceCell::new(), rows: Kept::default(), llm_int8_rows: Kept::default() }
+    }
+
+    /// What `norm` makes of `x` [..., K].
+    pub fn normalized(x: &'a Tensor, norm: Norm<'a>) -> Self {
+        Self { norm: Some(norm), ..Self::new(x) }
+    }
+
+    /// It, [..., K].
+    pub fn tensor(&self) -> &Tensor {
+        match &self.norm {
+            Some(norm) => self.normal.get_or_init(|| norm.forward(self.x)),
+            None => self.x,
+        }
+    }
+
+    /// Its shape.
+    pub fn size(&self) -> Vec<i64> {
+        self.x.size()
+    }
+
+    /// Its type.
+    pub fn kind(&self) -> Kind {
+        self.x.kind()
+    }
+
+    /// What is still to be normalized, and how; `None` where that was done.
+    pub(crate) fn unnormalized(&self) -> Option<(&Tensor, &Norm<'a>)> {
+        let norm = self.norm.as_ref()?;
+        self.normal.get().is_none().then_some((self.x, norm))
+    }
+
+    /// Its codes on a CPU. Rows are normalized where they are quantized, if they are not yet.
+    pub(crate) fn rows(&self, rule: Rule, isa: Isa) -> Rc<Rows> {
+        debug_assert_eq!(self.x.device(), Device::Cpu);
+        self.rows.get(rule, || match self.unnormalized().filter(|(x, norm)| norm.is_in_rows(x)) {
+            Some((x, norm)) => Rows::quantize(&x.contiguous(), Some(norm), rule, isa),
+            None => Rows::quantize(&self.tensor().contiguous(), None, rule, isa),
+        })
+    }
+
+    /// Its codes for LLM.int8() on a CPU.
+    pub(crate) fn llm_int8_rows(&self, threshold: f64, isa: Isa) -> Rc<llm_int8::CpuRows> {
+        self.llm_int8_rows
+            .get(threshold, || llm_int8::CpuRows::quantize(&self.tensor().contiguous(), threshold, isa))
+    }
+}
+
+/// Values by what they depend on. There are one or two.
+#[derive(Debug)]
+pub(crate) struct Kept<K, V>(RefCell<Vec<(K, Rc<V>)>>);
+
+impl<K, V> Default for Kept<K, V> {
+    fn default() -> Self {
+        Self(RefCell::default())
+    }
+}
+
+impl<K: PartialEq, V> Kept<K, V> {
+    /// That of `key`, made if it is not there.
+    pub(crate) fn get(&self, key: K, make: impl FnOnce() -> V) -> Rc<V> {
+        let found =
+            self.0.borrow().iter().find(|(other, _)| *other == key).map(|(_, value)| Rc::clone(value));
+        found.unwrap_or_else(|| {
+            let value = Rc::new(make());
+            self.0.borrow_mut().push((key, Rc::clone(&value)));
+            value
+        })
+    }
+}
