@@ -6,8 +6,8 @@
 //!             weight, int8 [N, K] ──────────────────────► dot: blocks of exact int32 sums ─► gemm ─► sink: scales, bias, y
 //! ```
 //!
-//! Many rows meet strips of the weight instead, in the order of a unit that multiplies blocks: [`strips`], with outer products on AVX2
-//! ([`outer`]) and on AVX-512 VNNI ([`outer_vnni`]), and the tiles of [`amx`]. Of weights that are unpacked to floating point: [`float_strips`],
+//! Many rows, and with VNNI any, meet strips of the weight instead, in the order of a unit that multiplies blocks: [`strips`], with outer products
+//! on AVX2 ([`outer`]) and on AVX-512 VNNI ([`outer_vnni`]), and the tiles of [`amx`]. A weight that is int8 anyway lies in strips ([`matrix`]). Of weights that are unpacked to floating point: [`float_strips`],
 //! with [`outer_float`] on AVX2 and [`outer_wide`] on AVX-512 BF16.
 //!
 //! [`Isa`] says which instructions are used. All of them give the same integers.

@@ -36,6 +36,8 @@ pub(crate) struct Rows {
     pub(crate) codes: Vec<i8>,
     /// `[M]`: x ≈ code · scale. NaN where a row has a value that is not finite.
     pub(crate) scales: Vec<f32>,
+    /// K.
+    width: usize,
     panels: Kept<Isa, Panel>,
 }
 
@@ -47,8 +49,7 @@ impl Rows {
 
     /// The codes as the products of `isa` want them.
     pub(crate) fn panel(&self, isa: Isa) -> Rc<Panel> {
-        let in_features = self.codes.len() / self.scales.len().max(1);
-        self.panels.get(isa, || Panel::new(&self.codes, in_features, isa))
+        self.panels.get(isa, || Panel::new(&self.codes, self.width, isa))
     }
 }
 
@@ -76,7 +77,7 @@ fn quantize_all<T: Float>(x: &Tensor, norm: Option<&Norm<'_>>, rule: Rule, isa: 
     });
     // SAFETY: `quantize_row` writes all codes of a row, and rows are all that there is.
     let codes = unsafe { all_codes.assume_init() }.into_vec();
-    Rows { codes, scales: all_scales, panels: Kept::default() }
+    Rows { codes, scales: all_scales, width, panels: Kept::default() }
 }
 
 // Writes all `codes`, as many as `x` has values.

@@ -1,4 +1,4 @@
-//! Many rows: a weight goes by in strips of output channels. Each is brought into the order in which a unit of the processor
+//! A weight goes by in strips of output channels. Each is brought into the order in which a unit of the processor
 //! multiplies, and meets all rows while it lies in the second-level cache. Units are AVX2's multipliers ([`super::outer`]), those of
 //! AVX-512 VNNI ([`super::outer_vnni`]) and AMX's tiles ([`super::amx`]).
 

@@ -28,6 +28,8 @@ pub(crate) struct Rows {
     pub(super) absmax: Vec<f32>,
     /// The columns that hold outliers, in their order.
     pub(super) outliers: Vec<i64>,
+    /// K.
+    width: usize,
     panels: Kept<Isa, Panel>,
 }
 
@@ -39,8 +41,7 @@ impl Rows {
 
     /// The codes as the products of `isa` want them.
     pub(super) fn panel(&self, isa: Isa) -> Rc<Panel> {
-        let in_features = self.codes.len() / self.absmax.len().max(1);
-        self.panels.get(isa, || Panel::new(&self.codes, in_features, isa))
+        self.panels.get(isa, || Panel::new(&self.codes, self.width, isa))
     }
 }
 
@@ -64,7 +65,7 @@ fn quantize_all<T: Float>(x: &Tensor, threshold: f64, isa: Isa) -> Rows {
             }
         }
     });
-    Rows { codes, absmax, outliers, panels: Kept::default() }
+    Rows { codes, absmax, outliers, width, panels: Kept::default() }
 }
 
 /// The columns of `x` [M, K] in which a value is at least `threshold` in magnitude.
