@@ -46,6 +46,15 @@ impl<'a> Input<'a> {
         self.x.size()
     }
 
+    /// The shape [..., N] of what a layer [N, K] makes of it.
+    pub(crate) fn output_size(&self, (out_features, in_features): (i64, i64)) -> Vec<i64> {
+        let mut size = self.size();
+        let width = size.last_mut().expect("activations have a last dimension");
+        assert_eq!(*width, in_features, "activations have another width than the layer");
+        *width = out_features;
+        size
+    }
+
     /// Its type.
     pub fn kind(&self) -> Kind {
         self.x.kind()
@@ -57,12 +66,15 @@ impl<'a> Input<'a> {
         self.normal.get().is_none().then_some((self.x, norm))
     }
 
-    /// Its codes on a CPU. Rows are normalized where they are quantized, if they are not yet.
+    /// Its codes on a CPU. Rows are normalized where they are quantized for the first rule; another one wants them whole.
     pub(crate) fn rows(&self, rule: Rule, isa: Isa) -> Rc<Rows> {
         debug_assert_eq!(self.x.device(), Device::Cpu);
-        self.rows.get(rule, || match self.unnormalized().filter(|(x, norm)| norm.is_in_rows(x)) {
-            Some((x, norm)) => Rows::quantize(&x.contiguous(), Some(norm), rule, isa),
-            None => Rows::quantize(&self.tensor().contiguous(), None, rule, isa),
+        self.rows.get(rule, || {
+            let is_first = self.rows.is_empty();
+            match self.unnormalized().filter(|(x, norm)| is_first && norm.is_in_rows(x)) {
+                Some((x, norm)) => Rows::quantize(&x.contiguous(), Some(norm), rule, isa),
+                None => Rows::quantize(&self.tensor().contiguous(), None, rule, isa),
+            }
         })
     }
 
@@ -84,6 +96,10 @@ impl<K, V> Default for Kept<K, V> {
 }
 
 impl<K: PartialEq, V> Kept<K, V> {
+    fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
     /// That of `key`, made if it is not there.
     pub(crate) fn get(&self, key: K, make: impl FnOnce() -> V) -> Rc<V> {
         let found =

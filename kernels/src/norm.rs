@@ -31,6 +31,7 @@ impl Norm<'_> {
         x.device() == Device::Cpu
             && matches!(x.kind(), Kind::Float | Kind::BFloat16)
             && self.weight.kind() == x.kind()
+            && x.size().last().is_some_and(|&width| self.weight.size() == [width])
             && self.weight.device() == Device::Cpu
             && self.weight.is_contiguous()
             && !x.requires_grad()

@@ -9,9 +9,18 @@ use crate::cpu::rotary::rotated;
 /// are wanted.
 pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
     let heads_last = x.transpose(1, 2);
+    let size = x.size();
+    let fits = |angles: &Tensor| {
+        let angles = angles.size();
+        angles[1..] == [1, size[2], size[3] / 2] && (angles[0] == 1 || angles[0] == size[0])
+    };
     let in_one_pass = x.device() == Device::Cpu
         && matches!(x.kind(), Kind::Float | Kind::BFloat16)
-        && [cos, sin].iter().all(|angles| angles.kind() == x.kind() && angles.is_contiguous())
+        && [cos, sin]
+            .iter()
+            .all(|angles| angles.kind() == x.kind() && angles.is_contiguous() && fits(angles))
+        && cos.size() == sin.size()
+        && size[3] % 2 == 0
         && heads_last.is_contiguous()
         && !x.requires_grad();
     if in_one_pass {

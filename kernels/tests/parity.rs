@@ -319,6 +319,8 @@ fn leading_dimensions_pass_through() {
             let y = prepared.forward(&x);
             assert_eq!(y.size(), [2, 5, 48]);
             assert!(y.view([10, 48]).equal(&prepared.forward(&x.view([10, 64]))));
+            // Of nothing comes nothing.
+            assert_eq!(prepared.forward(&x.narrow(0, 0, 0)).size(), [0, 5, 48], "{scheme} {kind:?}");
             // What a transposed activation gives does not depend on its strides.
             // A row's place may decide the last bit of a floating-point sum.
             let transposed = prepared.forward(&x.transpose(0, 1)).transpose(0, 1);

@@ -253,9 +253,10 @@ impl InBlocks for Rows {
         // SAFETY: the caller has tiles.
         let registers = unsafe { TileRegisters::configured() };
         let sums_of = |&(tiles, lines): &(usize, &[Line]), (_, strip): (_, &CodeStrip), sums: &mut Sums| {
-            let block = (lines.as_ptr(), self.stride, tiles);
-            // SAFETY: rows and strips have `stride` lines, see `blocks` and `fill`.
-            unsafe { registers.sums(block, strip.lines().all().as_ptr(), self.stride, sums) };
+            let (block, strip) = ((lines.as_ptr(), self.stride, tiles), strip.lines().all());
+            assert_eq!(strip.len(), self.stride * CHANNELS, "rows are as long as the strip");
+            // SAFETY: rows have `stride` lines, see `blocks`, and so have the strip's channels.
+            unsafe { registers.sums(block, strip.as_ptr(), self.stride, sums) };
         };
         each_tile(self.blocks(), strips, (first, out_features), sums_of, |row, first, sums| {
             sink.take(row, first, sums);

@@ -12,7 +12,8 @@ use super::panel::Panel;
 use super::strips;
 use super::view::elements;
 
-/// Codes of output channels, brought into the order of the processor's unit once, where they take no more bytes so.
+/// Codes of output channels, brought into the order of the processor's unit once, where a code stays a byte there: a copy of what was
+/// handed over, which may be a view of a file.
 #[derive(Debug)]
 pub(crate) struct Matrix {
     codes: Codes,

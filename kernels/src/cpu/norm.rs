@@ -33,6 +33,10 @@ impl<'a, T: Float> RowNorm<'a, T> {
 
     /// Writes all of `normal`, as many as `row` has values.
     pub(crate) fn of_row(&self, row: &[T], normal: &mut [MaybeUninit<T>], isa: Isa) {
+        assert!(
+            row.len() == self.weight.len() && row.len() == normal.len(),
+            "rows are as wide as their norm"
+        );
         normalize(row, self.weight, self.epsilon, normal, isa);
     }
 }
@@ -48,7 +52,6 @@ pub(crate) fn normalized(x: &Tensor, norm: &Norm<'_>) -> Tensor {
 fn normalize_all<T: Float>(x: &Tensor, norm: &Norm<'_>, normal: &mut Tensor) {
     let (isa, norm) = (Isa::here(), RowNorm::<T>::of(norm));
     let (values, width) = (elements::<T>(x), norm.weight.len());
-    assert_eq!(x.size().last(), Some(&(width as i64)), "activations are as wide as their norm");
     let normal = elements_mut::<T>(normal);
     // SAFETY: what may be anything may be a number, too, and only numbers are written.
     let normal = Shared::new(unsafe { &mut *(ptr::from_mut(normal) as *mut [MaybeUninit<T>]) });
@@ -115,6 +118,7 @@ mod tests {
                 let followed = weight.copy().set_requires_grad(true);
                 let expected = Norm { weight: &followed, epsilon: 1e-5 }.forward(&x);
                 let found = Norm { weight: &weight, epsilon: 1e-5 }.forward(&x);
+                assert!(expected.requires_grad() && !found.requires_grad());
                 assert_eq!((found.size(), found.kind()), (expected.size(), kind));
                 assert!(found.allclose(&expected, tolerance, 0.0, false), "{kind:?} {shape:?}");
                 // Without the order of memory, too.

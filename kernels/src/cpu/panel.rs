@@ -30,6 +30,7 @@ impl Panel {
     pub(crate) const WIDE: usize = 16;
 
     /// Whether so many rows meet strips of the weight in units that pay only for many.
+    #[cfg(target_arch = "x86_64")]
     fn are_many(rows: usize) -> bool {
         rows >= 12
     }
@@ -46,6 +47,7 @@ impl Panel {
             }
             (Isa::Portable | Isa::Avx2 | Isa::Avx512, _) => {}
         }
+        let _ = isa;
         let (values, stride) = padded(codes, in_features);
         Self::Wide { values, stride }
     }

@@ -78,6 +78,8 @@ mod tests {
                 // Where heads come first in memory, libtorch's operations are used.
                 let expected = rotate(&x.contiguous(), &cos, &sin);
                 assert_eq!(found, expected, "{kind:?} {shape:?}");
+                let followed = rotate(&x.copy().set_requires_grad(true), &cos, &sin);
+                assert!(followed.requires_grad() && followed.detach() == found, "{kind:?} {shape:?}");
             }
         }
     }

@@ -67,11 +67,8 @@ impl PreparedLinear for PreparedFused {
     }
 
     fn forward_input(&self, input: &Input<'_>) -> Tensor {
-        let mut shape = input.size();
-        let width = shape.last_mut().expect("activations have a last dimension");
-        assert_eq!(*width, self.codes.in_features() as i64, "activations have another width than the layer");
-        *width = self.codes.out_features() as i64;
-        let mut y = Tensor::empty(shape, (input.kind(), Device::Cpu));
+        let shape = (self.codes.out_features() as i64, self.codes.in_features() as i64);
+        let mut y = Tensor::empty(input.output_size(shape), (input.kind(), Device::Cpu));
         for_kind!(input.kind(), multiply(self, &input.rows(self.rule, self.codes.isa()), &mut y));
         y
     }

@@ -66,7 +66,7 @@ impl IntMatrix {
 
 /// `codes`, i8 [M, K], times the transposed `weight`, i8 [N, K]: i32 [M, N]. On CUDA, K and N are multiples of
 /// [`CUDA_ALIGNMENT`] and M is above 16. On a CPU by [`gemm`], whatever the processor: libtorch's operation is scalar without
-/// AVX-512 VNNI, and orders the weight anew at every call.
+/// AVX-512 VNNI. (Only fallbacks multiply so: the weight is ordered anew at every call.)
 pub(crate) fn int_mm(codes: &Tensor, weight: &Tensor) -> Result<Tensor, TchError> {
     if weight.device() == Device::Cpu {
         return gemm::product(&codes.f_contiguous()?, &weight.f_contiguous()?);

@@ -85,10 +85,7 @@ impl PreparedLinear for PreparedFused {
 
     fn forward_input(&self, input: &Input<'_>) -> Tensor {
         let (out_features, in_features) = (self.codes.out_features() as i64, self.codes.in_features() as i64);
-        let (mut shape, kind) = (input.size(), input.kind());
-        let width = shape.last_mut().expect("activations have a last dimension");
-        assert_eq!(*width, in_features, "activations have another width than the layer");
-        *width = out_features;
+        let (shape, kind) = (input.output_size((out_features, in_features)), input.kind());
         let rows = input.llm_int8_rows(self.threshold, self.codes.isa());
         let mut y = Tensor::empty([rows.absmax.len() as i64, out_features], (kind, Device::Cpu));
         for_kind!(kind, multiply(self, &rows, &mut y));

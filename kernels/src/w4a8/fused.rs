@@ -127,11 +127,9 @@ impl PreparedLinear for PreparedFused {
     }
 
     fn forward_input(&self, input: &Input<'_>) -> Tensor {
-        let (layer, mut shape) = (self.view(), input.size());
-        let width = shape.last_mut().expect("activations have a last dimension");
-        assert_eq!(*width, layer.in_features as i64, "activations have another width than the layer");
-        *width = self.bytes.size()[0];
-        let mut y = Tensor::empty(shape, (input.kind(), Device::Cpu));
+        let layer = self.view();
+        let shape = (self.bytes.size()[0], layer.in_features as i64);
+        let mut y = Tensor::empty(input.output_size(shape), (input.kind(), Device::Cpu));
         for_kind!(input.kind(), multiply(&layer, &input.rows(Rule::Dynamic, self.isa), &mut y));
         y
     }

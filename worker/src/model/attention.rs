@@ -182,7 +182,7 @@ impl SelfAttention {
     /// the output projection is given.
     pub(super) fn forward(
         &self,
-        x: &Input<'_>,
+        x: Input<'_>,
         rotation: &Rotation,
         patterns: &Patterns,
         past: Option<&mut dyn Past>,
@@ -197,9 +197,11 @@ impl SelfAttention {
             let heads = projected.view([batch, new, -1, self.head_dim]);
             norm.map_or(heads.shallow_clone(), |norm| norm.forward(&heads)).transpose(1, 2)
         };
-        let queries = rotation.apply(&heads(self.query.forward_input(x), self.query_norm.as_ref()));
-        let mut keys = rotation.apply(&heads(self.key.forward_input(x), self.key_norm.as_ref()));
-        let mut values = heads(self.value.forward_input(x), None);
+        let queries = rotation.apply(&heads(self.query.forward_input(&x), self.query_norm.as_ref()));
+        let mut keys = rotation.apply(&heads(self.key.forward_input(&x), self.key_norm.as_ref()));
+        let mut values = heads(self.value.forward_input(&x), None);
+        // With all that was kept for these three.
+        drop(x);
         let attended = match (patterns.of_layer(self.window), past) {
             (Pattern::AfterPrefix(mask), Some(past)) => {
                 let prefix = past.shared(self.layer).expect("shared tokens went through every layer");

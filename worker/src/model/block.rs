@@ -66,10 +66,9 @@ impl Block {
         mut observe: Option<&mut Observer<'_>>,
     ) -> Tensor {
         let input = self.input_norm.input(&x);
-        let attended = self.attention.forward(&input, rotation, patterns, past, observe.as_deref_mut());
-        drop(input);
+        let attended = self.attention.forward(input, rotation, patterns, past, observe.as_deref_mut());
         let x = sum(&x, attended);
-        let transformed = self.mlp.forward(&self.mlp_norm.input(&x), observe);
+        let transformed = self.mlp.forward(self.mlp_norm.input(&x), observe);
         sum(&x, transformed)
     }
 

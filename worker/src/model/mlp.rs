@@ -39,11 +39,12 @@ impl Mlp {
 
     /// `x` [B, T, hidden], of the same shape. An observer is shown `x`, which two linear layers share, and what the
     /// last one is given.
-    pub(super) fn forward(&self, x: &Input<'_>, mut observe: Option<&mut Observer<'_>>) -> Tensor {
+    pub(super) fn forward(&self, x: Input<'_>, mut observe: Option<&mut Observer<'_>>) -> Tensor {
         if let Some(observe) = &mut observe {
             observe("mlp.gate_proj", x.tensor());
         }
-        let (mut gated, up) = (self.gate.forward_input(x), self.up.forward_input(x));
+        let (mut gated, up) = (self.gate.forward_input(&x), self.up.forward_input(&x));
+        drop(x);
         gated = match gated.requires_grad() || up.requires_grad() {
             true => gated.silu() * up,
             // In place: what is not allocated need not be cleared.
