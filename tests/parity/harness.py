@@ -180,14 +180,17 @@ def main(program, shared, limit=23, *wanted):
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
         folders = data(scratch, shared)
+        asked = set(wanted)
         for name, model in checkpoints(scratch, shared):
             if wanted and name not in wanted:
                 continue
+            asked.discard(name)
             lm = HFLM(pretrained=str(model), dtype="float32", device="cpu", batch_size=16)
             for task in FILES:
                 config = task_config(task, folders, scratch)
                 for shots, chat in ((0, False), (3, False), (2, True)):
                     run(program, name, model, lm, task, config, folders, scratch, shots, int(limit), chat)
+        assert not asked, f"no such model: {', '.join(sorted(asked))}"
 
 
 if __name__ == "__main__":
