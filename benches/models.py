@@ -1,7 +1,7 @@
 """A whole model of Qwen3-0.6B's shape with random weights on a CPU: qpipe beside transformers, torchao and bitsandbytes.
 
     cargo build --release --workspace
-    python benches/models.py target/release/qpipe DATA [QUESTIONS] [--layers L] [--dtypes float32 bfloat16] [--rounds R]
+    python benches/models.py target/release/qpipe DATA [QUESTIONS] [--layers L] [--dtypes float32 bfloat16] [--peers NAME …] [--rounds R]
 
 DATA is the folder of QPIPE_TEST_DATA (mmlu/test.jsonl and tokenizers/gpt2_tokenizer.json are read). Python has torch 2.11.0,
 transformers 5.17.0, torchao 0.18.0, bitsandbytes 0.50.2, accelerate 1.15.0 and tokenizers 0.23.3; `--compile` needs a C++
@@ -408,11 +408,12 @@ def main():
     parser.add_argument("questions", type=int, nargs="?", default=5)
     parser.add_argument("--layers", type=int, default=SHAPE["num_hidden_layers"], help="fewer, to try the script")
     parser.add_argument("--dtypes", nargs="+", choices=SIZES, default=[*SIZES])
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=[*PEERS], help="these only")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--compile", action="store_true", help="peers through torch.compile, too")
     options = parser.parse_args()
     endings = ["", COMPILED] if options.compile else [""]
-    peers = [(name + ending, dtype) for ending in endings for name in PEERS for dtype in options.dtypes]
+    peers = [(name + ending, dtype) for ending in endings for name in options.peers for dtype in options.dtypes]
     rows, rate = {}, 0.0
 
     def keep(key, row):

@@ -6,7 +6,11 @@ use std::rc::Rc;
 use tch::{Device, Kind, Tensor};
 
 use crate::cpu::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::outer_wide;
 use crate::cpu::rows::{Rows, Rule};
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::view::elements;
 use crate::llm_int8;
 use crate::norm::Norm;
 
@@ -18,6 +22,8 @@ pub struct Input<'a> {
     norm: Option<Norm<'a>>,
     normal: OnceCell<Tensor>,
     rows: Kept<Rule, Rows>,
+    #[cfg(target_arch = "x86_64")]
+    float_rows: OnceCell<outer_wide::Rows<f32>>,
     /// By threshold.
     llm_int8_rows: Kept<f64, llm_int8::CpuRows>,
 }
@@ -25,7 +31,15 @@ pub struct Input<'a> {
 impl<'a> Input<'a> {
     /// `x` [..., K] as it is.
     pub fn new(x: &'a Tensor) -> Self {
-        Self { x, norm: None, normal: OnceCell::new(), rows: Kept::default(), llm_int8_rows: Kept::default() }
+        Self {
+            x,
+            norm: None,
+            normal: OnceCell::new(),
+            rows: Kept::default(),
+            #[cfg(target_arch = "x86_64")]
+            float_rows: OnceCell::new(),
+            llm_int8_rows: Kept::default(),
+        }
     }
 
     /// What `norm` makes of `x` [..., K].
@@ -75,6 +89,21 @@ impl<'a> Input<'a> {
                 Some((x, norm)) => Rows::quantize(&x.contiguous(), Some(norm), rule, isa),
                 None => Rows::quantize(&self.tensor().contiguous(), None, rule, isa),
             }
+        })
+    }
+
+    /// It in float32 on a CPU, as products of AVX-512 read it.
+    ///
+    /// # Safety
+    ///
+    /// The processor has the unit.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) unsafe fn float_rows(&self) -> &outer_wide::Rows<f32> {
+        self.float_rows.get_or_init(|| {
+            let x = self.tensor().contiguous();
+            let in_features = x.size().last().map_or(0, |&width| width as usize);
+            // SAFETY: the caller promises it.
+            unsafe { outer_wide::Rows::new(elements(&x), in_features) }
         })
     }
 

@@ -6,6 +6,12 @@
 
 use tch::{Device, Kind, TchError, Tensor};
 
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::{self, Isa};
+#[cfg(target_arch = "x86_64")]
+use crate::environment::wants_reference;
+use crate::input::Input;
+
 /// From this many rows on a matrix is converted first; for fewer the conversion costs more than the scalar product.
 const WORTH_CONVERTING: i64 = 16;
 /// Weights that are converted at once: 16 MiB in float32.
@@ -19,22 +25,41 @@ pub(crate) fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor, TchError> {
     x.f_to_kind(Kind::Float)?.f_mm(&weight.f_to_kind(Kind::Float)?)?.f_to_kind(Kind::BFloat16)
 }
 
-/// y = x Wᵀ + b of a floating-point layer: `x` [..., K], `weight` [N, K] and `bias` `[N]` of one type, the result [..., N]
+/// Who multiplies by a floating-point weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Product {
+    /// Whoever is fastest here: for float32 we, on AMD's processors with AVX-512.
+    Fastest,
+    /// libtorch, as wherever else a model in floating point runs.
+    Libtorch,
+}
+
+/// y = x Wᵀ + b of a floating-point layer: `input` [..., K], `weight` [N, K] and `bias` `[N]` of one type, the result [..., N]
 /// in that type. What requires gradients is multiplied as it is.
 ///
 /// # Errors
 ///
 /// Only libtorch's.
-pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, TchError> {
+pub fn linear(
+    input: &Input<'_>,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    product: Product,
+) -> Result<Tensor, TchError> {
     let (out_features, in_features) = weight.size2()?;
-    let mut shape = x.size();
-    shape.pop();
-    let rows: i64 = shape.iter().product();
-    shape.push(out_features);
+    let shape = input.output_size((out_features, in_features));
+    let rows: i64 = shape[..shape.len() - 1].iter().product();
+    let x = input.tensor();
+    let is_plain = !(x.requires_grad() || weight.requires_grad());
+    #[cfg(target_arch = "x86_64")]
+    if product == Product::Fastest && is_plain && is_ours(rows, x, weight) {
+        // SAFETY: the processor has what it is best on.
+        return unsafe { cpu::dense::linear(input, weight, bias) };
+    }
     // Of the last places of a text, [1, 1, K], libtorch would make a batch of matrices and copy the weight for it: a second for a
     // vocabulary of 151,936 in bfloat16 in place of 20 ms.
     let x = x.f_reshape([rows, in_features])?;
-    if !is_slow(&x) || rows < WORTH_CONVERTING || x.requires_grad() || weight.requires_grad() {
+    if !is_slow(&x) || rows < WORTH_CONVERTING || !is_plain {
         return x.f_linear(weight, bias)?.f_view(shape.as_slice());
     }
     let x = x.f_to_kind(Kind::Float)?;
@@ -47,6 +72,14 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
         y.f_narrow(1, start, count)?.f_copy_(&x.f_linear(&weight, bias.as_ref())?)?;
     }
     y.f_view(shape.as_slice())
+}
+
+/// Whether our own product is the fastest.
+#[cfg(target_arch = "x86_64")]
+fn is_ours(rows: i64, x: &Tensor, weight: &Tensor) -> bool {
+    let is_float = |tensor: &Tensor| tensor.kind() == Kind::Float && tensor.device() == Device::Cpu;
+    let fits = is_float(x) && is_float(weight) && weight.is_contiguous();
+    fits && cpu::dense::is_best(rows, Isa::here()) && !wants_reference()
 }
 
 fn is_slow(x: &Tensor) -> bool {
@@ -80,11 +113,34 @@ mod tests {
             // Places of longer texts.
             let x = random(&[shape[0], shape[1] + 4, in_features]).narrow(1, 4, shape[1]);
             for bias in [None, Some(&bias)] {
-                let y = linear(&x, &weight, bias).unwrap();
+                let y = linear(&Input::new(&x), &weight, bias, Product::Fastest).unwrap();
                 assert_eq!((y.size(), y.kind()), (vec![shape[0], shape[1], out_features], Kind::BFloat16));
                 let exact = wide(&x).linear(&wide(&weight), bias.map(wide).as_ref());
                 let error = (wide(&y) - &exact).abs() - exact.abs() * 2_f64.powi(-8);
                 assert!(error.max().double_value(&[]) < 1e-2);
+            }
+        }
+    }
+
+    #[test]
+    fn our_own_product_of_float32_is_exact_to_a_few_roundings() {
+        let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
+        for (out_features, in_features) in [(1, 1), (33, 7), (64, 512), (100, 1041)] {
+            let (weight, bias) = (random(&[out_features, in_features]), random(&[out_features]));
+            for rows in [1, 2, 13, 60] {
+                // Places of longer texts.
+                let x = random(&[2, rows + 3, in_features]).narrow(1, 3, rows);
+                let wide = |tensor: &Tensor| tensor.to_kind(Kind::Double);
+                for bias in [None, Some(&bias)] {
+                    let y = linear(&Input::new(&x), &weight, bias, Product::Fastest).unwrap();
+                    assert_eq!((y.size(), y.kind()), (vec![2, rows, out_features], Kind::Float));
+                    let exact = wide(&x).linear(&wide(&weight), bias.map(wide).as_ref());
+                    let error = (wide(&y) - &exact).abs().max().double_value(&[]);
+                    assert!(
+                        error < 1e-6 * in_features as f64,
+                        "{rows} x {out_features} x {in_features}: {error:e}"
+                    );
+                }
             }
         }
     }

@@ -1,10 +1,12 @@
 //! The definition of every scheme in plain operations: slow, and what the other kernels are compared with.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
+use crate::input::Input;
 use crate::llm_int8::{self, SUM_SCALE};
 use crate::nf4::{self, Absmax};
 use crate::packing;
+use crate::product::{Product, linear};
 use crate::progressive;
 use crate::symmetric;
 use crate::table::{Kernel, Layer, PreparedLinear};
@@ -208,8 +210,7 @@ impl PreparedLinear for ReferenceW4A16 {
             None => groups,
         };
         let weight = (groups.to_kind(x.kind()) * self.scale.unsqueeze(-1)).view([-1, self.in_features]);
-        let product = x.to_kind(Kind::Float).matmul(&weight.to_kind(Kind::Float).tr());
-        with_bias(product, &self.bias).to_kind(x.kind())
+        dense(x, &weight, &self.bias)
     }
 
     fn bytes(&self) -> u64 {
@@ -226,8 +227,7 @@ struct ReferenceWeightOnly {
 
 impl PreparedLinear for ReferenceWeightOnly {
     fn forward(&self, x: &Tensor) -> Tensor {
-        let product = x.to_kind(Kind::Float).matmul(&self.weight.to_kind(Kind::Float).tr());
-        with_bias(product, &self.bias).to_kind(x.kind())
+        dense(x, &self.weight, &self.bias)
     }
 
     fn bytes(&self) -> u64 {
@@ -288,13 +288,25 @@ impl PreparedLinear for ReferenceNf4 {
         let value = nf4::value(&self.packed, &self.absmax, self.block, self.shape.iter().product());
         let value = value.expect("the shape was checked when it was made");
         let weight = value.view(self.shape).to_kind(self.compute);
-        let product = x.to_kind(self.compute).to_kind(Kind::Float).matmul(&weight.to_kind(Kind::Float).tr());
-        with_bias(product, &self.bias).to_kind(self.compute).to_kind(x.kind())
+        dense(&x.to_kind(self.compute), &weight, &self.bias).to_kind(x.kind())
     }
 
     fn bytes(&self) -> u64 {
         bytes_of([&self.packed].into_iter().chain(&self.bias)) + self.absmax.bytes()
     }
+}
+
+/// x Wᵀ + b of a matrix in the type of `x`: of bfloat16 on a CPU as libtorch multiplies that, whose order of sums decides what a sum
+/// between two numbers becomes; else in f32, rounded once.
+fn dense(x: &Tensor, weight: &Tensor, bias: &Option<Tensor>) -> Tensor {
+    let kind = x.kind();
+    if kind == Kind::BFloat16 && x.device() == Device::Cpu {
+        let bias = bias.as_ref().map(|bias| bias.to_kind(kind));
+        return linear(&Input::new(x), &weight.to_kind(kind), bias.as_ref(), Product::Libtorch)
+            .expect("the shape was checked when the layer was made");
+    }
+    let product = x.to_kind(Kind::Float).matmul(&weight.to_kind(Kind::Float).tr());
+    with_bias(product, bias).to_kind(kind)
 }
 
 fn with_bias(y: Tensor, bias: &Option<Tensor>) -> Tensor {

@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fs_err as fs;
+use qpipe_kernels::Product;
 use qpipe_nodes::kinds::Candidates;
 use qpipe_nodes::protocol::{Action, Device, Event, Failure, Input};
 use qpipe_nodes::results::{Answer, BenchmarkResult, Evaluation};
@@ -128,7 +129,7 @@ fn the_shared_prompt_gives_the_scores_of_one_pass_a_candidate() {
         let documents = mcqa::Mcqa.questions(&Data::open(&bed.data()).unwrap(), &options).unwrap().documents;
         let (checkpoint, tokenizer) = engine::open(&bed.model()).unwrap();
         let encoder = Encoder::new(&tokenizer, mcqa::Mcqa.rules(), None, CONTEXT as i64).unwrap();
-        let decoder = engine::load(&checkpoint, tch::Device::Cpu, None).unwrap();
+        let decoder = engine::load(&checkpoint, tch::Device::Cpu, None, Product::Libtorch).unwrap();
         for (answer, document) in found.iter().zip(&documents) {
             let expected = oracle::score(&decoder, &encoder.encode(document).unwrap()).unwrap();
             for (found, expected) in answer.scores.iter().zip(expected) {
@@ -173,7 +174,7 @@ fn outliers_of_llm_int8_are_those_of_a_sequence() {
     let documents = mcqa::Mcqa.questions(&Data::open(&bed.data()).unwrap(), &options).unwrap().documents;
     let (checkpoint, tokenizer) = engine::open(&bed.model()).unwrap();
     let encoder = Encoder::new(&tokenizer, mcqa::Mcqa.rules(), None, CONTEXT as i64).unwrap();
-    let decoder = engine::load(&checkpoint, tch::Device::Cpu, None).unwrap();
+    let decoder = engine::load(&checkpoint, tch::Device::Cpu, None, Product::Libtorch).unwrap();
     for (answer, document) in alone.iter().zip(&documents) {
         let expected = oracle::score(&decoder, &encoder.encode(document).unwrap()).unwrap();
         for (found, expected) in answer.scores.iter().zip(expected) {

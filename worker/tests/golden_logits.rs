@@ -215,7 +215,8 @@ fn continuations_packed_into_one_row_equal_separate_rows() {
 fn gradients_reach_every_parameter() {
     for golden in Golden::all() {
         let checkpoint = Checkpoint::open(&golden.folder).unwrap();
-        let options = LoadOptions { device: Device::Cpu, dtype: Some(Kind::Float), trainable: true };
+        let options =
+            LoadOptions { trainable: true, ..LoadOptions::inference(Device::Cpu, Some(Kind::Float)) };
         let decoder = Decoder::load(&checkpoint, &options).unwrap();
         let logits = full_pass(&decoder, &golden.ids);
         let before = distance(&logits.index_select(0, &golden.places), &golden.logits);

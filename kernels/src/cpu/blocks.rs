@@ -4,14 +4,12 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::shared::Shared;
-use super::threads::{in_parts, parts};
+use super::threads::{VALUES_ALONE, in_parts, parts};
 
 /// Rows of a block at most: with two vectors of output channels, their sums fill twelve of AVX2's sixteen registers.
 pub(crate) const ROWS: usize = 6;
 /// Output channels beside a block.
 pub(crate) const CHANNELS: usize = 16;
-/// Values that one thread brings into blocks without waking another.
-const ALONE: usize = 1 << 15;
 /// Bytes of weights that are gone through with one block: they stay in the second-level cache.
 const KEPT_BYTES: usize = 256 << 10;
 /// Strips that these are at most.
@@ -65,7 +63,7 @@ impl<T: Copy + Default + Send, const R: usize> Blocks<T, R> {
         // Not filled with anything before: that would be one thread's work.
         let mut values = Box::new_uninit_slice(rows * width);
         let shared = Shared::new(&mut values);
-        in_parts(rows.div_ceil(R), 1, ALONE / (R * width).max(1), |range| {
+        in_parts(rows.div_ceil(R), 1, VALUES_ALONE / (R * width).max(1), |range| {
             for block in range {
                 let some = block * R..rows.min((block + 1) * R);
                 // SAFETY: each block is given to one thread.

@@ -1,6 +1,8 @@
-//! Many rows in floating point: what [`super::strips`] is for codes. Strips of output channels are unpacked and multiplied with all
-//! rows while they lie in the second-level cache, so that a weight in few bits is read once and never stands in memory as
-//! floats. Units are the multipliers of AVX2 ([`super::outer_float`]) and of AVX-512 ([`super::outer_wide`]).
+//! Many rows in floating point: what [`super::strips`] is for codes. Strips of output channels are brought into a unit's order, unpacked
+//! where they are in few bits, and multiplied with all rows while they lie in the second-level cache, so that such a weight is read once and
+//! never stands in memory as floats. Units are the multipliers of AVX2 ([`super::outer_float`]) and of AVX-512 ([`super::outer_wide`]).
+
+use std::ops::Range;
 
 use super::blocks;
 use super::float::Float;
@@ -71,34 +73,46 @@ impl<T: Float> FloatSink for Biased<'_, T> {
     }
 }
 
-/// All sums of `rows` and the transposed weight of `shape` (N, K), whose output channels `unpack` writes, `[K]` each.
+/// A weight [N, K] in the type that it is multiplied in, some output channels at a time.
+pub(crate) trait Weights<T>: Sync {
+    /// N and K.
+    fn shape(&self) -> (usize, usize);
+
+    /// The output channels `range`, [channels, K], which may be made in `scratch`; zeros in place of those beyond N.
+    fn channels<'a>(&'a self, range: Range<usize>, scratch: &'a mut Unpacked<T>) -> &'a [T];
+}
+
+/// Room for the output channels of a strip.
+#[derive(Debug, Default)]
+pub(crate) struct Unpacked<T> {
+    /// [channels, K].
+    pub(crate) weights: Vec<T>,
+    /// For what belongs to one of them.
+    pub(crate) scratch: Scratch,
+}
+
+/// All sums of `rows` and the transposed weight.
 ///
 /// # Safety
 ///
 /// The processor has the unit.
 pub(crate) unsafe fn multiply<B: FloatBlocks>(
     rows: &B,
-    (out_features, in_features): (usize, usize),
-    unpack: &(impl Fn(&mut Scratch, usize, &mut [B::Weight]) + Sync),
+    weights: &impl Weights<B::Weight>,
     sink: &impl FloatSink,
 ) {
+    let (out_features, in_features) = weights.shape();
     let step = blocks::strips(B::strip_bytes(in_features), out_features / B::CHANNELS) * B::CHANNELS;
     in_parts(out_features, step, ALONE / (rows.rows() * in_features).max(1), |channels| {
-        let mut scratch = Scratch::default();
-        let mut unpacked = vec![B::Weight::default(); in_features * B::CHANNELS];
+        let mut unpacked = Unpacked::default();
         let mut strips: Vec<B::Strip> = Vec::new();
         for first in channels.clone().step_by(step) {
             let last = (first + step).min(channels.end);
             strips.resize_with((last - first).div_ceil(B::CHANNELS), B::Strip::default);
             for (strip, first) in strips.iter_mut().zip((first..).step_by(B::CHANNELS)) {
-                for (channel, weights) in (first..).zip(unpacked.chunks_exact_mut(in_features)) {
-                    match channel < last {
-                        true => unpack(&mut scratch, channel, weights),
-                        false => weights.fill(B::Weight::default()),
-                    }
-                }
+                let channels = weights.channels(first..first + B::CHANNELS, &mut unpacked);
                 // SAFETY: the caller promises it.
-                unsafe { B::fill(strip, &unpacked) };
+                unsafe { B::fill(strip, channels) };
             }
             // SAFETY: the caller promises it.
             unsafe { rows.multiply(&strips, first, out_features, sink) };

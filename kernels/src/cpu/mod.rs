@@ -8,7 +8,7 @@
 //!
 //! Many rows, and with VNNI any, meet strips of the weight instead, in the order of a unit that multiplies blocks: [`strips`], with outer products
 //! on AVX2 ([`outer`]) and on AVX-512 VNNI ([`outer_vnni`]), and the tiles of [`amx`]. A weight that is int8 anyway lies in strips ([`matrix`]). Of weights that are unpacked to floating point: [`float_strips`],
-//! with [`outer_float`] on AVX2 and [`outer_wide`] on AVX-512 BF16.
+//! with [`outer_float`] on AVX2 and [`outer_wide`] on AVX-512 BF16, which also multiplies by weights that are float32 anyway ([`dense`]).
 //!
 //! [`Isa`] says which instructions are used. All of them give the same integers.
 
@@ -18,6 +18,8 @@ pub(crate) mod amx;
 pub(crate) mod blocks;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod code_strips;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod dense;
 pub(crate) mod dot;
 pub(crate) mod dot_float;
 pub(crate) mod dot_nibbles;

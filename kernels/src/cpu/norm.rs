@@ -8,14 +8,12 @@ use tch::Tensor;
 use super::float::{Float, for_kind};
 use super::isa::{Isa, vectorized};
 use super::shared::Shared;
-use super::threads::in_parts;
+use super::threads::{VALUES_ALONE, in_parts};
 use super::view::{elements, elements_mut};
 use crate::norm::Norm;
 
 /// Sums that are taken side by side, whatever the instructions, so that all of them give the same bits.
 const LANES: usize = 32;
-/// Values that one thread normalizes without waking another.
-const ALONE: usize = 1 << 15;
 
 /// A norm with a weight of the rows' type.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +53,7 @@ fn normalize_all<T: Float>(x: &Tensor, norm: &Norm<'_>, normal: &mut Tensor) {
     let normal = elements_mut::<T>(normal);
     // SAFETY: what may be anything may be a number, too, and only numbers are written.
     let normal = Shared::new(unsafe { &mut *(ptr::from_mut(normal) as *mut [MaybeUninit<T>]) });
-    in_parts(values.len() / width.max(1), 1, ALONE / width.max(1), |rows| {
+    in_parts(values.len() / width.max(1), 1, VALUES_ALONE / width.max(1), |rows| {
         for row in rows {
             // SAFETY: each row is given to one thread.
             let normal = unsafe { normal.part(row * width, width) };

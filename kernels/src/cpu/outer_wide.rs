@@ -19,13 +19,6 @@ use super::strips::each_tile;
 /// Words of a channel in a part of a strip.
 const WORDS: usize = TERMS / 4;
 
-/// Parts of a strip whose sums are taken by themselves and then added, if it has so many: in bfloat16 as the oneDNN of libtorch
-/// 2.11 does (found by trial).
-const fn apart(parts: usize) -> usize {
-    const FEW: usize = 16;
-    if parts > 2 * FEW { 2 * FEW } else { FEW }
-}
-
 /// Whether the unit is here and faster than libtorch: where there is AMX, that multiplies bfloat16 in tiles. Processors with AVX-512
 /// but without BF16 are Intel's, for which libtorch's float32 was made.
 pub(crate) fn is_best(isa: Isa) -> bool {
@@ -34,6 +27,10 @@ pub(crate) fn is_best(isa: Isa) -> bool {
 
 /// A type that is multiplied in words.
 pub(crate) trait Factor: Float + Default {
+    /// Parts of a strip, which has `parts` of them, whose sums are taken by themselves and then added, so that rounding grows with
+    /// the number of these and not with that of all terms.
+    fn apart(parts: usize) -> usize;
+
     /// `sum` plus the products of sixteen words.
     ///
     /// # Safety
@@ -43,6 +40,11 @@ pub(crate) trait Factor: Float + Default {
 }
 
 impl Factor for f32 {
+    /// Of 512 input channels.
+    fn apart(_: usize) -> usize {
+        512 / WORDS
+    }
+
     #[inline]
     #[target_feature(enable = "avx512f,avx512bf16")]
     unsafe fn add(sum: __m512, x: __m512i, weights: __m512i) -> __m512 {
@@ -51,6 +53,12 @@ impl Factor for f32 {
 }
 
 impl Factor for bf16 {
+    /// As the oneDNN of libtorch 2.11 does (found by trial).
+    fn apart(parts: usize) -> usize {
+        const FEW: usize = 16;
+        if parts > 2 * FEW { 2 * FEW } else { FEW }
+    }
+
     #[inline]
     #[target_feature(enable = "avx512f,avx512bf16")]
     unsafe fn add(sum: __m512, x: __m512i, weights: __m512i) -> __m512 {
@@ -68,7 +76,7 @@ pub(crate) struct Rows<T> {
     of: PhantomData<T>,
 }
 
-impl<T: Factor + Sync> Rows<T> {
+impl<T: Factor> Rows<T> {
     /// From `x` [M, K].
     ///
     /// # Safety
@@ -90,7 +98,7 @@ fn bytes_of<T: Factor>(numbers: &[T]) -> &[i8] {
 /// Sums of a block's rows and a strip's channels.
 type Sums = [[f32; CHANNELS]; ROWS];
 
-impl<T: Factor + Send + Sync> FloatBlocks for Rows<T> {
+impl<T: Factor> FloatBlocks for Rows<T> {
     const CHANNELS: usize = CHANNELS;
 
     type Weight = T;
@@ -128,16 +136,26 @@ impl<T: Factor + Send + Sync> FloatBlocks for Rows<T> {
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn sums_of<T: Factor, const R: usize>(x: &[i32], lines: &[Line], found: &mut Sums) {
     assert_eq!(x.len() * CHANNELS, R * WORDS * lines.len(), "a block is as long as the strip");
-    found[..R].fill([0.0; CHANNELS]);
-    let apart = apart(lines.len() / CHANNELS);
-    for (x, lines) in x.chunks(apart * WORDS * R).zip(lines.chunks(apart * CHANNELS)) {
-        add_part::<T, R>(x, lines, found);
+    let apart = T::apart(lines.len() / CHANNELS);
+    let (first, rest) = lines.split_at(lines.len().min(apart * CHANNELS));
+    let (x_first, x_rest) = x.split_at(x.len().min(apart * WORDS * R));
+    put(found, part::<T, R>(x_first, first));
+    for (x, lines) in x_rest.chunks(apart * WORDS * R).zip(rest.chunks(apart * CHANNELS)) {
+        let mut sums = part::<T, R>(x, lines);
+        for (found, sums) in found.iter().zip(&mut sums) {
+            for (found, sum) in found.chunks_exact(16).zip(sums) {
+                // SAFETY: sixteen numbers are 64 bytes.
+                *sum = _mm512_add_ps(unsafe { _mm512_loadu_ps(found.as_ptr()) }, *sum);
+            }
+        }
+        put(found, sums);
     }
 }
 
+/// The sums of a part.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn add_part<T: Factor, const R: usize>(x: &[i32], lines: &[Line], found: &mut Sums) {
+fn part<T: Factor, const R: usize>(x: &[i32], lines: &[Line]) -> [[__m512; 2]; R] {
     let mut sums = [[_mm512_setzero_ps(); 2]; R];
     for (x, lines) in x.chunks_exact(R).zip(lines.chunks_exact(2)) {
         // SAFETY: a line is 64 bytes, and begins at a multiple of them.
@@ -150,12 +168,16 @@ fn add_part<T: Factor, const R: usize>(x: &[i32], lines: &[Line], found: &mut Su
             }
         }
     }
-    for (found, sums) in found.iter_mut().zip(&sums) {
-        for (found, &sum) in found.chunks_exact_mut(16).zip(sums) {
+    sums
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn put<const R: usize>(found: &mut Sums, sums: [[__m512; 2]; R]) {
+    for (found, sums) in found.iter_mut().zip(sums) {
+        for (found, sum) in found.chunks_exact_mut(16).zip(sums) {
             // SAFETY: sixteen numbers are 64 bytes.
-            unsafe {
-                _mm512_storeu_ps(found.as_mut_ptr(), _mm512_add_ps(_mm512_loadu_ps(found.as_ptr()), sum))
-            };
+            unsafe { _mm512_storeu_ps(found.as_mut_ptr(), sum) };
         }
     }
 }
@@ -164,6 +186,7 @@ fn add_part<T: Factor, const R: usize>(x: &[i32], lines: &[Line], found: &mut Su
 mod tests {
     use tch::{Device, Kind, Tensor};
 
+    use super::super::dense::Ready;
     use super::super::float_strips::multiply;
     use super::super::view::{Columns, elements};
     use super::*;
@@ -192,13 +215,10 @@ mod tests {
             let mut y = Tensor::empty([rows, out_features], (Kind::BFloat16, Device::Cpu));
             let (sink, weights) = (Kept(Columns::new(&mut y)), elements::<bf16>(&weight));
             let width = in_features as usize;
-            let unpack = |_: &mut _, channel: usize, into: &mut [bf16]| {
-                into.copy_from_slice(&weights[channel * width..][..width])
-            };
             // SAFETY: the unit is here.
             let of_rows = unsafe { Rows::new(elements(&x), width) };
             // SAFETY: likewise.
-            unsafe { multiply(&of_rows, (out_features as usize, width), &unpack, &sink) };
+            unsafe { multiply(&of_rows, &Ready::new(weights, width), &sink) };
             let expected = x.matmul(&weight.tr());
             let differ = y.ne_tensor(&expected).sum(Kind::Int64).int64_value(&[]);
             // oneDNN may divide the sum of another shape, or on another processor, otherwise.

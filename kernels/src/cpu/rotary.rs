@@ -4,11 +4,8 @@ use tch::{Device, Tensor};
 
 use super::float::{Float, for_kind};
 use super::isa::{Isa, vectorized};
-use super::threads::in_parts;
+use super::threads::{VALUES_ALONE, in_parts};
 use super::view::{Columns, elements};
-
-/// Values that one thread rotates without waking another.
-const ALONE: usize = 1 << 15;
 
 /// `x` [B, T, heads, D], `cos` and `sin` [B or 1, 1, T, D/2], all of one type and without gaps on the CPU, to [B, heads, T, D].
 pub(crate) fn rotated(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
@@ -27,7 +24,7 @@ fn rotate_all<T: Float>(x: &Tensor, (cos, sin): (&Tensor, &Tensor), found: &mut 
     assert!(width == 2 * half && cos.len() == sin.len() && cos.len().is_multiple_of((tokens * half).max(1)));
     let (found, isa) = (Columns::<T>::new(found), Isa::here());
     let of_token = heads * width;
-    in_parts(values.len() / of_token.max(1), 1, ALONE / of_token.max(1), |range| {
+    in_parts(values.len() / of_token.max(1), 1, VALUES_ALONE / of_token.max(1), |range| {
         for index in range {
             let (sequence, token) = (index / tokens, index % tokens);
             // Where all sequences have the same positions, there is one of angles.

@@ -10,7 +10,7 @@ use super::isa::{Isa, vectorized};
 use super::norm::RowNorm;
 use super::panel::Panel;
 use super::shared::Shared;
-use super::threads::in_parts;
+use super::threads::{VALUES_ALONE, in_parts};
 use super::view::elements;
 use crate::input::Kept;
 use crate::norm::Norm;
@@ -25,9 +25,6 @@ pub(crate) enum Rule {
     /// A scale a row: see [`crate::torchao`].
     Torchao,
 }
-
-/// Values of a row that are quantized by one thread without another being woken.
-const ALONE: usize = 1 << 15;
 
 /// Rows [M, K] as codes.
 #[derive(Debug)]
@@ -61,7 +58,7 @@ fn quantize_all<T: Float>(x: &Tensor, norm: Option<&Norm<'_>>, rule: Rule, isa: 
     let mut all_codes = Box::new_uninit_slice(values.len());
     let mut all_scales = vec![0.0; count];
     let (codes, scales) = (Shared::new(&mut all_codes), Shared::new(&mut all_scales));
-    in_parts(count, 1, ALONE / width.max(1), |range| {
+    in_parts(count, 1, VALUES_ALONE / width.max(1), |range| {
         let mut normal = norm.map(|norm| (norm, Box::new_uninit_slice(width)));
         for index in range {
             // SAFETY: each row is given to one thread.

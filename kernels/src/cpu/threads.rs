@@ -17,6 +17,9 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 /// Parts for each thread, so that none waits long for another.
 const PARTS: usize = 4;
 
+/// Values that one thread goes through once, to bring them into another form, without waking another.
+pub(crate) const VALUES_ALONE: usize = 1 << 15;
+
 /// Products that one thread does without waking another.
 pub(crate) const ALONE: usize = 1 << 17;
 

@@ -5,6 +5,8 @@
 //! multiplies them there ([`float_strips`]); else a tile is unpacked, on all threads, and multiplied as a matrix by libtorch.
 
 use std::fmt::Debug;
+#[cfg(target_arch = "x86_64")]
+use std::ops::Range;
 
 use half::{bf16, f16};
 use tch::{Device, Kind, TchError, Tensor};
@@ -12,9 +14,9 @@ use tch::{Device, Kind, TchError, Tensor};
 use super::dot_float::ROWS;
 use super::float::Float;
 #[cfg(target_arch = "x86_64")]
-use super::float_strips::{self, Biased, FloatBlocks};
+use super::float_strips::{self, Biased, FloatBlocks, Unpacked, Weights};
 use super::isa::Isa;
-use super::threads::{ALONE, in_parts};
+use super::threads::{ALONE, VALUES_ALONE, in_parts};
 use super::view::{Columns, elements};
 #[cfg(target_arch = "x86_64")]
 use super::{outer_float, outer_wide};
@@ -24,8 +26,6 @@ use crate::weight::bytes_of;
 
 /// Weights in a tile: it stays in the second-level cache while it is made and multiplied.
 const TILE_WEIGHTS: usize = 1 << 17;
-/// Weights that one thread unpacks without waking another.
-const UNPACKED_ALONE: usize = 1 << 15;
 
 /// Up to this many rows are multiplied from the packed bytes where AVX-512 multiplies more.
 #[cfg(target_arch = "x86_64")]
@@ -152,13 +152,10 @@ impl<S: Stored> WeightOnly<S> {
     /// The processor has the unit that `rows` are for.
     #[cfg(target_arch = "x86_64")]
     unsafe fn multiply_strips<B: FloatBlocks<Weight: Float>>(&self, rows: &B, y: &mut Tensor) {
-        let (stored, isa) = (self.stored.view(), self.isa);
-        let unpack = |scratch: &mut Scratch, channel: usize, weights: &mut [B::Weight]| {
-            stored.unpack::<B::Weight, B::Weight>(channel, scratch, weights, isa);
-        };
+        let weights = Unpacking { stored: self.stored.view(), isa: self.isa };
         let sink = Biased { y: Columns::<B::Weight>::new(y), bias: self.bias.as_ref().map(elements) };
         // SAFETY: the caller promises it.
-        unsafe { float_strips::multiply(rows, stored.shape(), &unpack, &sink) };
+        unsafe { float_strips::multiply(rows, &weights, &sink) };
     }
 
     /// `x` [M, K] to [M, N], a tile after the other.
@@ -184,7 +181,7 @@ impl<S: Stored> WeightOnly<S> {
         for start in (0..out_features).step_by(step) {
             let count = step.min(out_features - start);
             let (columns, isa) = (Columns::<V>::new(&mut tile), self.isa);
-            in_parts(count, 1, UNPACKED_ALONE / in_features, |channels| {
+            in_parts(count, 1, VALUES_ALONE / in_features, |channels| {
                 let mut scratch = Scratch::default();
                 for channel in channels {
                     // SAFETY: the tile outlives the call, and each channel is one thread's.
@@ -200,6 +197,33 @@ impl<S: Stored> WeightOnly<S> {
             y.f_narrow(1, start, count)?.f_copy_(&part)?;
         }
         Ok(y)
+    }
+}
+
+/// A matrix whose output channels are unpacked when they are wanted.
+#[cfg(target_arch = "x86_64")]
+struct Unpacking<C> {
+    stored: C,
+    isa: Isa,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl<C: Channels + Sync, T: Float + Default> Weights<T> for Unpacking<C> {
+    fn shape(&self) -> (usize, usize) {
+        self.stored.shape()
+    }
+
+    fn channels<'a>(&'a self, range: Range<usize>, unpacked: &'a mut Unpacked<T>) -> &'a [T] {
+        let (out_features, in_features) = self.stored.shape();
+        let Unpacked { weights, scratch } = unpacked;
+        weights.resize(range.len() * in_features, T::default());
+        for (channel, weights) in range.zip(weights.chunks_exact_mut(in_features)) {
+            match channel < out_features {
+                true => self.stored.unpack::<T, T>(channel, scratch, weights, self.isa),
+                false => weights.fill(T::default()),
+            }
+        }
+        weights
     }
 }
 

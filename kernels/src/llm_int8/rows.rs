@@ -12,12 +12,9 @@ use crate::cpu::isa::{Isa, vectorized};
 use crate::cpu::panel::Panel;
 use crate::cpu::rows::code_of;
 use crate::cpu::shared::Shared;
-use crate::cpu::threads::in_parts;
+use crate::cpu::threads::{VALUES_ALONE, in_parts};
 use crate::cpu::view::elements;
 use crate::input::Kept;
-
-/// Values that are gone through by one thread without another being woken.
-const ALONE: usize = 1 << 15;
 
 /// Rows [M, K] as codes.
 #[derive(Debug)]
@@ -54,7 +51,7 @@ fn quantize_all<T: Float>(x: &Tensor, threshold: f64, isa: Isa) -> Rows {
     let outliers = outliers(x, width, threshold, isa);
     let (mut codes, mut absmax) = (vec![0; x.len()], vec![0.0; count]);
     let (all_codes, all_absmax) = (Shared::new(&mut codes), Shared::new(&mut absmax));
-    in_parts(count, 1, ALONE / width.max(1), |range| {
+    in_parts(count, 1, VALUES_ALONE / width.max(1), |range| {
         for row in range {
             // SAFETY: each row is given to one thread.
             let (codes, absmax) =
@@ -74,7 +71,7 @@ fn outliers<T: Float>(x: &[T], width: usize, threshold: f32, isa: Isa) -> Vec<i6
         return Vec::new();
     }
     let found = Mutex::new(vec![0_u8; width]);
-    in_parts(x.len() / width.max(1), 1, ALONE / width.max(1), |range| {
+    in_parts(x.len() / width.max(1), 1, VALUES_ALONE / width.max(1), |range| {
         let mut columns = vec![0; width];
         for row in x[range.start * width..range.end * width].chunks_exact(width) {
             mark_outliers(row, threshold, &mut columns, isa);

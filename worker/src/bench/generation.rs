@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use qpipe_kernels::{Input, Product};
 use qpipe_nodes::kinds::Generation;
 use qpipe_nodes::results::{GenerationSpeed, Roofline};
 use tch::{Cuda, Device, Kind, TchError, Tensor};
@@ -141,7 +142,8 @@ pub fn roofline(device: Device, kind: Kind) -> Result<Roofline, TchError> {
     let mut target = source.f_empty_like()?;
     let copy = best(device, || target.f_copy_(&source))?;
     let a = Tensor::f_ones([SIDE, SIDE], (kind, device))?;
-    let product = best(device, || qpipe_kernels::linear(&a, &a, None).map(drop))?;
+    let product =
+        best(device, || qpipe_kernels::linear(&Input::new(&a), &a, None, Product::Fastest).map(drop))?;
     Ok(Roofline {
         // Each byte is read and written.
         copy_bytes_per_s: 2.0 * COPIED as f64 / copy,

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
+use qpipe_kernels::Product;
 use qpipe_nodes::kinds::Dtype;
 use qpipe_nodes::results::Divergence;
 use tch::{Device, Kind, Tensor};
@@ -25,8 +26,13 @@ const CPU_PROBABILITIES_BYTES: usize = 2 << 20;
 ///
 /// # Errors
 /// When the checkpoint does not load.
-pub fn load(checkpoint: &Checkpoint, device: Device, dtype: Option<Dtype>) -> Result<Decoder, EvalError> {
-    let options = LoadOptions::inference(device, dtype.map(torch::kind_of));
+pub fn load(
+    checkpoint: &Checkpoint,
+    device: Device,
+    dtype: Option<Dtype>,
+    product: Product,
+) -> Result<Decoder, EvalError> {
+    let options = LoadOptions { product, ..LoadOptions::inference(device, dtype.map(torch::kind_of)) };
     Ok(Decoder::load(checkpoint, &options)?)
 }
 

@@ -8,13 +8,13 @@ use super::checkpoint::Checkpoint;
 use super::decoder::EMBEDDING_LAYER;
 use super::error::ModelError;
 use super::formats;
-use super::linear::{LinearSpec, LoadOptions, tensor_bytes};
+use super::linear::{Dense, Linear, LinearSpec, LoadOptions, tensor_bytes};
 
 /// A matrix of a row a token, [vocabulary, hidden].
 #[derive(Debug)]
 pub enum Embedding {
     /// In floating point.
-    Dense(Tensor),
+    Dense(Dense),
     /// In int8.
     Int8(Int8Embedding),
 }
@@ -42,11 +42,8 @@ impl Embedding {
         };
         let Some(weight) = formats::read_embedding(checkpoint, &spec)? else {
             let shape = [config.vocab_size, config.hidden_size];
-            return Ok(Self::Dense(options.weight(
-                checkpoint,
-                &format!("{EMBEDDING_LAYER}.weight"),
-                &shape,
-            )?));
+            let weight = options.weight(checkpoint, &format!("{EMBEDDING_LAYER}.weight"), &shape)?;
+            return Ok(Self::Dense(Dense { weight, bias: None, product: options.product }));
         };
         let wrong = |problem: String| ModelError::Quantization { file: config.file.clone(), problem };
         if options.trainable {
@@ -82,7 +79,7 @@ impl Embedding {
     /// Only libtorch's.
     pub fn look_up(&self, ids: &Tensor) -> Result<Tensor, TchError> {
         match self {
-            Self::Dense(weight) => Tensor::f_embedding(weight, ids, -1, false, false),
+            Self::Dense(dense) => Tensor::f_embedding(&dense.weight, ids, -1, false, false),
             Self::Int8(Int8Embedding { codes, scale, .. }) => {
                 let rows = |matrix: &Tensor| Tensor::f_embedding(matrix, ids, -1, false, false);
                 rows(codes)?.f_to_kind(scale.kind())?.f_mul(&rows(scale)?)
@@ -93,8 +90,7 @@ impl Embedding {
     /// `hidden` [..., hidden] times the matrix: [..., vocabulary]. Of a tied embedding only.
     pub fn project(&self, hidden: &Tensor) -> Tensor {
         match self {
-            Self::Dense(weight) => qpipe_kernels::linear(hidden, weight, None)
-                .expect("its shape was checked when the embedding was loaded"),
+            Self::Dense(dense) => dense.forward(hidden),
             Self::Int8(int8) => {
                 let projection = int8.projection.as_ref();
                 projection.expect("a tied embedding was prepared as a projection").forward(hidden)
@@ -105,7 +101,7 @@ impl Embedding {
     /// Bytes of its tensors, which a tied projection shares.
     pub fn bytes(&self) -> u64 {
         match self {
-            Self::Dense(weight) => tensor_bytes(weight),
+            Self::Dense(dense) => dense.bytes(),
             Self::Int8(Int8Embedding { codes, scale, .. }) => tensor_bytes(codes) + tensor_bytes(scale),
         }
     }
@@ -113,7 +109,7 @@ impl Embedding {
     /// The floating-point matrix, if it is stored as one.
     pub fn dense(&self) -> Option<&Tensor> {
         match self {
-            Self::Dense(weight) => Some(weight),
+            Self::Dense(dense) => Some(&dense.weight),
             Self::Int8(_) => None,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use qpipe_kernels::Input;
+use qpipe_kernels::{Input, Product};
 use tch::{Device, Kind, Tensor};
 
 use super::checkpoint::Checkpoint;
@@ -18,12 +18,14 @@ pub struct LoadOptions {
     /// The weights are copied out of the memory map and require gradients. Otherwise, on a CPU and with an
     /// unchanged type, they are views of the map.
     pub trainable: bool,
+    /// Who multiplies by weights in floating point.
+    pub product: Product,
 }
 
 impl LoadOptions {
-    /// For inference.
+    /// For inference, with libtorch's products of floating-point weights.
     pub fn inference(device: Device, dtype: Option<Kind>) -> Self {
-        Self { device, dtype, trainable: false }
+        Self { device, dtype, trainable: false, product: Product::Libtorch }
     }
 
     /// The floating-point type that a model of `checkpoint` computes in under these options.
@@ -98,9 +100,16 @@ pub struct Dense {
     pub weight: Tensor,
     /// `[N]`.
     pub bias: Option<Tensor>,
+    /// Who multiplies.
+    pub product: Product,
 }
 
 impl Dense {
+    /// With a weight [N, K] and a bias `[N]`, multiplied by libtorch.
+    pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
+        Self { weight, bias, product: Product::Libtorch }
+    }
+
     /// The layer `spec` of `checkpoint`.
     pub fn load(
         checkpoint: &Checkpoint,
@@ -114,13 +123,17 @@ impl Dense {
         } else {
             None
         };
-        Ok(Self { weight, bias })
+        Ok(Self { weight, bias, product: options.product })
     }
 }
 
 impl Linear for Dense {
     fn forward(&self, x: &Tensor) -> Tensor {
-        qpipe_kernels::linear(x, &self.weight, self.bias.as_ref())
+        self.forward_input(&Input::new(x))
+    }
+
+    fn forward_input(&self, input: &Input<'_>) -> Tensor {
+        qpipe_kernels::linear(input, &self.weight, self.bias.as_ref(), self.product)
             .expect("its shape was checked when the layer was loaded")
     }
 

@@ -81,10 +81,7 @@ pub fn attach(
         let a = Parameter::new(format!("{name}{A_SUFFIX}"), a);
         let b = Parameter::new(format!("{name}{B_SUFFIX}"), b);
         *linear = Box::new(LoraLinear {
-            base: Dense {
-                weight: dense.weight.shallow_clone(),
-                bias: dense.bias.as_ref().map(Tensor::shallow_clone),
-            },
+            base: Dense::new(dense.weight.shallow_clone(), dense.bias.as_ref().map(Tensor::shallow_clone)),
             a: a.live.shallow_clone(),
             b: b.live.shallow_clone(),
             scale: lora.alpha / f64::from(lora.rank),
@@ -113,7 +110,7 @@ mod tests {
     fn layer(dropout: f64) -> LoraLinear {
         let mut random = Random::new(0, 0);
         LoraLinear {
-            base: Dense { weight: kaiming_uniform(&mut random, 6, 8), bias: None },
+            base: Dense::new(kaiming_uniform(&mut random, 6, 8), None),
             a: kaiming_uniform(&mut random, 2, 8),
             b: kaiming_uniform(&mut random, 6, 2),
             scale: 2.0,

@@ -105,7 +105,8 @@ fn prepare(
     let device = context.device();
     let stored = checkpoint.float_kind()?;
     let kind = precision::compute_kind(stored, device);
-    let options = LoadOptions { device, dtype: Some(kind), trainable: parameters.lora.is_none() };
+    let options =
+        LoadOptions { trainable: parameters.lora.is_none(), ..LoadOptions::inference(device, Some(kind)) };
     let mut decoder = Decoder::load(checkpoint, &options)?;
     let trained: Vec<Parameter> = match &parameters.lora {
         Some(lora) => lora::attach(&mut decoder, lora, parameters.seed, device)?,

@@ -103,7 +103,7 @@ impl<'a> Replay<'a> {
         for (part, layer) in block.linears_mut() {
             if linear.strip_prefix(&prefix).and_then(|rest| rest.strip_prefix('.')) == Some(part) {
                 let bias = layer.dense().and_then(|dense| dense.bias.as_ref()).map(Tensor::shallow_clone);
-                *layer = Box::new(Dense { weight: weight.f_to_kind(kind)?, bias });
+                *layer = Box::new(Dense::new(weight.f_to_kind(kind)?, bias));
             }
         }
         Ok(())
@@ -134,7 +134,7 @@ impl<'a> Replay<'a> {
             let bias = layer.dense().and_then(|dense| dense.bias.as_ref()).map(Tensor::shallow_clone);
             if let Some(weight) = read_weight(&stored, &spec)? {
                 let weight = weight.value(kind)?.f_to_device(self.travellers_device())?;
-                *layer = Box::new(Dense { weight, bias });
+                *layer = Box::new(Dense::new(weight, bias));
             }
         }
         for traveller in &mut self.travellers {
