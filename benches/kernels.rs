@@ -8,14 +8,14 @@
 //! `SCHEME` is a part of a name in the table; without one all are measured, and the baselines are `float32` and `bfloat16`.
 //! Times are of the block's seven layers, `x` how many times faster than the baselines. These are the faster of libtorch's
 //! `linear` and, where this processor has it, oneDNN's with a weight that was packed beforehand. Activations are bfloat16, as
-//! models have them.
+//! models have them. `float32 in evaluate` is the product of float32 that `evaluate` has.
 
 #![expect(clippy::print_stdout, reason = "a bench says what it measured")]
 
 use std::error::Error;
 
 use qpipe_kernels::speed::Speed;
-use qpipe_kernels::{Isa, Layer, PreparedLinear, Scheme, kernel_for, random};
+use qpipe_kernels::{Input, Isa, Layer, Multiplier, PreparedLinear, Scheme, kernel_for, linear, random};
 use tch::{Device, Kind, Tensor};
 
 /// (N, K): query, key, value, output, gate, up, down.
@@ -29,6 +29,8 @@ const KIND: Kind = Kind::BFloat16;
 const BEYOND_CACHES: u64 = 96 << 20;
 /// With so many rows, what is read of memory no longer matters.
 const MANY_ROWS: i64 = 64;
+
+const IN_EVALUATE: &str = "float32 in evaluate";
 
 const SCHEMES: [Scheme; 7] = [
     Scheme::W8A8,
@@ -83,6 +85,14 @@ fn dense(rows: i64, kind: Kind) -> Result<f64, Box<dyn Error>> {
     Ok(packed.map_or(plain, |packed| packed.min(plain)))
 }
 
+/// What `evaluate` multiplies by float32 weights with.
+fn fastest(rows: i64) -> Result<f64, Box<dyn Error>> {
+    of_block(rows, weights() * size_of::<f32>() as u64, |n, k| {
+        let (weight, x) = (input(n, k, Kind::Float), input(rows, k, Kind::Float));
+        Ok(Box::new(move || drop(linear(&Input::new(&x), &weight, None, Multiplier::Fastest))))
+    })
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let mut numbers = arguments.iter().filter_map(|argument| argument.parse::<i64>().ok());
@@ -100,7 +110,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     for rows in if wanted.is_empty() { ROWS.to_vec() } else { wanted } {
         let baseline = |name, kind| if wants(name) { dense(rows, kind) } else { Ok(f64::NAN) };
         let (plain, half) = (baseline("float32", Kind::Float)?, baseline("bfloat16", Kind::BFloat16)?);
-        for (name, seconds) in [("float32", plain), ("bfloat16", half)] {
+        let fastest = if wants(IN_EVALUATE) { fastest(rows)? } else { f64::NAN };
+        for (name, seconds) in [("float32", plain), ("bfloat16", half), (IN_EVALUATE, fastest)] {
             if seconds.is_nan() {
                 continue;
             }

@@ -23,7 +23,7 @@ pub struct Input<'a> {
     normal: OnceCell<Tensor>,
     rows: Kept<Rule, Rows>,
     #[cfg(target_arch = "x86_64")]
-    float_rows: OnceCell<outer_wide::Rows<f32>>,
+    wide_rows: OnceCell<outer_wide::Rows<f32>>,
     /// By threshold.
     llm_int8_rows: Kept<f64, llm_int8::CpuRows>,
 }
@@ -37,7 +37,7 @@ impl<'a> Input<'a> {
             normal: OnceCell::new(),
             rows: Kept::default(),
             #[cfg(target_arch = "x86_64")]
-            float_rows: OnceCell::new(),
+            wide_rows: OnceCell::new(),
             llm_int8_rows: Kept::default(),
         }
     }
@@ -98,8 +98,8 @@ impl<'a> Input<'a> {
     ///
     /// The processor has the unit.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) unsafe fn float_rows(&self) -> &outer_wide::Rows<f32> {
-        self.float_rows.get_or_init(|| {
+    pub(crate) unsafe fn wide_rows(&self) -> &outer_wide::Rows<f32> {
+        self.wide_rows.get_or_init(|| {
             let x = self.tensor().contiguous();
             let in_features = x.size().last().map_or(0, |&width| width as usize);
             // SAFETY: the caller promises it.

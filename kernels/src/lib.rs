@@ -46,7 +46,7 @@ pub mod weight_only;
 pub use cpu::{Isa, UnknownIsa};
 pub use input::Input;
 pub use norm::Norm;
-pub use product::{Product, linear};
+pub use product::{Multiplier, linear};
 pub use rotary::rotate;
 pub use table::{KERNELS, Kernel, Layer, PreparedLinear, kernel_for, prepare};
 pub use weight::{Codes, KernelError, QuantizedWeight, Scheme};

@@ -27,10 +27,10 @@ pub(crate) fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor, TchError> {
 
 /// Who multiplies by a floating-point weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Product {
-    /// Whoever is fastest here: for float32 we, on AMD's processors with AVX-512.
+pub enum Multiplier {
+    /// Ours on a CPU with AVX-512 BF16 and no AMX, for two rows of float32 or more; else libtorch.
     Fastest,
-    /// libtorch, as wherever else a model in floating point runs.
+    /// libtorch.
     Libtorch,
 }
 
@@ -40,20 +40,25 @@ pub enum Product {
 /// # Errors
 ///
 /// Only libtorch's.
+///
+/// # Panics
+///
+/// If `input` has another width than `weight`.
 pub fn linear(
     input: &Input<'_>,
     weight: &Tensor,
     bias: Option<&Tensor>,
-    product: Product,
+    multiplier: Multiplier,
 ) -> Result<Tensor, TchError> {
     let (out_features, in_features) = weight.size2()?;
     let shape = input.output_size((out_features, in_features));
     let rows: i64 = shape[..shape.len() - 1].iter().product();
     let x = input.tensor();
-    let is_plain = !(x.requires_grad() || weight.requires_grad());
+    let is_plain =
+        !x.requires_grad() && [Some(weight), bias].into_iter().flatten().all(|part| !part.requires_grad());
     #[cfg(target_arch = "x86_64")]
-    if product == Product::Fastest && is_plain && is_ours(rows, x, weight) {
-        // SAFETY: the processor has what it is best on.
+    if multiplier == Multiplier::Fastest && is_plain && is_ours(rows, x, weight, bias) {
+        // SAFETY: `is_ours` has found the unit.
         return unsafe { cpu::dense::linear(input, weight, bias) };
     }
     // Of the last places of a text, [1, 1, K], libtorch would make a batch of matrices and copy the weight for it: a second for a
@@ -74,11 +79,16 @@ pub fn linear(
     y.f_view(shape.as_slice())
 }
 
-/// Whether our own product is the fastest.
+/// Whether our own product takes these, and is faster.
 #[cfg(target_arch = "x86_64")]
-fn is_ours(rows: i64, x: &Tensor, weight: &Tensor) -> bool {
+fn is_ours(rows: i64, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> bool {
     let is_float = |tensor: &Tensor| tensor.kind() == Kind::Float && tensor.device() == Device::Cpu;
-    let fits = is_float(x) && is_float(weight) && weight.is_contiguous();
+    let size = weight.size();
+    let fits = size[1] > 0
+        && weight.is_contiguous()
+        && is_float(x)
+        && is_float(weight)
+        && bias.is_none_or(|bias| is_float(bias) && bias.size() == size[..1]);
     fits && cpu::dense::is_best(rows, Isa::here()) && !wants_reference()
 }
 
@@ -101,6 +111,7 @@ pub(crate) fn has_bfloat16_products() -> bool {
 #[expect(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
+    use crate::norm::Norm;
 
     #[test]
     fn a_layer_is_that_of_libtorch_in_float32_rounded_once() {
@@ -113,7 +124,7 @@ mod tests {
             // Places of longer texts.
             let x = random(&[shape[0], shape[1] + 4, in_features]).narrow(1, 4, shape[1]);
             for bias in [None, Some(&bias)] {
-                let y = linear(&Input::new(&x), &weight, bias, Product::Fastest).unwrap();
+                let y = linear(&Input::new(&x), &weight, bias, Multiplier::Fastest).unwrap();
                 assert_eq!((y.size(), y.kind()), (vec![shape[0], shape[1], out_features], Kind::BFloat16));
                 let exact = wide(&x).linear(&wide(&weight), bias.map(wide).as_ref());
                 let error = (wide(&y) - &exact).abs() - exact.abs() * 2_f64.powi(-8);
@@ -122,24 +133,41 @@ mod tests {
         }
     }
 
+    /// Layers that share what they are given, with and without a norm before them, in shapes that end within vectors, blocks and strips.
     #[test]
-    fn our_own_product_of_float32_is_exact_to_a_few_roundings() {
+    fn our_own_product_is_libtorch_s_but_for_rounding() {
+        tch::manual_seed(5);
         let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
-        for (out_features, in_features) in [(1, 1), (33, 7), (64, 512), (100, 1041)] {
+        for (out_features, in_features) in [(1, 1), (33, 7), (64, 512), (100, 1041), (520, 48)] {
             let (weight, bias) = (random(&[out_features, in_features]), random(&[out_features]));
-            for rows in [1, 2, 13, 60] {
-                // Places of longer texts.
+            // Its rows do not lie side by side.
+            let turned = random(&[in_features, out_features]).tr();
+            let scale = random(&[in_features]);
+            for rows in [0, 1, 2, 13, 60] {
+                // The last places of longer texts.
                 let x = random(&[2, rows + 3, in_features]).narrow(1, 3, rows);
-                let wide = |tensor: &Tensor| tensor.to_kind(Kind::Double);
-                for bias in [None, Some(&bias)] {
-                    let y = linear(&Input::new(&x), &weight, bias, Product::Fastest).unwrap();
-                    assert_eq!((y.size(), y.kind()), (vec![2, rows, out_features], Kind::Float));
-                    let exact = wide(&x).linear(&wide(&weight), bias.map(wide).as_ref());
-                    let error = (wide(&y) - &exact).abs().max().double_value(&[]);
-                    assert!(
-                        error < 1e-6 * in_features as f64,
-                        "{rows} x {out_features} x {in_features}: {error:e}"
-                    );
+                for (batch, norm) in [(2, false), (1, false), (2, true)] {
+                    let x = x.narrow(0, 0, batch);
+                    let norm = norm.then_some(Norm { weight: &scale, epsilon: 1e-6 });
+                    let input = match norm {
+                        Some(norm) => Input::normalized(&x, norm),
+                        None => Input::new(&x),
+                    };
+                    for (weight, bias) in [(&weight, None), (&weight, Some(&bias)), (&turned, None)] {
+                        let y = linear(&input, weight, bias, Multiplier::Fastest).unwrap();
+                        let wide = |tensor: &Tensor| tensor.to_kind(Kind::Double);
+                        let (x, magnitudes) = (wide(input.tensor()), wide(&input.tensor().abs()));
+                        let exact = x.linear(&wide(weight), bias.map(wide).as_ref());
+                        assert_eq!(y.size(), exact.size());
+                        // Of the sum of all magnitudes, as sums in float32 are.
+                        let most = magnitudes
+                            .linear(&wide(&weight.abs()), bias.map(|bias| wide(&bias.abs())).as_ref());
+                        let error = (wide(&y) - &exact).abs() - most * 1e-6;
+                        assert!(
+                            !error.gt(0.0).any().double_value(&[]).eq(&1.0),
+                            "{rows} x {out_features} x {in_features}"
+                        );
+                    }
                 }
             }
         }

@@ -6,7 +6,7 @@ use crate::input::Input;
 use crate::llm_int8::{self, SUM_SCALE};
 use crate::nf4::{self, Absmax};
 use crate::packing;
-use crate::product::{Product, linear};
+use crate::product::{Multiplier, linear};
 use crate::progressive;
 use crate::symmetric;
 use crate::table::{Kernel, Layer, PreparedLinear};
@@ -189,7 +189,7 @@ impl PreparedLinear for ReferenceW4A8 {
     }
 }
 
-/// The dequantized matrix in the activations' type, as compressed-tensors decompresses it; the product in f32.
+/// The dequantized matrix in the activations' type, as compressed-tensors decompresses it, multiplied as [`dense`] does.
 #[derive(Debug)]
 struct ReferenceW4A16 {
     packed: Tensor,
@@ -218,7 +218,7 @@ impl PreparedLinear for ReferenceW4A16 {
     }
 }
 
-/// The matrix that the codes stand for; the product in f32.
+/// The matrix that the codes stand for, multiplied as [`dense`] does.
 #[derive(Debug)]
 struct ReferenceWeightOnly {
     weight: Tensor,
@@ -272,7 +272,7 @@ impl PreparedLinear for ReferenceLlmInt8 {
     }
 }
 
-/// Every code looked up and scaled in f32, the matrix in the type to compute in, the product in f32.
+/// Every code looked up and scaled in f32, the matrix in the type to compute in, multiplied as [`dense`] does.
 #[derive(Debug)]
 struct ReferenceNf4 {
     packed: Tensor,
@@ -296,13 +296,13 @@ impl PreparedLinear for ReferenceNf4 {
     }
 }
 
-/// x Wᵀ + b of a matrix in the type of `x`: of bfloat16 on a CPU as libtorch multiplies that, whose order of sums decides what a sum
-/// between two numbers becomes; else in f32, rounded once.
+/// x Wᵀ + b of a matrix in the type of `x`. In bfloat16 on a CPU it is what libtorch makes of such a layer, as those who wrote the formats run it: where
+/// a sum lies close to the middle of two numbers, which of them it becomes depends on that build's order of sums. Else in f32, rounded once.
 fn dense(x: &Tensor, weight: &Tensor, bias: &Option<Tensor>) -> Tensor {
     let kind = x.kind();
     if kind == Kind::BFloat16 && x.device() == Device::Cpu {
         let bias = bias.as_ref().map(|bias| bias.to_kind(kind));
-        return linear(&Input::new(x), &weight.to_kind(kind), bias.as_ref(), Product::Libtorch)
+        return linear(&Input::new(x), &weight.to_kind(kind), bias.as_ref(), Multiplier::Libtorch)
             .expect("the shape was checked when the layer was made");
     }
     let product = x.to_kind(Kind::Float).matmul(&weight.to_kind(Kind::Float).tr());

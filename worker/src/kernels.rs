@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use qpipe_kernels::environment::{self, EnvironmentError};
 use qpipe_kernels::speed::Speed;
-use qpipe_kernels::{Input, KernelError, Layer, PreparedLinear, Product, Scheme, kernel_for, random};
+use qpipe_kernels::{Input, KernelError, Layer, Multiplier, PreparedLinear, Scheme, kernel_for, random};
 use qpipe_nodes::kernels::KernelLine;
 use tch::{Cuda, Device, Kind, Tensor};
 
@@ -79,7 +79,7 @@ fn dense(device: Device) -> KernelLine {
     let weight = Tensor::randn([SHAPE.0, SHAPE.1], (Kind::Float, device)).to_kind(KIND);
     let seconds = measured(device, |x| {
         drop(
-            qpipe_kernels::linear(&Input::new(x), &weight, None, Product::Libtorch)
+            qpipe_kernels::linear(&Input::new(x), &weight, None, Multiplier::Libtorch)
                 .expect("two matrices that fit"),
         );
     });

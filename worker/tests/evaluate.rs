@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fs_err as fs;
-use qpipe_kernels::Product;
+use qpipe_kernels::Multiplier;
 use qpipe_nodes::kinds::Candidates;
 use qpipe_nodes::protocol::{Action, Device, Event, Failure, Input};
 use qpipe_nodes::results::{Answer, BenchmarkResult, Evaluation};
@@ -129,7 +129,7 @@ fn the_shared_prompt_gives_the_scores_of_one_pass_a_candidate() {
         let documents = mcqa::Mcqa.questions(&Data::open(&bed.data()).unwrap(), &options).unwrap().documents;
         let (checkpoint, tokenizer) = engine::open(&bed.model()).unwrap();
         let encoder = Encoder::new(&tokenizer, mcqa::Mcqa.rules(), None, CONTEXT as i64).unwrap();
-        let decoder = engine::load(&checkpoint, tch::Device::Cpu, None, Product::Libtorch).unwrap();
+        let decoder = engine::load(&checkpoint, tch::Device::Cpu, None, Multiplier::Libtorch).unwrap();
         for (answer, document) in found.iter().zip(&documents) {
             let expected = oracle::score(&decoder, &encoder.encode(document).unwrap()).unwrap();
             for (found, expected) in answer.scores.iter().zip(expected) {
@@ -174,7 +174,7 @@ fn outliers_of_llm_int8_are_those_of_a_sequence() {
     let documents = mcqa::Mcqa.questions(&Data::open(&bed.data()).unwrap(), &options).unwrap().documents;
     let (checkpoint, tokenizer) = engine::open(&bed.model()).unwrap();
     let encoder = Encoder::new(&tokenizer, mcqa::Mcqa.rules(), None, CONTEXT as i64).unwrap();
-    let decoder = engine::load(&checkpoint, tch::Device::Cpu, None, Product::Libtorch).unwrap();
+    let decoder = engine::load(&checkpoint, tch::Device::Cpu, None, Multiplier::Libtorch).unwrap();
     for (answer, document) in alone.iter().zip(&documents) {
         let expected = oracle::score(&decoder, &encoder.encode(document).unwrap()).unwrap();
         for (found, expected) in answer.scores.iter().zip(expected) {
@@ -201,7 +201,11 @@ fn what_was_interrupted_is_resumed_bit_for_bit() {
     assert!(units[0].starts_with("mcqa-") && units[1] == "memory");
     assert!(recorder.events.lock().unwrap().iter().any(|event| matches!(event, Event::Unit { .. })));
 
-    bed.evaluate(params, "resumed");
+    let again = Recorder::new(usize::MAX);
+    bed.run("evaluate", params, "resumed", &again).unwrap();
+    let says =
+        |event: &Event| matches!(event, Event::Log { message, .. } if message.starts_with("goes on after"));
+    assert!(again.events.lock().unwrap().iter().any(says), "how much was answered before is said");
     for file in ["out/mcqa.jsonl", "out/evaluation.json"] {
         let read = |scratch: &str| fs::read(bed.scratch(scratch).join(file)).unwrap();
         assert_eq!(read("whole"), read("resumed"), "{file}");

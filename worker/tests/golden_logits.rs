@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use qpipe_kernels::Multiplier;
 use qpipe_worker::model::{Attention, Checkpoint, Decoder, KvCache, LoadOptions, TensorFiles, generate};
 use tch::{Device, Kind, Tensor};
 
@@ -55,8 +56,13 @@ impl Golden {
     }
 
     fn decoder(&self, kind: Kind) -> Decoder {
+        self.decoder_by(Multiplier::Libtorch, kind)
+    }
+
+    fn decoder_by(&self, multiplier: Multiplier, kind: Kind) -> Decoder {
         let checkpoint = Checkpoint::open(&self.folder).unwrap();
-        Decoder::load(&checkpoint, &LoadOptions::inference(Device::Cpu, Some(kind))).unwrap()
+        let options = LoadOptions { multiplier, ..LoadOptions::inference(Device::Cpu, Some(kind)) };
+        Decoder::load(&checkpoint, &options).unwrap()
     }
 
     fn length(&self) -> i64 {
@@ -83,10 +89,13 @@ fn distance(left: &Tensor, right: &Tensor) -> f64 {
 fn float32_logits_equal_those_of_transformers() {
     let _guard = tch::no_grad_guard();
     for golden in Golden::all() {
-        let logits = full_pass(&golden.decoder(Kind::Float), &golden.ids).index_select(0, &golden.places);
-        let distance = distance(&logits, &golden.logits);
-        println!("{}: {distance:.2e}", golden.name);
-        assert!(distance <= FLOAT32_TOLERANCE, "{}: off by {distance}", golden.name);
+        for multiplier in [Multiplier::Libtorch, Multiplier::Fastest] {
+            let decoder = golden.decoder_by(multiplier, Kind::Float);
+            let logits = full_pass(&decoder, &golden.ids).index_select(0, &golden.places);
+            let distance = distance(&logits, &golden.logits);
+            println!("{}, {multiplier:?}: {distance:.2e}", golden.name);
+            assert!(distance <= FLOAT32_TOLERANCE, "{}, {multiplier:?}: off by {distance}", golden.name);
+        }
     }
 }
 

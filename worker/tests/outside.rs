@@ -7,7 +7,7 @@ mod calibration;
 
 use std::path::{Path, PathBuf};
 
-use qpipe_kernels::{Isa, Product};
+use qpipe_kernels::{Isa, Multiplier};
 use qpipe_worker::model::generate::greedy;
 use qpipe_worker::model::{Attention, BlockRunner, Checkpoint, Decoder, Embedding, LoadOptions, save};
 use qpipe_worker::quant::Rounding;
@@ -25,7 +25,7 @@ const HIDDEN: i64 = 64;
 /// wrong place makes it 1 and more.
 const DISTANCE: f64 = 0.15;
 const INFERENCE: LoadOptions =
-    LoadOptions { device: Device::Cpu, dtype: None, trainable: false, product: Product::Libtorch };
+    LoadOptions { device: Device::Cpu, dtype: None, trainable: false, multiplier: Multiplier::Libtorch };
 
 /// The options of each method in each of its formats that has a place for int8 matrices outside the blocks.
 fn methods() -> Vec<Value> {

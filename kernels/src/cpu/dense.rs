@@ -1,19 +1,18 @@
 //! Products with a weight in float32, brought into strips as it goes by, and multiplied by [`outer_wide`].
 //!
-//! libtorch's own come from MKL, which on AMD's processors takes 5 to 20 % longer on one core, and up to twice as long on two with few
-//! rows (docs/kernels.md has figures).
+//! libtorch's own come from MKL, which takes longer on AMD's processors: see docs/decisions/0010-whose-float32.md.
 
 use std::ops::Range;
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::float_strips::{self, Biased, Unpacked, Weights};
+use super::float_strips::{self, Biased, Room, Weights};
 use super::isa::Isa;
 use super::outer_wide;
 use super::view::{Columns, elements};
 use crate::input::Input;
 
-/// A single row has nothing to share a strip with.
+/// A single row has no other to share a strip with.
 const FEW_ROWS: i64 = 1;
 
 /// Whether `rows` rows are multiplied here.
@@ -21,7 +20,7 @@ pub(crate) fn is_best(rows: i64, isa: Isa) -> bool {
     rows > FEW_ROWS && outer_wide::is_best(isa)
 }
 
-/// y = x Wᵀ + b: `input` [..., K], `weight` [N, K] and `bias` `[N]` in f32 on a CPU, `weight` without gaps.
+/// y = x Wᵀ + b: `input` [..., K], `weight` [N, K] and `bias` `[N]` in f32 on a CPU, `weight` without gaps, K not 0.
 ///
 /// # Safety
 ///
@@ -34,38 +33,40 @@ pub(crate) unsafe fn linear(
     let (out_features, in_features) = weight.size2()?;
     let mut y = Tensor::f_empty(input.output_size((out_features, in_features)), (Kind::Float, Device::Cpu))?;
     let bias = bias.map(Tensor::f_contiguous).transpose()?;
-    let weights = Ready::new(elements::<f32>(weight), in_features as usize);
+    let weights = Ready::new(elements::<f32>(weight), (out_features as usize, in_features as usize));
     let sink = Biased { y: Columns::<f32>::new(&mut y), bias: bias.as_ref().map(elements) };
     // SAFETY: the caller promises it.
-    unsafe { float_strips::multiply(input.float_rows(), &weights, &sink) };
+    unsafe { float_strips::multiply(input.wide_rows(), &weights, &sink) };
     Ok(y)
 }
 
-/// A weight [N, K] that is in its type already.
+/// A weight [N, K] that nothing has to be unpacked of.
 pub(crate) struct Ready<'a, T> {
     weights: &'a [T],
-    in_features: usize,
+    shape: (usize, usize),
 }
 
 impl<'a, T> Ready<'a, T> {
-    /// Of so many input channels.
-    pub(crate) fn new(weights: &'a [T], in_features: usize) -> Self {
-        Self { weights, in_features }
+    /// Of this shape (N, K).
+    pub(crate) fn new(weights: &'a [T], shape: (usize, usize)) -> Self {
+        assert_eq!(weights.len(), shape.0 * shape.1);
+        Self { weights, shape }
     }
 }
 
 impl<T: Copy + Default + Sync> Weights<T> for Ready<'_, T> {
     fn shape(&self) -> (usize, usize) {
-        (self.weights.len() / self.in_features.max(1), self.in_features)
+        self.shape
     }
 
-    fn channels<'a>(&'a self, range: Range<usize>, unpacked: &'a mut Unpacked<T>) -> &'a [T] {
-        let range = range.start * self.in_features..range.end * self.in_features;
+    fn channels<'a>(&'a self, range: Range<usize>, room: &'a mut Room<T>) -> &'a [T] {
+        let (_, in_features) = self.shape;
+        let range = range.start * in_features..range.end * in_features;
         self.weights.get(range.clone()).unwrap_or_else(|| {
-            unpacked.weights.clear();
-            unpacked.weights.extend_from_slice(&self.weights[range.start..]);
-            unpacked.weights.resize(range.len(), T::default());
-            &unpacked.weights
+            room.weights.clear();
+            room.weights.extend_from_slice(&self.weights[range.start..]);
+            room.weights.resize(range.len(), T::default());
+            &room.weights
         })
     }
 }

@@ -78,13 +78,13 @@ pub(crate) trait Weights<T>: Sync {
     /// N and K.
     fn shape(&self) -> (usize, usize);
 
-    /// The output channels `range`, [channels, K], which may be made in `scratch`; zeros in place of those beyond N.
-    fn channels<'a>(&'a self, range: Range<usize>, scratch: &'a mut Unpacked<T>) -> &'a [T];
+    /// The output channels `range`, [channels, K], which may be made in `room`; zeros in place of those beyond N.
+    fn channels<'a>(&'a self, range: Range<usize>, room: &'a mut Room<T>) -> &'a [T];
 }
 
 /// Room for the output channels of a strip.
 #[derive(Debug, Default)]
-pub(crate) struct Unpacked<T> {
+pub(crate) struct Room<T> {
     /// [channels, K].
     pub(crate) weights: Vec<T>,
     /// For what belongs to one of them.
@@ -104,13 +104,13 @@ pub(crate) unsafe fn multiply<B: FloatBlocks>(
     let (out_features, in_features) = weights.shape();
     let step = blocks::strips(B::strip_bytes(in_features), out_features / B::CHANNELS) * B::CHANNELS;
     in_parts(out_features, step, ALONE / (rows.rows() * in_features).max(1), |channels| {
-        let mut unpacked = Unpacked::default();
+        let mut room = Room::default();
         let mut strips: Vec<B::Strip> = Vec::new();
         for first in channels.clone().step_by(step) {
             let last = (first + step).min(channels.end);
             strips.resize_with((last - first).div_ceil(B::CHANNELS), B::Strip::default);
             for (strip, first) in strips.iter_mut().zip((first..).step_by(B::CHANNELS)) {
-                let channels = weights.channels(first..first + B::CHANNELS, &mut unpacked);
+                let channels = weights.channels(first..first + B::CHANNELS, &mut room);
                 // SAFETY: the caller promises it.
                 unsafe { B::fill(strip, channels) };
             }

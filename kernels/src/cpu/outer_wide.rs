@@ -27,9 +27,9 @@ pub(crate) fn is_best(isa: Isa) -> bool {
 
 /// A type that is multiplied in words.
 pub(crate) trait Factor: Float + Default {
-    /// Parts of a strip, which has `parts` of them, whose sums are taken by themselves and then added, so that rounding grows with
-    /// the number of these and not with that of all terms.
-    fn apart(parts: usize) -> usize;
+    /// So many parts of a strip, which has `parts` of them, make up a sum; then these are added, so that rounding grows with
+    /// their number and not with that of all terms.
+    fn parts_per_sum(parts: usize) -> usize;
 
     /// `sum` plus the products of sixteen words.
     ///
@@ -41,7 +41,7 @@ pub(crate) trait Factor: Float + Default {
 
 impl Factor for f32 {
     /// Of 512 input channels.
-    fn apart(_: usize) -> usize {
+    fn parts_per_sum(_: usize) -> usize {
         512 / WORDS
     }
 
@@ -54,7 +54,7 @@ impl Factor for f32 {
 
 impl Factor for bf16 {
     /// As the oneDNN of libtorch 2.11 does (found by trial).
-    fn apart(parts: usize) -> usize {
+    fn parts_per_sum(parts: usize) -> usize {
         const FEW: usize = 16;
         if parts > 2 * FEW { 2 * FEW } else { FEW }
     }
@@ -136,10 +136,10 @@ impl<T: Factor> FloatBlocks for Rows<T> {
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn sums_of<T: Factor, const R: usize>(x: &[i32], lines: &[Line], found: &mut Sums) {
     assert_eq!(x.len() * CHANNELS, R * WORDS * lines.len(), "a block is as long as the strip");
-    let apart = T::apart(lines.len() / CHANNELS);
+    let apart = T::parts_per_sum(lines.len() / CHANNELS);
     let (first, rest) = lines.split_at(lines.len().min(apart * CHANNELS));
     let (x_first, x_rest) = x.split_at(x.len().min(apart * WORDS * R));
-    put(found, part::<T, R>(x_first, first));
+    store(found, part::<T, R>(x_first, first));
     for (x, lines) in x_rest.chunks(apart * WORDS * R).zip(rest.chunks(apart * CHANNELS)) {
         let mut sums = part::<T, R>(x, lines);
         for (found, sums) in found.iter().zip(&mut sums) {
@@ -148,7 +148,7 @@ fn sums_of<T: Factor, const R: usize>(x: &[i32], lines: &[Line], found: &mut Sum
                 *sum = _mm512_add_ps(unsafe { _mm512_loadu_ps(found.as_ptr()) }, *sum);
             }
         }
-        put(found, sums);
+        store(found, sums);
     }
 }
 
@@ -171,9 +171,10 @@ fn part<T: Factor, const R: usize>(x: &[i32], lines: &[Line]) -> [[__m512; 2]; R
     sums
 }
 
+/// Writes the sums of a block's rows.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn put<const R: usize>(found: &mut Sums, sums: [[__m512; 2]; R]) {
+fn store<const R: usize>(found: &mut Sums, sums: [[__m512; 2]; R]) {
     for (found, sums) in found.iter_mut().zip(sums) {
         for (found, sum) in found.chunks_exact_mut(16).zip(sums) {
             // SAFETY: sixteen numbers are 64 bytes.
@@ -214,11 +215,11 @@ mod tests {
             let (x, weight) = (random([rows, in_features]), random([out_features, in_features]));
             let mut y = Tensor::empty([rows, out_features], (Kind::BFloat16, Device::Cpu));
             let (sink, weights) = (Kept(Columns::new(&mut y)), elements::<bf16>(&weight));
-            let width = in_features as usize;
+            let shape = (out_features as usize, in_features as usize);
             // SAFETY: the unit is here.
-            let of_rows = unsafe { Rows::new(elements(&x), width) };
+            let of_rows = unsafe { Rows::new(elements(&x), shape.1) };
             // SAFETY: likewise.
-            unsafe { multiply(&of_rows, &Ready::new(weights, width), &sink) };
+            unsafe { multiply(&of_rows, &Ready::new(weights, shape), &sink) };
             let expected = x.matmul(&weight.tr());
             let differ = y.ne_tensor(&expected).sum(Kind::Int64).int64_value(&[]);
             // oneDNN may divide the sum of another shape, or on another processor, otherwise.

@@ -41,8 +41,10 @@ pub(crate) fn elements<T: Element>(tensor: &Tensor) -> &[T] {
     if tensor.numel() == 0 {
         return &[];
     }
+    let start: *const T = tensor.data_ptr().cast_const().cast();
+    assert!(start.is_aligned(), "a tensor begins within a number");
     // SAFETY: the tensor has as many elements of this type side by side, and is borrowed as long as they are.
-    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), tensor.numel()) }
+    unsafe { std::slice::from_raw_parts(start, tensor.numel()) }
 }
 
 /// `elements` as what they are, where that is `U`.

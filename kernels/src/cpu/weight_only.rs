@@ -14,7 +14,7 @@ use tch::{Device, Kind, TchError, Tensor};
 use super::dot_float::ROWS;
 use super::float::Float;
 #[cfg(target_arch = "x86_64")]
-use super::float_strips::{self, Biased, FloatBlocks, Unpacked, Weights};
+use super::float_strips::{self, Biased, FloatBlocks, Room, Weights};
 use super::isa::Isa;
 use super::threads::{ALONE, VALUES_ALONE, in_parts};
 use super::view::{Columns, elements};
@@ -213,9 +213,9 @@ impl<C: Channels + Sync, T: Float + Default> Weights<T> for Unpacking<C> {
         self.stored.shape()
     }
 
-    fn channels<'a>(&'a self, range: Range<usize>, unpacked: &'a mut Unpacked<T>) -> &'a [T] {
+    fn channels<'a>(&'a self, range: Range<usize>, room: &'a mut Room<T>) -> &'a [T] {
         let (out_features, in_features) = self.stored.shape();
-        let Unpacked { weights, scratch } = unpacked;
+        let Room { weights, scratch } = room;
         weights.resize(range.len() * in_features, T::default());
         for (channel, weights) in range.zip(weights.chunks_exact_mut(in_features)) {
             match channel < out_features {

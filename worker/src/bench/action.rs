@@ -1,6 +1,6 @@
 //! The `benchmark` action.
 
-use qpipe_kernels::Product;
+use qpipe_kernels::Multiplier;
 use qpipe_nodes::kinds::{Benchmark, Protocol};
 use qpipe_nodes::limit::Limit;
 use qpipe_nodes::protocol::Level;
@@ -50,7 +50,7 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
     let (checkpoint, tokenizer) = engine::open(context.input("model")?)?;
     let encoder = Encoder::new(&tokenizer, mcqa::Mcqa.rules(), None, checkpoint.config.max_positions)?;
     // Quantized models are measured beside the base as everybody else runs it, as in the published study.
-    let decoder = engine::load(&checkpoint, context.device(), parameters.dtype, Product::Libtorch)?;
+    let decoder = engine::load(&checkpoint, context.device(), parameters.dtype, Multiplier::Libtorch)?;
     let bench = Bench {
         context,
         decoder: &decoder,

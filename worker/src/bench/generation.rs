@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use qpipe_kernels::{Input, Product};
+use qpipe_kernels::{Input, Multiplier};
 use qpipe_nodes::kinds::Generation;
 use qpipe_nodes::results::{GenerationSpeed, Roofline};
 use tch::{Cuda, Device, Kind, TchError, Tensor};
@@ -143,7 +143,7 @@ pub fn roofline(device: Device, kind: Kind) -> Result<Roofline, TchError> {
     let copy = best(device, || target.f_copy_(&source))?;
     let a = Tensor::f_ones([SIDE, SIDE], (kind, device))?;
     let product =
-        best(device, || qpipe_kernels::linear(&Input::new(&a), &a, None, Product::Fastest).map(drop))?;
+        best(device, || qpipe_kernels::linear(&Input::new(&a), &a, None, Multiplier::Libtorch).map(drop))?;
     Ok(Roofline {
         // Each byte is read and written.
         copy_bytes_per_s: 2.0 * COPIED as f64 / copy,

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use qpipe_kernels::Product;
+use qpipe_kernels::Multiplier;
 use qpipe_nodes::kinds::Dtype;
 use qpipe_nodes::results::Divergence;
 use tch::{Device, Kind, Tensor};
@@ -30,9 +30,9 @@ pub fn load(
     checkpoint: &Checkpoint,
     device: Device,
     dtype: Option<Dtype>,
-    product: Product,
+    multiplier: Multiplier,
 ) -> Result<Decoder, EvalError> {
-    let options = LoadOptions { product, ..LoadOptions::inference(device, dtype.map(torch::kind_of)) };
+    let options = LoadOptions { multiplier, ..LoadOptions::inference(device, dtype.map(torch::kind_of)) };
     Ok(Decoder::load(checkpoint, &options)?)
 }
 

@@ -5,6 +5,8 @@ use std::mem;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use qpipe_nodes::protocol::Level;
+
 use super::engine::{self, Readers, Responses};
 use super::error::EvalError;
 use super::lanes::Lanes;
@@ -105,7 +107,13 @@ impl<'a> Scorer<'a> {
         let known =
             |task: &&Prepared| units::read(self.context, task.task.name(), task.questions.documents.len());
         let mut answers: Vec<Answers> = group.iter().map(known).collect();
-        self.done += answers.iter().map(|known| known.len() as u64).sum::<u64>();
+        let earlier: usize = answers.iter().map(Answers::len).sum();
+        self.done += earlier as u64;
+        if earlier > 0 {
+            let of: usize = group.iter().map(|task| task.questions.documents.len()).sum();
+            let message = format!("goes on after {earlier} of {of} questions of an earlier attempt");
+            self.context.log(Level::Info, message);
+        }
         let (queue, batches) = open_batches(group, &answers);
         let (models, writer) = ((self.decoder, self.reference), self.writer.clone());
         let answer = |kept: &mut Readers, number: usize, give: &mut Give<'_>| {

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use qpipe_kernels::{Input, Product};
+use qpipe_kernels::{Input, Multiplier};
 use tch::{Device, Kind, Tensor};
 
 use super::checkpoint::Checkpoint;
@@ -19,13 +19,13 @@ pub struct LoadOptions {
     /// unchanged type, they are views of the map.
     pub trainable: bool,
     /// Who multiplies by weights in floating point.
-    pub product: Product,
+    pub multiplier: Multiplier,
 }
 
 impl LoadOptions {
     /// For inference, with libtorch's products of floating-point weights.
     pub fn inference(device: Device, dtype: Option<Kind>) -> Self {
-        Self { device, dtype, trainable: false, product: Product::Libtorch }
+        Self { device, dtype, trainable: false, multiplier: Multiplier::Libtorch }
     }
 
     /// The floating-point type that a model of `checkpoint` computes in under these options.
@@ -101,13 +101,13 @@ pub struct Dense {
     /// `[N]`.
     pub bias: Option<Tensor>,
     /// Who multiplies.
-    pub product: Product,
+    pub multiplier: Multiplier,
 }
 
 impl Dense {
-    /// With a weight [N, K] and a bias `[N]`, multiplied by libtorch.
-    pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
-        Self { weight, bias, product: Product::Libtorch }
+    /// With a weight [N, K] and a bias `[N]`.
+    pub fn new(weight: Tensor, bias: Option<Tensor>, multiplier: Multiplier) -> Self {
+        Self { weight, bias, multiplier }
     }
 
     /// The layer `spec` of `checkpoint`.
@@ -123,7 +123,7 @@ impl Dense {
         } else {
             None
         };
-        Ok(Self { weight, bias, product: options.product })
+        Ok(Self::new(weight, bias, options.multiplier))
     }
 }
 
@@ -133,7 +133,7 @@ impl Linear for Dense {
     }
 
     fn forward_input(&self, input: &Input<'_>) -> Tensor {
-        qpipe_kernels::linear(input, &self.weight, self.bias.as_ref(), self.product)
+        qpipe_kernels::linear(input, &self.weight, self.bias.as_ref(), self.multiplier)
             .expect("its shape was checked when the layer was loaded")
     }
 

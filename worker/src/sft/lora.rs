@@ -81,7 +81,11 @@ pub fn attach(
         let a = Parameter::new(format!("{name}{A_SUFFIX}"), a);
         let b = Parameter::new(format!("{name}{B_SUFFIX}"), b);
         *linear = Box::new(LoraLinear {
-            base: Dense::new(dense.weight.shallow_clone(), dense.bias.as_ref().map(Tensor::shallow_clone)),
+            base: Dense::new(
+                dense.weight.shallow_clone(),
+                dense.bias.as_ref().map(Tensor::shallow_clone),
+                dense.multiplier,
+            ),
             a: a.live.shallow_clone(),
             b: b.live.shallow_clone(),
             scale: lora.alpha / f64::from(lora.rank),
@@ -105,12 +109,14 @@ fn kaiming_uniform(random: &mut Random, outputs: i64, inputs: i64) -> Tensor {
 
 #[cfg(test)]
 mod tests {
+    use qpipe_kernels::Multiplier;
+
     use super::*;
 
     fn layer(dropout: f64) -> LoraLinear {
         let mut random = Random::new(0, 0);
         LoraLinear {
-            base: Dense::new(kaiming_uniform(&mut random, 6, 8), None),
+            base: Dense::new(kaiming_uniform(&mut random, 6, 8), None, Multiplier::Libtorch),
             a: kaiming_uniform(&mut random, 2, 8),
             b: kaiming_uniform(&mut random, 6, 2),
             scale: 2.0,

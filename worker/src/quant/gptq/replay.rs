@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use qpipe_kernels::Multiplier;
 use serde_json::Value;
 use tch::{Device, Tensor};
 
@@ -103,7 +104,7 @@ impl<'a> Replay<'a> {
         for (part, layer) in block.linears_mut() {
             if linear.strip_prefix(&prefix).and_then(|rest| rest.strip_prefix('.')) == Some(part) {
                 let bias = layer.dense().and_then(|dense| dense.bias.as_ref()).map(Tensor::shallow_clone);
-                *layer = Box::new(Dense::new(weight.f_to_kind(kind)?, bias));
+                *layer = Box::new(Dense::new(weight.f_to_kind(kind)?, bias, Multiplier::Libtorch));
             }
         }
         Ok(())
@@ -134,7 +135,7 @@ impl<'a> Replay<'a> {
             let bias = layer.dense().and_then(|dense| dense.bias.as_ref()).map(Tensor::shallow_clone);
             if let Some(weight) = read_weight(&stored, &spec)? {
                 let weight = weight.value(kind)?.f_to_device(self.travellers_device())?;
-                *layer = Box::new(Dense::new(weight, bias));
+                *layer = Box::new(Dense::new(weight, bias, Multiplier::Libtorch));
             }
         }
         for traveller in &mut self.travellers {
