@@ -79,7 +79,7 @@ impl Calibrate {
 
 impl Kind for Calibrate {
     const NAME: &'static str = "calibrate";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Measures the inputs of a model's linear layers on samples.";
     const PORTS: &'static [Port] = &[
         Port {

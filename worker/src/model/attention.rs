@@ -31,8 +31,8 @@ pub enum Attention {
 enum Pattern {
     /// Everything: one new token.
     Full,
-    /// The lower triangle, T = S.
-    Triangle,
+    /// The lower triangle, T = S; in two parts where there is what is added to the scores of all queries after the first [`PART`].
+    Triangle(Option<Tensor>),
     /// Added to the scores of all queries of a group, in the model's type, [B, 1, group * T, S]: 0 what is seen, -∞ what
     /// is not. Worked out once for all layers.
     Mask(Tensor),
@@ -40,18 +40,30 @@ enum Pattern {
     AfterPrefix(Option<Tensor>),
 }
 
+/// Keys of which libtorch's kernel for a CPU leaves out those that no query sees, so many at a time.
+const LEFT_OUT: i64 = 512;
+/// Queries of a triangle's first part, where it has so few keys that the kernel would leave none out.
+const PART: i64 = LEFT_OUT / 2;
+
 impl Pattern {
+    /// The lower triangle of `tokens` tokens.
+    fn triangle(tokens: i64, device: Device, group: i64, kind: Kind) -> Self {
+        let is_divided = device == Device::Cpu && tokens > PART && tokens <= LEFT_OUT;
+        let seen = || triangle(tokens - PART, tokens, device);
+        Self::Triangle(is_divided.then(|| added(&seen(), group, kind)))
+    }
+
     /// `mask` is bool [B, 1, T, S].
-    fn of(mask: &Tensor, config: &Config, kind: Kind) -> Self {
-        Self::Mask(added(mask, config, kind))
+    fn of(mask: &Tensor, group: i64, kind: Kind) -> Self {
+        Self::Mask(added(mask, group, kind))
     }
 }
 
 /// What is added to the scores of all queries of a group where `mask` says what they see.
-fn added(mask: &Tensor, config: &Config, kind: Kind) -> Tensor {
+fn added(mask: &Tensor, group: i64, kind: Kind) -> Tensor {
     let seen = Tensor::zeros(mask.size(), (kind, mask.device()));
     let seen = seen.masked_fill(&mask.logical_not(), f64::NEG_INFINITY);
-    seen.repeat([1, 1, config.group_size(), 1])
+    seen.repeat([1, 1, group, 1])
 }
 
 /// The patterns of one forward pass: layers differ only in whether they have a sliding window.
@@ -71,20 +83,21 @@ impl Patterns {
         config: &Config,
         kind: Kind,
     ) -> Self {
+        let group = config.group_size();
         let (new, all) = (queries.size()[1], keys.size()[1]);
         let triangle = || triangle(new, all, queries.device());
         let whole = |mask: &Tensor| behind_prefix(mask, shared);
         let plain = match attention {
             _ if shared > 0 && shared_prefix::is_possible(queries.device()) => {
                 Pattern::AfterPrefix(match attention {
-                    Attention::Mask(mask) => Some(added(mask, config, kind)),
+                    Attention::Mask(mask) => Some(added(mask, group, kind)),
                     Attention::Causal => None,
                 })
             }
-            Attention::Mask(mask) => Pattern::of(&whole(mask), config, kind),
+            Attention::Mask(mask) => Pattern::of(&whole(mask), group, kind),
             Attention::Causal if new == 1 => Pattern::Full,
-            Attention::Causal if new == all => Pattern::Triangle,
-            Attention::Causal => Pattern::of(&triangle(), config, kind),
+            Attention::Causal if new == all => Pattern::triangle(new, queries.device(), group, kind),
+            Attention::Causal => Pattern::of(&triangle(), group, kind),
         };
         // Positions in a row are at most S - 1 apart, so a window of S or more hides nothing.
         let window = config.windows.iter().flatten().copied().find(|&window| window < all);
@@ -95,7 +108,7 @@ impl Patterns {
                 Attention::Causal if new == 1 => near,
                 Attention::Causal => near.logical_and(&triangle()),
             };
-            Pattern::of(&seen, config, kind)
+            Pattern::of(&seen, group, kind)
         });
         Self { plain, windowed }
     }
@@ -224,19 +237,64 @@ impl SelfAttention {
 
 /// softmax(Q Kᵀ / sqrt(D)) V: queries [B, kv_heads * group, T, D], keys and values [B, kv_heads, S, D].
 fn attend(queries: &Tensor, keys: &Tensor, values: &Tensor, pattern: &Pattern, group: i64) -> Tensor {
-    let fused = |queries: &Tensor, mask: Option<&Tensor>, is_causal: bool, gqa: bool| {
-        Tensor::scaled_dot_product_attention(queries, keys, values, mask, 0.0, is_causal, None, gqa)
+    let triangle = |queries: &Tensor, keys: &Tensor, values: &Tensor| {
+        Tensor::scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            None::<Tensor>,
+            0.0,
+            true,
+            None,
+            group > 1,
+        )
     };
-    if let Pattern::Triangle = pattern {
-        return fused(queries, None, true, group > 1);
+    match pattern {
+        Pattern::Triangle(Some(mask)) if !queries.requires_grad() => {
+            let begin = |tensor: &Tensor| tensor.narrow(2, 0, PART);
+            let first = triangle(&begin(queries), &begin(keys), &begin(values));
+            let rest = queries.narrow(2, PART, queries.size()[2] - PART);
+            Tensor::cat(&[first, attend_to_all(&rest, keys, values, Some(mask), group)], 2)
+        }
+        Pattern::Triangle(_) => triangle(queries, keys, values),
+        Pattern::Mask(mask) => attend_to_all(queries, keys, values, Some(mask), group),
+        Pattern::Full | Pattern::AfterPrefix(_) => attend_to_all(queries, keys, values, None, group),
     }
-    // Without the triangle, the queries of a group are just more queries of their key head: no copies of the
-    // keys, and none of libtorch's kernels needs to know about groups.
+}
+
+/// The same of all keys, or those that `mask` leaves, which is added to the scores.
+fn attend_to_all(
+    queries: &Tensor,
+    keys: &Tensor,
+    values: &Tensor,
+    mask: Option<&Tensor>,
+    group: i64,
+) -> Tensor {
+    // The queries of a group are just more queries of their key head: no copies of the keys, and none of libtorch's kernels needs to
+    // know about groups.
     let size = queries.size();
     let folded = queries.reshape([size[0], size[1] / group, group * size[2], size[3]]);
-    let attended = match pattern {
-        Pattern::Mask(mask) => fused(&folded, Some(mask), false, false),
-        _ => fused(&folded, None, false, false),
-    };
+    let attended = Tensor::scaled_dot_product_attention(&folded, keys, values, mask, 0.0, false, None, false);
     attended.reshape(size.as_slice())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_triangle_in_two_parts_is_the_triangle() {
+        let cpu = (Kind::Float, Device::Cpu);
+        for (tokens, is_divided) in [(PART, false), (PART + 1, true), (LEFT_OUT, true), (LEFT_OUT + 1, false)]
+        {
+            let queries = Tensor::randn([2, 4, tokens, 8], cpu);
+            let (keys, values) =
+                (Tensor::randn([2, 2, tokens, 8], cpu), Tensor::randn([2, 2, tokens, 8], cpu));
+            let pattern = Pattern::triangle(tokens, Device::Cpu, 2, Kind::Float);
+            assert!(matches!(&pattern, Pattern::Triangle(mask) if mask.is_some() == is_divided));
+            let found = attend(&queries, &keys, &values, &pattern, 2);
+            let whole = attend(&queries, &keys, &values, &Pattern::Triangle(None), 2);
+            assert!(found.allclose(&whole, 1e-5, 1e-6, false), "{tokens} tokens");
+        }
+    }
 }

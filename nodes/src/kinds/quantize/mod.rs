@@ -143,7 +143,7 @@ fn unknown_method(name: &str) -> ParamError {
 
 impl Kind for Quantize {
     const NAME: &'static str = "quantize";
-    const VERSION: u32 = 5;
+    const VERSION: u32 = 6;
     const SUMMARY: &'static str = "Stores a model's linear layers in few bits.";
     const PORTS: &'static [Port] = &[
         Port {
