@@ -28,7 +28,7 @@ pub(crate) fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor, TchError> {
 /// Who multiplies by a floating-point weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Multiplier {
-    /// Ours on a CPU with AVX-512 BF16 and no AMX, for two rows of float32 or more; else libtorch.
+    /// Ours on a CPU with AVX-512 BF16 and no AMX, for two rows of float32 or more without gradients, unless `QPIPE_KERNELS=reference`; else libtorch.
     Fastest,
     /// libtorch.
     Libtorch,

@@ -203,8 +203,7 @@ fn what_was_interrupted_is_resumed_bit_for_bit() {
 
     let again = Recorder::new(usize::MAX);
     bed.run("evaluate", params, "resumed", &again).unwrap();
-    let says =
-        |event: &Event| matches!(event, Event::Log { message, .. } if message.starts_with("goes on after"));
+    let says = |event: &Event| matches!(event, Event::Log { message, .. } if message.starts_with("mcqa: goes on after "));
     assert!(again.events.lock().unwrap().iter().any(says), "how much was answered before is said");
     for file in ["out/mcqa.jsonl", "out/evaluation.json"] {
         let read = |scratch: &str| fs::read(bed.scratch(scratch).join(file)).unwrap();

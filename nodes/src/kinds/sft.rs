@@ -93,7 +93,7 @@ pub struct Sft {
 
 impl Kind for Sft {
     const NAME: &'static str = "sft";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Fine-tunes a model: a LoRA adapter, or all parameters.";
     const PORTS: &'static [Port] = &[
         Port { name: "model", accepts: Artifact::Model, arity: Arity::One, summary: "The model to train." },

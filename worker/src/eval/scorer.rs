@@ -111,7 +111,11 @@ impl<'a> Scorer<'a> {
         self.done += earlier as u64;
         if earlier > 0 {
             let of: usize = group.iter().map(|task| task.questions.documents.len()).sum();
-            let message = format!("goes on after {earlier} of {of} questions of an earlier attempt");
+            let names: Vec<&str> = group.iter().map(|task| task.task.name()).collect();
+            let message = format!(
+                "{}: goes on after {earlier} of {of} questions of an earlier attempt",
+                names.join(", ")
+            );
             self.context.log(Level::Info, message);
         }
         let (queue, batches) = open_batches(group, &answers);

@@ -31,7 +31,8 @@ pub enum Attention {
 enum Pattern {
     /// Everything: one new token.
     Full,
-    /// The lower triangle, T = S; in two parts where there is what is added to the scores of all queries after the first [`PART`].
+    /// The lower triangle, T = S; where there is what is added to the scores of the second half of the queries, as in `Mask`, the first half
+    /// sees the keys of its own half only.
     Triangle(Option<Tensor>),
     /// Added to the scores of all queries of a group, in the model's type, [B, 1, group * T, S]: 0 what is seen, -∞ what
     /// is not. Worked out once for all layers.
@@ -40,17 +41,17 @@ enum Pattern {
     AfterPrefix(Option<Tensor>),
 }
 
-/// Keys of which libtorch's kernel for a CPU leaves out those that no query sees, so many at a time.
-const LEFT_OUT: i64 = 512;
-/// Queries of a triangle's first part, where it has so few keys that the kernel would leave none out.
-const PART: i64 = LEFT_OUT / 2;
+/// libtorch's kernel for a CPU leaves out keys that none of its queries sees, so many at a time.
+const KEYS_AT_ONCE: i64 = 512;
+/// Up to so many tokens a second call costs what it saves.
+const FEW_TOKENS: i64 = 256;
 
 impl Pattern {
     /// The lower triangle of `tokens` tokens.
     fn triangle(tokens: i64, device: Device, group: i64, kind: Kind) -> Self {
-        let is_divided = device == Device::Cpu && tokens > PART && tokens <= LEFT_OUT;
-        let seen = || triangle(tokens - PART, tokens, device);
-        Self::Triangle(is_divided.then(|| added(&seen(), group, kind)))
+        let is_divided = device == Device::Cpu && tokens > FEW_TOKENS && tokens <= KEYS_AT_ONCE;
+        let of_second_half = || triangle(tokens - tokens / 2, tokens, device);
+        Self::Triangle(is_divided.then(|| added(&of_second_half(), group, kind)))
     }
 
     /// `mask` is bool [B, 1, T, S].
@@ -237,26 +238,23 @@ impl SelfAttention {
 
 /// softmax(Q Kᵀ / sqrt(D)) V: queries [B, kv_heads * group, T, D], keys and values [B, kv_heads, S, D].
 fn attend(queries: &Tensor, keys: &Tensor, values: &Tensor, pattern: &Pattern, group: i64) -> Tensor {
-    let triangle = |queries: &Tensor, keys: &Tensor, values: &Tensor| {
-        Tensor::scaled_dot_product_attention(
-            queries,
-            keys,
-            values,
-            None::<Tensor>,
-            0.0,
-            true,
-            None,
-            group > 1,
-        )
+    let causal = |queries: &Tensor, keys: &Tensor, values: &Tensor| {
+        let no_mask = None::<Tensor>;
+        Tensor::scaled_dot_product_attention(queries, keys, values, no_mask, 0.0, true, None, group > 1)
     };
+    // Training stays what it is for everybody else.
+    let is_trained = || [queries, keys, values].iter().any(|tensor| tensor.requires_grad());
     match pattern {
-        Pattern::Triangle(Some(mask)) if !queries.requires_grad() => {
-            let begin = |tensor: &Tensor| tensor.narrow(2, 0, PART);
-            let first = triangle(&begin(queries), &begin(keys), &begin(values));
-            let rest = queries.narrow(2, PART, queries.size()[2] - PART);
-            Tensor::cat(&[first, attend_to_all(&rest, keys, values, Some(mask), group)], 2)
+        Pattern::Triangle(Some(mask)) if !is_trained() => {
+            let tokens = queries.size()[2];
+            let half = tokens / 2;
+            let begin = |tensor: &Tensor| tensor.narrow(2, 0, half);
+            let first = causal(&begin(queries), &begin(keys), &begin(values));
+            let second =
+                attend_to_all(&queries.narrow(2, half, tokens - half), keys, values, Some(mask), group);
+            Tensor::cat(&[first, second], 2)
         }
-        Pattern::Triangle(_) => triangle(queries, keys, values),
+        Pattern::Triangle(_) => causal(queries, keys, values),
         Pattern::Mask(mask) => attend_to_all(queries, keys, values, Some(mask), group),
         Pattern::Full | Pattern::AfterPrefix(_) => attend_to_all(queries, keys, values, None, group),
     }
@@ -283,18 +281,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_triangle_in_two_parts_is_the_triangle() {
-        let cpu = (Kind::Float, Device::Cpu);
-        for (tokens, is_divided) in [(PART, false), (PART + 1, true), (LEFT_OUT, true), (LEFT_OUT + 1, false)]
-        {
-            let queries = Tensor::randn([2, 4, tokens, 8], cpu);
-            let (keys, values) =
-                (Tensor::randn([2, 2, tokens, 8], cpu), Tensor::randn([2, 2, tokens, 8], cpu));
-            let pattern = Pattern::triangle(tokens, Device::Cpu, 2, Kind::Float);
-            assert!(matches!(&pattern, Pattern::Triangle(mask) if mask.is_some() == is_divided));
-            let found = attend(&queries, &keys, &values, &pattern, 2);
-            let whole = attend(&queries, &keys, &values, &Pattern::Triangle(None), 2);
-            assert!(found.allclose(&whole, 1e-5, 1e-6, false), "{tokens} tokens");
+    fn a_triangle_in_halves_is_the_triangle() {
+        tch::manual_seed(6);
+        for (tokens, is_divided) in [(256, false), (257, true), (512, true), (513, false)] {
+            for (kind, group, tolerance) in [
+                (Kind::Float, 1, 1e-6),
+                (Kind::Float, 2, 1e-6),
+                (Kind::Half, 2, 2e-3),
+                (Kind::BFloat16, 2, 2e-2),
+            ] {
+                let random =
+                    |heads| Tensor::randn([2, heads, tokens, 8], (Kind::Float, Device::Cpu)).to_kind(kind);
+                let (queries, keys, values) = (random(2 * group), random(2), random(2));
+                let pattern = Pattern::triangle(tokens, Device::Cpu, group, kind);
+                assert!(matches!(&pattern, Pattern::Triangle(mask) if mask.is_some() == is_divided));
+                let found = attend(&queries, &keys, &values, &pattern, group);
+                let whole = attend(&queries, &keys, &values, &Pattern::Triangle(None), group);
+                assert_eq!((found.size(), found.kind()), (queries.size(), kind));
+                assert!(found.allclose(&whole, tolerance, tolerance, false), "{tokens} tokens, {kind:?}");
+            }
         }
     }
 }
