@@ -14,6 +14,7 @@
 
 mod activations;
 pub mod affine;
+pub mod attention;
 pub mod bitstream;
 mod cpu;
 pub mod cuda;

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use qpipe_kernels::Multiplier;
 use qpipe_worker::model::{Attention, Checkpoint, Decoder, KvCache, LoadOptions, TensorFiles, generate};
@@ -13,8 +14,9 @@ use tch::{Device, Kind, Tensor};
 
 /// Largest |difference| of float32 logits from transformers'.
 const FLOAT32_TOLERANCE: f64 = 1e-4;
-/// bfloat16 logits may be this many times as far from transformers' float32 as transformers' own.
-const BFLOAT16_RATIO: f64 = 1.5;
+/// bfloat16 logits of a model may be this many times as far from transformers' float32 as transformers' own, which are rounded at other places:
+/// the largest of some hundred differences is a matter of chance.
+const BFLOAT16_RATIO: f64 = 2.0;
 /// Largest |difference| between two ways of computing the same float32 logits here.
 const SAME_TOLERANCE: f64 = 2e-5;
 
@@ -55,13 +57,21 @@ impl Golden {
         folders.into_iter().map(Self::open).collect()
     }
 
-    fn decoder(&self, kind: Kind) -> Decoder {
-        self.decoder_by(Multiplier::Libtorch, kind)
+    /// Each with its decoder, once by libtorch's products and once by the fastest.
+    fn decoders(kind: Kind) -> impl Iterator<Item = (Rc<Self>, Decoder)> {
+        Self::all().into_iter().map(Rc::new).flat_map(move |golden| {
+            [Multiplier::Libtorch, Multiplier::Fastest]
+                .map(|multiplier| (Rc::clone(&golden), golden.decoder(multiplier, kind)))
+        })
     }
 
-    fn decoder_by(&self, multiplier: Multiplier, kind: Kind) -> Decoder {
+    fn decoder(&self, multiplier: Multiplier, kind: Kind) -> Decoder {
         let checkpoint = Checkpoint::open(&self.folder).unwrap();
-        let options = LoadOptions { multiplier, ..LoadOptions::inference(Device::Cpu, Some(kind)) };
+        let options = LoadOptions {
+            multiplier,
+            attention: multiplier,
+            ..LoadOptions::inference(Device::Cpu, Some(kind))
+        };
         Decoder::load(&checkpoint, &options).unwrap()
     }
 
@@ -88,34 +98,33 @@ fn distance(left: &Tensor, right: &Tensor) -> f64 {
 #[test]
 fn float32_logits_equal_those_of_transformers() {
     let _guard = tch::no_grad_guard();
-    for golden in Golden::all() {
-        for multiplier in [Multiplier::Libtorch, Multiplier::Fastest] {
-            let decoder = golden.decoder_by(multiplier, Kind::Float);
-            let logits = full_pass(&decoder, &golden.ids).index_select(0, &golden.places);
-            let distance = distance(&logits, &golden.logits);
-            println!("{}, {multiplier:?}: {distance:.2e}", golden.name);
-            assert!(distance <= FLOAT32_TOLERANCE, "{}, {multiplier:?}: off by {distance}", golden.name);
-        }
+    for (golden, decoder) in Golden::decoders(Kind::Float) {
+        let logits = full_pass(&decoder, &golden.ids).index_select(0, &golden.places);
+        let distance = distance(&logits, &golden.logits);
+        println!("{}: {distance:.2e}", golden.name);
+        assert!(distance <= FLOAT32_TOLERANCE, "{}: off by {distance}", golden.name);
     }
 }
 
 #[test]
 fn bfloat16_logits_are_as_close_as_those_of_transformers() {
     let _guard = tch::no_grad_guard();
-    for golden in Golden::all() {
-        let logits = full_pass(&golden.decoder(Kind::BFloat16), &golden.ids).index_select(0, &golden.places);
+    let (mut all, mut all_theirs) = (0.0, 0.0);
+    for (golden, decoder) in Golden::decoders(Kind::BFloat16) {
+        let logits = full_pass(&decoder, &golden.ids).index_select(0, &golden.places);
         let distance = distance(&logits, &golden.logits);
         let theirs: f64 = golden.metadata["bf16_distance"].parse().unwrap();
         println!("{}: {distance:.4}, transformers {theirs:.4}", golden.name);
         assert!(distance <= BFLOAT16_RATIO * theirs, "{}: off by {distance}, they by {theirs}", golden.name);
+        (all, all_theirs) = (all + distance, all_theirs + theirs);
     }
+    assert!(all <= 1.05 * all_theirs, "off by {all}, they by {all_theirs}");
 }
 
 #[test]
 fn a_cache_changes_nothing() {
     let _guard = tch::no_grad_guard();
-    for golden in Golden::all() {
-        let decoder = golden.decoder(Kind::Float);
+    for (golden, decoder) in Golden::decoders(Kind::Float) {
         let expected = full_pass(&decoder, &golden.ids);
         // A prompt, a stretch of several tokens, then single ones; little room, so that the buffers grow.
         let mut cache = KvCache::with_capacity(decoder.config(), 3);
@@ -140,8 +149,7 @@ fn a_cache_changes_nothing() {
 #[test]
 fn a_truncated_and_repeated_cache_continues_as_if_fresh() {
     let _guard = tch::no_grad_guard();
-    for golden in Golden::all() {
-        let decoder = golden.decoder(Kind::Float);
+    for (golden, decoder) in Golden::decoders(Kind::Float) {
         let (prompt, length) = (10, 14);
         let mut cache = KvCache::new(decoder.config());
         let all = golden.ids.narrow(1, 0, length);
@@ -165,8 +173,7 @@ fn a_truncated_and_repeated_cache_continues_as_if_fresh() {
 #[test]
 fn padding_on_either_side_changes_nothing() {
     let _guard = tch::no_grad_guard();
-    for golden in Golden::all() {
-        let decoder = golden.decoder(Kind::Float);
+    for (golden, decoder) in Golden::decoders(Kind::Float) {
         let (long, short) = (golden.length(), golden.length() - 5);
         let padding = Tensor::zeros([1, 5], (Kind::Int64, Device::Cpu));
         let row = golden.ids.narrow(1, 2, short);
@@ -196,8 +203,7 @@ fn padding_on_either_side_changes_nothing() {
 #[test]
 fn continuations_packed_into_one_row_equal_separate_rows() {
     let _guard = tch::no_grad_guard();
-    for golden in Golden::all() {
-        let decoder = golden.decoder(Kind::Float);
+    for (golden, decoder) in Golden::decoders(Kind::Float) {
         let (prompt, branch, branches) = (12, 4, 3);
         let length = prompt + branch * branches;
         let ids = golden.ids.narrow(1, 0, length);
@@ -280,8 +286,7 @@ fn named_parameters_are_the_checkpoints_tensors() {
 /// Padding, rows that leave the batch and sliding windows change nothing.
 #[test]
 fn prompts_that_are_continued_together_go_on_as_each_by_itself() {
-    for golden in Golden::all() {
-        let decoder = golden.decoder(Kind::Float);
+    for (golden, decoder) in Golden::decoders(Kind::Float) {
         let vocabulary = decoder.config().vocab_size;
         let prompts: Vec<Vec<i64>> = [5, 1, 9, 3]
             .map(|length| (0..length).map(|i| (7 * i + 3 * length) % vocabulary).collect())

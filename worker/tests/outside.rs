@@ -24,8 +24,13 @@ const HIDDEN: i64 = 64;
 /// models are random and very small, and activations that fall to other codes move them by up to 0.07; a scale in the
 /// wrong place makes it 1 and more.
 const DISTANCE: f64 = 0.15;
-const INFERENCE: LoadOptions =
-    LoadOptions { device: Device::Cpu, dtype: None, trainable: false, multiplier: Multiplier::Libtorch };
+const INFERENCE: LoadOptions = LoadOptions {
+    device: Device::Cpu,
+    dtype: None,
+    trainable: false,
+    multiplier: Multiplier::Libtorch,
+    attention: Multiplier::Libtorch,
+};
 
 /// The options of each method in each of its formats that has a place for int8 matrices outside the blocks.
 fn methods() -> Vec<Value> {

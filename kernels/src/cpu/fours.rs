@@ -91,7 +91,7 @@ pub(crate) unsafe fn in_blocks(bytes: &[i8], width: usize, flipped: i8) -> Block
 
 /// The words of a block's rows, [words, rows], those after the last byte zero but for `flipped`.
 #[target_feature(enable = "avx512f,avx512bw")]
-fn in_turn(rows: &[&[i8]], flipped: i8, words: &mut [MaybeUninit<i32>]) {
+pub(crate) fn in_turn(rows: &[&[i8]], flipped: i8, words: &mut [MaybeUninit<i32>]) {
     let lanes = u16::MAX >> (TILE - rows.len());
     for (index, words) in words.chunks_exact_mut(TILE * rows.len()).enumerate() {
         for (words, column) in words.chunks_exact_mut(rows.len()).zip(words_of(rows, index * TERMS)) {

@@ -46,6 +46,13 @@ impl Isa {
         *HERE.get_or_init(|| Self::of_this_machine(Self::most_allowed().unwrap_or(Self::Amx)))
     }
 
+    /// All that this processor has, whatever QPIPE_CPU says.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn of_hardware() -> Self {
+        static HARDWARE: OnceLock<Isa> = OnceLock::new();
+        *HARDWARE.get_or_init(|| Self::of_this_machine(Self::Amx))
+    }
+
     /// What QPIPE_CPU allows.
     ///
     /// # Errors

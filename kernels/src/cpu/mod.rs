@@ -15,6 +15,8 @@
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod attention;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod blocks;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod code_strips;

@@ -90,7 +90,7 @@ impl<T: Factor> Rows<T> {
 }
 
 /// Numbers as bytes.
-fn bytes_of<T: Factor>(numbers: &[T]) -> &[i8] {
+pub(crate) fn bytes_of<T: Factor>(numbers: &[T]) -> &[i8] {
     // SAFETY: numbers are bytes, and any bytes are codes.
     unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast(), size_of_val(numbers)) }
 }
@@ -152,10 +152,10 @@ fn sums_of<T: Factor, const R: usize>(x: &[i32], lines: &[Line], found: &mut Sum
     }
 }
 
-/// The sums of a part.
+/// The sums of a part: `x` [words, R], two lines a word.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn part<T: Factor, const R: usize>(x: &[i32], lines: &[Line]) -> [[__m512; 2]; R] {
+pub(crate) fn part<T: Factor, const R: usize>(x: &[i32], lines: &[Line]) -> [[__m512; 2]; R] {
     let mut sums = [[_mm512_setzero_ps(); 2]; R];
     for (x, lines) in x.chunks_exact(R).zip(lines.chunks_exact(2)) {
         // SAFETY: a line is 64 bytes, and begins at a multiple of them.

@@ -22,7 +22,7 @@ pub(super) const LOGITS_BYTES: usize = 64 << 20;
 /// Logits that a CPU makes probabilities of at one time, in bytes of float32: they stay in its caches meanwhile.
 const CPU_PROBABILITIES_BYTES: usize = 2 << 20;
 
-/// Loads the decoder of a checkpoint folder for inference.
+/// Loads the decoder of a checkpoint folder for inference. Attention is what is fastest here; `multiplier` has the weights.
 ///
 /// # Errors
 /// When the checkpoint does not load.
@@ -32,7 +32,8 @@ pub fn load(
     dtype: Option<Dtype>,
     multiplier: Multiplier,
 ) -> Result<Decoder, EvalError> {
-    let options = LoadOptions { multiplier, ..LoadOptions::inference(device, dtype.map(torch::kind_of)) };
+    let plain = LoadOptions::inference(device, dtype.map(torch::kind_of));
+    let options = LoadOptions { multiplier, attention: Multiplier::Fastest, ..plain };
     Ok(Decoder::load(checkpoint, &options)?)
 }
 

@@ -1,141 +1,20 @@
 //! Self-attention with grouped keys and values (Ainslie et al., 2023, arXiv 2305.13245), through libtorch's
-//! fused scaled dot product.
+//! fused scaled dot product, or the one of our own where that is asked for and faster.
 
 use qpipe_kernels::Input;
-use tch::{Device, Kind, Tensor};
+use qpipe_kernels::attention;
+use tch::Tensor;
 
 use super::block::Observer;
 use super::checkpoint::Checkpoint;
-use super::config::Config;
 use super::error::ModelError;
 use super::formats;
 use super::kv_cache::Past;
 use super::linear::{Linear, LinearSpec, LoadOptions};
 use super::norm::RmsNorm;
+use super::patterns::{Pattern, Patterns};
 use super::rope::Rotation;
 use super::shared_prefix;
-
-/// Which tokens a token may attend to. With T new tokens and S = cached + T tokens in all:
-#[derive(Debug)]
-pub enum Attention {
-    /// Those before it in its row, and itself. Padding must stand at the end of a row.
-    Causal,
-    /// Those marked true: bool [B, 1, T, S] (B or T may be 1 where all are equal). Every row needs a true.
-    /// This is how several continuations share one prompt: each sees the prompt and itself. Tokens of a shared prefix
-    /// ([`Past::shared_tokens`]) are not in S: all of them are seen.
-    Mask(Tensor),
-}
-
-/// An [`Attention`] worked out for one forward pass, in the form that is cheapest to compute.
-#[derive(Debug)]
-enum Pattern {
-    /// Everything: one new token.
-    Full,
-    /// The lower triangle, T = S; where there is what is added to the scores of the second half of the queries, as in `Mask`, the first half
-    /// sees the keys of its own half only.
-    Triangle(Option<Tensor>),
-    /// Added to the scores of all queries of a group, in the model's type, [B, 1, group * T, S]: 0 what is seen, -∞ what
-    /// is not. Worked out once for all layers.
-    Mask(Tensor),
-    /// All of a shared prefix, and of the tokens after it what this mask says, as above, or those before in the row.
-    AfterPrefix(Option<Tensor>),
-}
-
-/// libtorch's kernel for a CPU leaves out keys that none of its queries sees, so many at a time.
-const KEYS_AT_ONCE: i64 = 512;
-/// Up to so many tokens a second call costs what it saves.
-const FEW_TOKENS: i64 = 256;
-
-impl Pattern {
-    /// The lower triangle of `tokens` tokens.
-    fn triangle(tokens: i64, device: Device, group: i64, kind: Kind) -> Self {
-        let is_divided = device == Device::Cpu && tokens > FEW_TOKENS && tokens <= KEYS_AT_ONCE;
-        let of_second_half = || triangle(tokens - tokens / 2, tokens, device);
-        Self::Triangle(is_divided.then(|| added(&of_second_half(), group, kind)))
-    }
-
-    /// `mask` is bool [B, 1, T, S].
-    fn of(mask: &Tensor, group: i64, kind: Kind) -> Self {
-        Self::Mask(added(mask, group, kind))
-    }
-}
-
-/// What is added to the scores of all queries of a group where `mask` says what they see.
-fn added(mask: &Tensor, group: i64, kind: Kind) -> Tensor {
-    let seen = Tensor::zeros(mask.size(), (kind, mask.device()));
-    let seen = seen.masked_fill(&mask.logical_not(), f64::NEG_INFINITY);
-    seen.repeat([1, 1, group, 1])
-}
-
-/// The patterns of one forward pass: layers differ only in whether they have a sliding window.
-#[derive(Debug)]
-pub(super) struct Patterns {
-    plain: Pattern,
-    windowed: Option<Pattern>,
-}
-
-impl Patterns {
-    /// `queries` i64 [B, T] and `keys` i64 [B, S] are positions, the first `shared` of S those of a shared prefix; the model
-    /// is `config`'s and computes in `kind`.
-    pub(super) fn new(
-        attention: &Attention,
-        (queries, keys): (&Tensor, &Tensor),
-        shared: i64,
-        config: &Config,
-        kind: Kind,
-    ) -> Self {
-        let group = config.group_size();
-        let (new, all) = (queries.size()[1], keys.size()[1]);
-        let triangle = || triangle(new, all, queries.device());
-        let whole = |mask: &Tensor| behind_prefix(mask, shared);
-        let plain = match attention {
-            _ if shared > 0 && shared_prefix::is_possible(queries.device()) => {
-                Pattern::AfterPrefix(match attention {
-                    Attention::Mask(mask) => Some(added(mask, group, kind)),
-                    Attention::Causal => None,
-                })
-            }
-            Attention::Mask(mask) => Pattern::of(&whole(mask), group, kind),
-            Attention::Causal if new == 1 => Pattern::Full,
-            Attention::Causal if new == all => Pattern::triangle(new, queries.device(), group, kind),
-            Attention::Causal => Pattern::of(&triangle(), group, kind),
-        };
-        // Positions in a row are at most S - 1 apart, so a window of S or more hides nothing.
-        let window = config.windows.iter().flatten().copied().find(|&window| window < all);
-        let windowed = window.map(|window| {
-            let near = (queries.unsqueeze(2) - keys.unsqueeze(1)).lt(window).unsqueeze(1);
-            let seen = match attention {
-                Attention::Mask(mask) => near.logical_and(&whole(mask)),
-                Attention::Causal if new == 1 => near,
-                Attention::Causal => near.logical_and(&triangle()),
-            };
-            Pattern::of(&seen, group, kind)
-        });
-        Self { plain, windowed }
-    }
-
-    fn of_layer(&self, window: Option<i64>) -> &Pattern {
-        match (&self.windowed, window) {
-            (Some(windowed), Some(_)) => windowed,
-            _ => &self.plain,
-        }
-    }
-}
-
-/// bool [1, 1, T, S], true where key <= query, the queries being the last T of S tokens.
-fn triangle(new: i64, all: i64, device: Device) -> Tensor {
-    Tensor::ones([1, 1, new, all], (Kind::Bool, device)).tril(all - new)
-}
-
-/// `mask`, bool [B, 1, T, S], behind the `shared` tokens of a prefix, which all see.
-fn behind_prefix(mask: &Tensor, shared: i64) -> Tensor {
-    if shared == 0 {
-        return mask.shallow_clone();
-    }
-    let mut prefix = mask.size();
-    prefix[3] = shared;
-    Tensor::cat(&[&Tensor::ones(prefix.as_slice(), (Kind::Bool, mask.device())), mask], 3)
-}
 
 /// The attention of one decoder block.
 #[derive(Debug)]
@@ -216,19 +95,26 @@ impl SelfAttention {
         let mut values = heads(self.value.forward_input(&x), None);
         // With all that was kept for these three.
         drop(x);
-        let attended = match (patterns.of_layer(self.window), past) {
-            (Pattern::AfterPrefix(mask), Some(past)) => {
-                let prefix = past.shared(self.layer).expect("shared tokens went through every layer");
-                shared_prefix::attend(&queries, &prefix, (&keys, &values), mask.as_ref())
+        let pattern = patterns.of_layer(self.window);
+        let mut prefix = None;
+        match past {
+            Some(past) if pattern.is_after_prefix() => {
+                prefix = Some(past.shared(self.layer).expect("shared tokens went through every layer"));
             }
-            (pattern, past) => {
-                if let Some(past) = past {
-                    (keys, values) = past.append(self.layer, &keys, &values);
-                }
-                attend(&queries, &keys, &values, pattern, self.group_size)
+            Some(past) => (keys, values) = past.append(self.layer, &keys, &values),
+            None => {}
+        }
+        let joined = |attended: Tensor| attended.transpose(1, 2).reshape([batch, new, -1]);
+        let joined = match (pattern, &prefix) {
+            (Pattern::Ours { seen, .. }, prefix) => {
+                let prefix = prefix.as_ref().map(|(keys, values)| (keys, values));
+                attention::attend(&queries, prefix, (&keys, &values), seen).expect("shapes fit")
             }
+            (Pattern::AfterPrefix(mask), Some(prefix)) => {
+                joined(shared_prefix::attend(&queries, prefix, (&keys, &values), mask.as_ref()))
+            }
+            _ => joined(attend(&queries, &keys, &values, pattern, self.group_size)),
         };
-        let joined = attended.transpose(1, 2).reshape([batch, new, -1]);
         if let Some(observe) = observe {
             observe("self_attn.o_proj", &joined);
         }
@@ -256,7 +142,9 @@ fn attend(queries: &Tensor, keys: &Tensor, values: &Tensor, pattern: &Pattern, g
         }
         Pattern::Triangle(_) => causal(queries, keys, values),
         Pattern::Mask(mask) => attend_to_all(queries, keys, values, Some(mask), group),
-        Pattern::Full | Pattern::AfterPrefix(_) => attend_to_all(queries, keys, values, None, group),
+        Pattern::Full | Pattern::AfterPrefix(_) | Pattern::Ours { .. } => {
+            attend_to_all(queries, keys, values, None, group)
+        }
     }
 }
 
@@ -278,6 +166,8 @@ fn attend_to_all(
 
 #[cfg(test)]
 mod tests {
+    use tch::{Device, Kind};
+
     use super::*;
 
     #[test]

@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::attention::{Patterns, SelfAttention};
+use super::attention::SelfAttention;
 use super::checkpoint::Checkpoint;
 use super::decoder::block_name;
 use super::error::ModelError;
@@ -10,6 +10,7 @@ use super::kv_cache::Past;
 use super::linear::{Linear, LoadOptions, tensor_bytes};
 use super::mlp::Mlp;
 use super::norm::RmsNorm;
+use super::patterns::Patterns;
 use super::rope::Rotation;
 
 /// The inputs of a block's linear layers, in the order in which they arise: what an observer of

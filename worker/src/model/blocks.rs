@@ -5,7 +5,6 @@ use std::cell::OnceCell;
 
 use tch::{Kind, Tensor};
 
-use super::attention::{Attention, Patterns};
 use super::block::{Block, Observer};
 use super::checkpoint::Checkpoint;
 use super::config::Config;
@@ -13,6 +12,7 @@ use super::embedding::Embedding;
 use super::error::ModelError;
 use super::linear::LoadOptions;
 use super::norm::RmsNorm;
+use super::patterns::{Attention, Patterns, Setting};
 use super::rope::{RotaryEmbedding, Rotation};
 
 /// Loads and runs the blocks of one checkpoint.
@@ -89,9 +89,11 @@ impl<'a> BlockRunner<'a> {
 
     /// `positions` i64 [B, T] on the runner's device. No tokens come before them.
     pub fn frame(&self, positions: &Tensor, attention: &Attention) -> Frame {
+        let setting =
+            Setting { config: &self.checkpoint.config, kind: self.kind, attention: self.options.attention };
         Frame {
             rotation: self.rotary.at(positions, self.kind),
-            patterns: Patterns::new(attention, (positions, positions), 0, &self.checkpoint.config, self.kind),
+            patterns: Patterns::new(attention, (positions, positions), 0, setting),
         }
     }
 

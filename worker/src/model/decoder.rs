@@ -1,8 +1,8 @@
 //! The one decoder: embedding, blocks of attention and feed-forward network, norm, output projection.
 
+use qpipe_kernels::Multiplier;
 use tch::{Device, Kind, Tensor};
 
-use super::attention::{Attention, Patterns};
 use super::block::Block;
 use super::checkpoint::Checkpoint;
 use super::config::Config;
@@ -12,6 +12,7 @@ use super::formats;
 use super::kv_cache::Past;
 use super::linear::{Linear, LinearSpec, LoadOptions, tensor_bytes};
 use super::norm::RmsNorm;
+use super::patterns::{Attention, Patterns, Setting};
 use super::rope::RotaryEmbedding;
 
 /// The embedding, as formats name a layer.
@@ -34,6 +35,7 @@ pub struct Decoder {
     config: Config,
     kind: Kind,
     device: Device,
+    attention: Multiplier,
     embedding: Embedding,
     blocks: Vec<Block>,
     norm: RmsNorm,
@@ -69,6 +71,7 @@ impl Decoder {
         Ok(Self {
             kind: options.kind(checkpoint)?,
             device: options.device,
+            attention: options.attention,
             embedding,
             blocks,
             norm: RmsNorm::load(checkpoint, "model.norm", config.hidden_size, options)?,
@@ -94,7 +97,8 @@ impl Decoder {
             None => positions.shallow_clone(),
         };
         let shared = past.as_ref().map_or(0, |past| past.shared_tokens());
-        let patterns = Patterns::new(attention, (positions, &all_positions), shared, &self.config, self.kind);
+        let setting = Setting { config: &self.config, kind: self.kind, attention: self.attention };
+        let patterns = Patterns::new(attention, (positions, &all_positions), shared, setting);
         let rotation = self.rotary.at(positions, self.kind);
         let mut x = self.embedding.look_up(ids).expect("ids are below the vocabulary's size");
         for block in &self.blocks {

@@ -2,9 +2,9 @@
 
 use tch::{Kind, TchError, Tensor};
 
-use super::attention::Attention;
 use super::decoder::Decoder;
 use super::kv_cache::KvCache;
+use super::patterns::Attention;
 
 /// Chooses each open row's next token, or `None` where the row is finished. Is given the rows (their index in the prompts,
 /// ascending) and their logits [rows, vocabulary] in the model's type.

@@ -20,12 +20,15 @@ pub struct LoadOptions {
     pub trainable: bool,
     /// Who multiplies by weights in floating point.
     pub multiplier: Multiplier,
+    /// Who multiplies in attention.
+    pub attention: Multiplier,
 }
 
 impl LoadOptions {
-    /// For inference, with libtorch's products of floating-point weights.
+    /// For inference, with libtorch's products in floating point.
     pub fn inference(device: Device, dtype: Option<Kind>) -> Self {
-        Self { device, dtype, trainable: false, multiplier: Multiplier::Libtorch }
+        let (multiplier, attention) = (Multiplier::Libtorch, Multiplier::Libtorch);
+        Self { device, dtype, trainable: false, multiplier, attention }
     }
 
     /// The floating-point type that a model of `checkpoint` computes in under these options.
