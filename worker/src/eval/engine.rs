@@ -192,7 +192,7 @@ fn pass(own: &Reader<'_>, reference: Option<&Reader<'_>>, rows: &[Row]) -> Resul
 /// What a token of a model costs, to lay out rows by.
 pub fn cost(config: &Config) -> Cost {
     let queries = (config.heads * config.head_dim) as f64;
-    // Two products a pair of tokens; they run at about half the speed of the linear layers'.
+    // Two products a pair of tokens; libtorch's run at about half the speed of the linear layers'.
     Cost { linear: config.block_weights() as f64, attention: 2.0 * 2.0 * queries }
 }
 

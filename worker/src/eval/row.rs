@@ -25,7 +25,7 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Of `tokens` under a mask, which attend to `seen`: what a mask hides is computed all the same.
+    /// Of `tokens` under a mask, which attend to `seen`: what a mask hides counts, as libtorch computes it all the same.
     pub fn of(&self, tokens: usize, seen: usize) -> f64 {
         tokens as f64 * (self.linear + self.attention * seen as f64)
     }

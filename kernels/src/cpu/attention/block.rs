@@ -94,7 +94,39 @@ impl Block {
         // SAFETY: the caller promises it.
         unsafe { with_rows!(T, queries.len(), [1 2 3 4 5 6 7 8 9 10 11 12], attend(self, queries, parts)) };
     }
+}
 
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+fn attend<'a, T: Factor, const R: usize>(
+    block: &mut Block,
+    queries: &mut [Query<'_, T>],
+    parts: impl Iterator<Item = Part<'a>>,
+) {
+    let queries: &mut [Query<'_, T>; R] = queries.try_into().expect("a block has so many queries");
+    block.begin(queries);
+    for part in parts {
+        let views = queries.each_ref().map(|query| part.sees.unwrap_or(query.sees));
+        for (index, strip) in part.held.strips().iter().enumerate() {
+            let marks = views.map(|view| view.word(index));
+            if marks == [0; R] {
+                continue;
+            }
+            block.score::<T, R>(index, strip.all(), marks);
+            if block.slots.len() == STRIPS {
+                block.take_in::<R>(part.held);
+            }
+        }
+        block.take_in::<R>(part.held);
+    }
+    for (row, query) in queries.iter_mut().enumerate() {
+        let sum: f32 = block.sums[row].iter().sum();
+        for (y, found) in query.y.chunks_mut(CHANNELS).zip(&block.found) {
+            y.iter_mut().zip(&found[row]).for_each(|(y, found)| *y = T::narrow(found / sum));
+        }
+    }
+}
+
+impl Block {
     /// What scores are multiplied by, so that the weights of the softmax are powers of two.
     fn factor(&self) -> f32 {
         std::f32::consts::LOG2_E / (self.width as f32).sqrt()
@@ -141,6 +173,9 @@ impl Block {
     /// Adds the values of the strips whose scores are kept, by their weights.
     #[target_feature(enable = "avx512f")]
     fn take_in<const R: usize>(&mut self, held: &Packed) {
+        if self.slots.is_empty() {
+            return;
+        }
         let shrunk = self.weigh::<R>();
         for (index, found) in self.found.iter_mut().enumerate() {
             let found = &mut found[..R];
@@ -213,7 +248,7 @@ impl Block {
     }
 }
 
-/// 2 to the power of each of `x`, which are at most 0, or NaN; within two units of the last place.
+/// 2 to the power of each of `x`, which are 0 or less, or hardly more, or NaN; within two units of the last place.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn power(x: __m512) -> __m512 {
@@ -239,33 +274,3 @@ const TERMS_OF_POWER: [f32; 8] = {
     }
     terms
 };
-
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-fn attend<'a, T: Factor, const R: usize>(
-    block: &mut Block,
-    queries: &mut [Query<'_, T>],
-    parts: impl Iterator<Item = Part<'a>>,
-) {
-    let queries: &mut [Query<'_, T>; R] = queries.try_into().expect("a block has so many queries");
-    block.begin(queries);
-    for part in parts {
-        let views = queries.each_ref().map(|query| part.sees.unwrap_or(query.sees));
-        for (index, strip) in part.held.strips().iter().enumerate() {
-            let marks = views.map(|view| view.word(index));
-            if marks == [0; R] {
-                continue;
-            }
-            block.score::<T, R>(index, strip.all(), marks);
-            if block.slots.len() == STRIPS {
-                block.take_in::<R>(part.held);
-            }
-        }
-        block.take_in::<R>(part.held);
-    }
-    for (row, query) in queries.iter_mut().enumerate() {
-        let sum: f32 = block.sums[row].iter().sum();
-        for (y, found) in query.y.chunks_mut(CHANNELS).zip(&block.found) {
-            y.iter_mut().zip(&found[row]).for_each(|(y, found)| *y = T::narrow(found / sum));
-        }
-    }
-}

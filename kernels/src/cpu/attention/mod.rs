@@ -126,13 +126,12 @@ impl<'a, T: Factor> Work<'a, T> {
     ///
     /// The processor has the unit.
     unsafe fn attend(&self, units: Range<usize>) {
-        let [sequences, key_heads, _, width] = self.own.0.size();
+        let [sequences, _, _, width] = self.own.0.size();
         let (mut prefix, mut own) = (Packed::default(), Packed::default());
         let mut block = Block::new(width);
         for unit in units {
             let (division, unit) = (unit % self.divisions, unit / self.divisions);
             let (sequence, head) = (unit % sequences, unit / sequences);
-            debug_assert!(head < key_heads);
             // SAFETY: the caller promises it.
             unsafe {
                 if let Some(keys_values) = &self.prefix {
