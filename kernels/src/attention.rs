@@ -14,8 +14,17 @@ pub(crate) const KEYS: usize = u32::BITS as usize;
 pub struct Seen {
     queries: usize,
     keys: usize,
-    /// [B or 1, T, S / 32], the first key in the lowest bit; without one, those before a query and itself, the queries being the last T of S.
-    words: Option<Vec<u32>>,
+    /// Without it, those before a query and itself, the queries being the last T of S.
+    marks: Option<Marks>,
+}
+
+/// A mask in bits.
+#[derive(Debug)]
+struct Marks {
+    /// B or 1: of all.
+    sequences: usize,
+    /// [sequences, T, ⌈S / 32⌉], the first key in the lowest bit.
+    words: Vec<u32>,
 }
 
 impl Seen {
@@ -26,7 +35,7 @@ impl Seen {
     /// If there are more queries than keys.
     pub fn before(queries: usize, keys: usize) -> Self {
         assert!(queries <= keys, "a query is itself a key");
-        Self { queries, keys, words: None }
+        Self { queries, keys, marks: None }
     }
 
     /// What `mask` marks, bool [B or 1, 1, T or 1, S], for T `queries`.
@@ -34,7 +43,12 @@ impl Seen {
     /// # Errors
     ///
     /// Another shape, and libtorch's.
+    ///
+    /// # Panics
+    ///
+    /// If it is of another type.
     pub fn marked(mask: &Tensor, queries: usize) -> Result<Self, TchError> {
+        assert_eq!(mask.kind(), Kind::Bool, "a mask marks");
         let (batch, _, _, keys) = mask.size4()?;
         let mask = mask.f_expand([batch, 1, queries as i64, keys], false)?;
         let marks = Vec::<bool>::try_from(mask.f_reshape([-1])?)?;
@@ -44,29 +58,34 @@ impl Seen {
         };
         let of_query = marks.chunks((keys as usize).max(1));
         let words = of_query.flat_map(|marks| marks.chunks(KEYS).map(word)).collect();
-        Ok(Self { queries, keys: keys as usize, words: Some(words) })
+        let marks = Marks { sequences: batch as usize, words };
+        Ok(Self { queries, keys: keys as usize, marks: Some(marks) })
     }
+}
 
-    /// T and S.
-    pub(crate) fn shape(&self) -> (usize, usize) {
-        (self.queries, self.keys)
+#[cfg(target_arch = "x86_64")]
+impl Seen {
+    /// Whether it is of so many sequences, queries, and keys.
+    pub(crate) fn fits(&self, sequences: usize, queries: usize, keys: usize) -> bool {
+        let of_mask = self.marks.as_ref().map_or(1, |marks| marks.sequences);
+        (self.queries, self.keys) == (queries, keys) && (of_mask == 1 || of_mask == sequences)
     }
 
     /// What a query of a sequence sees.
     pub(crate) fn by(&self, sequence: usize, query: usize) -> View<'_> {
-        match &self.words {
+        match &self.marks {
             None => View::First(self.keys - self.queries + query + 1),
-            Some(words) => {
+            Some(marks) => {
+                let sequence = if marks.sequences == 1 { 0 } else { sequence };
                 let count = self.keys.div_ceil(KEYS);
-                // One mask may be for all sequences.
-                let start = (sequence * self.queries + query) * count % words.len().max(1);
-                View::Marked(&words[start..][..count])
+                View::Marked(&marks.words[(sequence * self.queries + query) * count..][..count])
             }
         }
     }
 }
 
 /// What a query sees.
+#[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum View<'a> {
     /// So many keys.
@@ -75,6 +94,7 @@ pub(crate) enum View<'a> {
     Marked(&'a [u32]),
 }
 
+#[cfg(target_arch = "x86_64")]
 impl View<'_> {
     /// Of the keys from 32 · `index` on, the first in the lowest bit.
     #[inline]
@@ -90,8 +110,8 @@ impl View<'_> {
 }
 
 /// Whether [`attend`] is here for so many tokens a sequence, and faster than libtorch: in float32 and bfloat16 on a CPU with AVX-512 BF16
-/// and no AMX. As with libtorch's own operations, QPIPE_CPU and QPIPE_KERNELS have no say: they choose among kernels for weights, whose
-/// effects are to be compared in whole models, and in bfloat16 what differs in one place differs in all that follow.
+/// and no AMX. As with libtorch's own operations, QPIPE_CPU and QPIPE_KERNELS have no say: they are for comparing kernels for weights in whole models,
+/// where a single bfloat16 that is rounded otherwise in the first layer moves every later one.
 pub fn can_attend(tokens: i64, kind: Kind, device: Device, multiplier: Multiplier) -> bool {
     let is_possible = multiplier == Multiplier::Fastest
         && matches!(kind, Kind::Float | Kind::BFloat16)
@@ -111,7 +131,8 @@ fn is_best() -> bool {
 }
 
 /// softmax(Q Kᵀ / √D) V of `queries` [B, kv_heads · group, T, D] and of two parts of the keys and values: a `prefix`
-/// [1, kv_heads, P, D] that all see, and a row's `own` [B, kv_heads, S, D], of which `seen` says what each query sees. Every query sees a key.
+/// [1, kv_heads, P, D] that all see, and a row's `own` [B, kv_heads, S, D], of which `seen` says what each query sees. Every query sees a key; what
+/// comes of one that sees none is NaN.
 /// All of one type, float32 or bfloat16, on a CPU, without gaps in their last dimension. Gives [B, T, heads · D].
 ///
 /// # Errors
@@ -154,20 +175,31 @@ mod tests {
         scores.softmax(-1, Kind::Double).matmul(&each(values)).transpose(1, 2).flatten(2, 3)
     }
 
-    /// Queries, keys and values as projections leave them: sequences, key heads, query heads of each, tokens, width.
-    const SHAPES: [[i64; 5]; 6] = [
-        [1, 1, 1, 2, 1],
-        [3, 2, 1, 13, 64],
-        [2, 1, 3, 40, 20],
-        [2, 2, 2, 33, 128],
-        [1, 3, 1, 700, 32],
-        [5, 1, 1, 0, 8],
+    /// Sequences, key heads, query heads of each, tokens, keys before them, width.
+    const SHAPES: [[i64; 6]; 8] = [
+        [1, 1, 1, 2, 0, 1],
+        [3, 2, 1, 13, 0, 64],
+        [2, 1, 3, 40, 1, 20],
+        [2, 2, 2, 33, 290, 128],
+        [1, 3, 1, 700, 0, 32],
+        [1, 1, 7, 30, 64, 80],
+        [5, 1, 1, 0, 0, 8],
+        [0, 1, 1, 4, 0, 8],
     ];
+
+    fn is_here() -> bool {
+        can_attend(2, Kind::Float, Device::Cpu, Multiplier::Fastest)
+    }
+
+    /// As projections leave them.
+    fn random(sequences: i64, heads: i64, tokens: i64, width: i64, kind: Kind) -> Tensor {
+        Tensor::randn([sequences, tokens, heads, width], CPU).to_kind(kind).transpose(1, 2)
+    }
 
     #[test]
     #[expect(clippy::print_stderr, reason = "a test says what it could not try")]
     fn blocks_of_queries_are_one_softmax() {
-        if !can_attend(2, Kind::Float, Device::Cpu, Multiplier::Fastest) {
+        if !is_here() {
             return eprintln!("skipped: this processor has no AVX-512 BF16, or multiplies bfloat16 in tiles");
         }
         tch::manual_seed(3);
@@ -175,50 +207,122 @@ mod tests {
             for (shape, before) in
                 SHAPES.into_iter().flat_map(|shape| [0, 1, 300].map(|before| (shape, before)))
             {
-                let [sequences, key_heads, group, tokens, width] = shape;
-                let random = |sequences, heads, tokens| {
-                    let x = Tensor::randn([sequences, tokens, heads, width], CPU).to_kind(kind);
-                    x.transpose(1, 2)
-                };
-                let queries = random(sequences, key_heads * group, tokens);
-                let own = [(); 2].map(|()| random(sequences, key_heads, tokens));
-                let prefix = [(); 2].map(|()| random(1, key_heads, before));
+                let [sequences, key_heads, group, tokens, cached, width] = shape;
+                let all = cached + tokens;
+                let queries = random(sequences, key_heads * group, tokens, width, kind);
+                let own = [(); 2].map(|()| random(sequences, key_heads, all, width, kind));
+                let prefix = [(); 2].map(|()| random(1, key_heads, before, width, kind));
                 let [keys, values] = [0, 1].map(|part| {
                     let prefix = prefix[part].expand([sequences, -1, -1, -1], false);
                     Tensor::cat(&[&prefix, &own[part]], 2)
                 });
-                for mask in masks(sequences, tokens) {
-                    let seen = match &mask {
-                        Some(mask) => Seen::marked(mask, tokens as usize).unwrap(),
-                        None => Seen::before(tokens as usize, tokens as usize),
+                for (name, mask) in masks(sequences, tokens, all) {
+                    let seen = match name {
+                        "causal" => Seen::before(tokens as usize, all as usize),
+                        _ => Seen::marked(&mask, tokens as usize).unwrap(),
                     };
                     let prefix = (before > 0).then_some((&prefix[0], &prefix[1]));
                     let found = attend(&queries, prefix, (&own[0], &own[1]), &seen).unwrap();
-                    let mask = mask.unwrap_or_else(|| triangle(tokens));
-                    let mask = mask.expand([sequences, 1, tokens, tokens], false);
-                    let all = Tensor::ones([sequences, 1, tokens, before], CPU).to_kind(Kind::Bool);
-                    let expected = plainly(&queries, (&keys, &values), &Tensor::cat(&[&all, &mask], 3));
+                    let mask = mask.expand([sequences, 1, tokens, all], false);
+                    let prefix = Tensor::ones([sequences, 1, tokens, before], CPU).to_kind(Kind::Bool);
+                    let expected = plainly(&queries, (&keys, &values), &Tensor::cat(&[&prefix, &mask], 3));
                     assert_eq!((found.size(), found.kind()), (expected.size(), kind));
                     // Rounded once.
                     let rounding = if kind == Kind::Float { 0.0 } else { 2_f64.powi(-8) };
                     let error = (found - &expected).abs() - expected.abs() * rounding;
-                    assert!(error.le(3e-6).all().int64_value(&[]) == 1, "{kind:?} {shape:?} after {before}");
+                    assert!(
+                        error.le(3e-6).all().int64_value(&[]) == 1,
+                        "{kind:?} {shape:?} after {before}, {name}"
+                    );
                 }
             }
         }
     }
 
-    /// None, one of each sequence and one of all, both random, and one that leaves out what comes first.
-    fn masks(sequences: i64, tokens: i64) -> [Option<Tensor>; 4] {
-        let random = |sequences| {
-            let mask = Tensor::rand([sequences, 1, tokens, tokens], CPU).lt(0.2);
-            mask.logical_or(&Tensor::eye(tokens, CPU).to_kind(Kind::Bool))
-        };
-        [None, Some(random(sequences)), Some(random(1)), Some(triangle(tokens).flip([2, 3]))]
+    /// bool [B or 1, 1, T or 1, S].
+    fn masks(sequences: i64, tokens: i64, keys: i64) -> [(&'static str, Tensor); 6] {
+        let bools = |mask: Tensor| mask.to_kind(Kind::Bool);
+        let ones = || Tensor::ones([1, 1, tokens, keys], CPU);
+        let itself = bools(Tensor::eye(keys, CPU)).narrow(0, keys - tokens, tokens);
+        let random = |sequences| Tensor::rand([sequences, 1, tokens, keys], CPU).lt(0.2).logical_or(&itself);
+        let causal = bools(ones().tril(keys - tokens));
+        [
+            ("causal", causal.shallow_clone()),
+            ("random", random(sequences)),
+            ("one for all sequences", random(1)),
+            ("one for all queries", bools(Tensor::ones([1, 1, 1, keys], CPU).tril(keys / 2))),
+            // Strips before and behind it are seen by none.
+            ("window", causal.logical_and(&bools(ones().triu(keys - tokens - 40)))),
+            ("what comes later", bools(ones().triu(keys - tokens))),
+        ]
     }
 
-    /// bool [1, 1, T, T].
-    fn triangle(tokens: i64) -> Tensor {
-        Tensor::ones([1, 1, tokens, tokens], CPU).tril(0).to_kind(Kind::Bool)
+    /// Whatever stands beside a query, and however many threads there are.
+    #[test]
+    fn a_query_gets_the_same_bits_in_any_company() {
+        if !is_here() {
+            return;
+        }
+        tch::manual_seed(5);
+        let (sequences, heads, tokens, width) = (4, 3, 70, 64);
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let [queries, keys, values] = [(); 3].map(|()| random(sequences, heads, tokens, width, kind));
+            let prefix = [(); 2].map(|()| random(1, heads, 400, width, kind));
+            let prefix = || Some((&prefix[0], &prefix[1]));
+            for (name, mask) in masks(sequences, tokens, tokens) {
+                let of = |mask: &Tensor| Seen::marked(mask, mask.size()[2].max(1) as usize).unwrap();
+                if mask.size()[2] == 1 {
+                    continue;
+                }
+                let together = attend(&queries, prefix(), (&keys, &values), &of(&mask)).unwrap();
+                for sequence in 0..sequences {
+                    let one = |tensor: &Tensor| tensor.narrow(0, sequence, 1);
+                    let mask = if mask.size()[0] == 1 { mask.shallow_clone() } else { one(&mask) };
+                    // The last tokens alone are other blocks.
+                    let last = |tensor: &Tensor, dimension| tensor.narrow(dimension, tokens - 17, 17);
+                    let found = attend(
+                        &last(&one(&queries), 2),
+                        prefix(),
+                        (&one(&keys), &one(&values)),
+                        &of(&last(&mask, 2)),
+                    );
+                    assert_eq!(found.unwrap(), last(&one(&together), 1), "{kind:?}, {name}");
+                }
+                tch::set_num_threads(3);
+                assert_eq!(attend(&queries, prefix(), (&keys, &values), &of(&mask)).unwrap(), together);
+                tch::set_num_threads(1);
+                assert_eq!(attend(&queries, prefix(), (&keys, &values), &of(&mask)).unwrap(), together);
+            }
+        }
+    }
+
+    /// The largest score comes late, and others are nothing beside it.
+    #[test]
+    fn large_scores_do_not_overflow() {
+        if !is_here() {
+            return;
+        }
+        tch::manual_seed(7);
+        let (tokens, width) = (600, 32);
+        let [queries, keys, values] = [(); 3].map(|()| random(1, 2, tokens, width, Kind::Float));
+        let growing = Tensor::arange(tokens, CPU).view([1, 1, tokens, 1]) * 0.1;
+        let (queries, keys) = (queries * 30.0, keys * growing);
+        let seen = Seen::before(tokens as usize, tokens as usize);
+        let found = attend(&queries, None, (&keys, &values), &seen).unwrap();
+        let expected = plainly(&queries, (&keys, &values), &masks(1, tokens, tokens)[0].1);
+        // Scores of some thousands are known to 1e-3.
+        assert!((found - expected).abs().max().double_value(&[]) < 1e-2);
+    }
+
+    #[test]
+    fn what_is_not_a_number_stays_none() {
+        if !is_here() {
+            return;
+        }
+        let [queries, keys, values] = [(); 3].map(|()| random(1, 1, 40, 16, Kind::Float));
+        let _ = keys.narrow(2, 20, 1).fill_(f64::NAN);
+        let found = attend(&queries, None, (&keys, &values), &Seen::before(40, 40)).unwrap();
+        let wrong = found.isnan().any_dim(-1, false).squeeze();
+        assert_eq!(wrong, Tensor::arange(40, (Kind::Int64, Device::Cpu)).ge(20));
     }
 }

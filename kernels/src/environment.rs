@@ -23,7 +23,7 @@ pub enum EnvironmentError {
     },
 }
 
-/// Whether `QPIPE_KERNELS=reference` asks for the reference everywhere. It is read once.
+/// Whether `QPIPE_KERNELS=reference` asks for the reference in all layers. It is read once.
 pub(crate) fn wants_reference() -> bool {
     static WANTED: OnceLock<bool> = OnceLock::new();
     *WANTED.get_or_init(|| env::var_os(KERNELS.0).is_some_and(|found| found == KERNELS.1))

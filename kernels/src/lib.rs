@@ -1,4 +1,5 @@
-//! Low-bit linear layers: one table of kernels, fastest first, a plain reference last.
+//! Low-bit linear layers: one table of kernels, fastest first, a plain reference last. Beside them what goes around layers on a CPU: norms, rotary
+//! embeddings, attention, products in floating point.
 //!
 //! ```text
 //! QuantizedWeight (as a checkpoint stores it) ─► prepare ─► Box<dyn PreparedLinear> ─► forward(x)

@@ -25,17 +25,18 @@ pub(crate) fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor, TchError> {
     x.f_to_kind(Kind::Float)?.f_mm(&weight.f_to_kind(Kind::Float)?)?.f_to_kind(Kind::BFloat16)
 }
 
-/// Who multiplies by a floating-point weight.
+/// Who multiplies in floating point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Multiplier {
-    /// Ours on a CPU with AVX-512 BF16 and no AMX, for two rows of float32 or more without gradients, unless `QPIPE_KERNELS=reference`; else libtorch.
+    /// Whoever is fastest here: see [`linear`] and [`crate::attention::can_attend`].
     Fastest,
     /// libtorch.
     Libtorch,
 }
 
 /// y = x Wᵀ + b of a floating-point layer: `input` [..., K], `weight` [N, K] and `bias` `[N]` of one type, the result [..., N]
-/// in that type. What requires gradients is multiplied as it is.
+/// in that type. What requires gradients is multiplied as it is. The fastest multiplier is ours on a CPU with AVX-512 BF16 and no AMX, for two rows of
+/// float32 or more without gradients, unless `QPIPE_KERNELS=reference`; else libtorch.
 ///
 /// # Errors
 ///

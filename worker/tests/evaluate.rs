@@ -10,7 +10,6 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fs_err as fs;
-use qpipe_kernels::Multiplier;
 use qpipe_nodes::kinds::Candidates;
 use qpipe_nodes::protocol::{Action, Device, Event, Failure, Input};
 use qpipe_nodes::results::{Answer, BenchmarkResult, Evaluation};
@@ -21,6 +20,7 @@ use qpipe_worker::eval::rows::Data;
 use qpipe_worker::eval::sequences::Encoder;
 use qpipe_worker::eval::task::{Task, TaskOptions};
 use qpipe_worker::eval::{engine, mcqa, oracle};
+use qpipe_worker::model::Products;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tiny_checkpoint::{CONTEXT, VOCABULARY, random_weight};
@@ -129,7 +129,7 @@ fn the_shared_prompt_gives_the_scores_of_one_pass_a_candidate() {
         let documents = mcqa::Mcqa.questions(&Data::open(&bed.data()).unwrap(), &options).unwrap().documents;
         let (checkpoint, tokenizer) = engine::open(&bed.model()).unwrap();
         let encoder = Encoder::new(&tokenizer, mcqa::Mcqa.rules(), None, CONTEXT as i64).unwrap();
-        let decoder = engine::load(&checkpoint, tch::Device::Cpu, None, Multiplier::Libtorch).unwrap();
+        let decoder = engine::load(&checkpoint, tch::Device::Cpu, None, Products::LIBTORCH).unwrap();
         for (answer, document) in found.iter().zip(&documents) {
             let expected = oracle::score(&decoder, &encoder.encode(document).unwrap()).unwrap();
             for (found, expected) in answer.scores.iter().zip(expected) {
@@ -174,7 +174,7 @@ fn outliers_of_llm_int8_are_those_of_a_sequence() {
     let documents = mcqa::Mcqa.questions(&Data::open(&bed.data()).unwrap(), &options).unwrap().documents;
     let (checkpoint, tokenizer) = engine::open(&bed.model()).unwrap();
     let encoder = Encoder::new(&tokenizer, mcqa::Mcqa.rules(), None, CONTEXT as i64).unwrap();
-    let decoder = engine::load(&checkpoint, tch::Device::Cpu, None, Multiplier::Libtorch).unwrap();
+    let decoder = engine::load(&checkpoint, tch::Device::Cpu, None, Products::LIBTORCH).unwrap();
     for (answer, document) in alone.iter().zip(&documents) {
         let expected = oracle::score(&decoder, &encoder.encode(document).unwrap()).unwrap();
         for (found, expected) in answer.scores.iter().zip(expected) {

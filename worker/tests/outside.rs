@@ -7,9 +7,11 @@ mod calibration;
 
 use std::path::{Path, PathBuf};
 
-use qpipe_kernels::{Isa, Multiplier};
+use qpipe_kernels::Isa;
 use qpipe_worker::model::generate::greedy;
-use qpipe_worker::model::{Attention, BlockRunner, Checkpoint, Decoder, Embedding, LoadOptions, save};
+use qpipe_worker::model::{
+    Attention, BlockRunner, Checkpoint, Decoder, Embedding, LoadOptions, Products, save,
+};
 use qpipe_worker::quant::Rounding;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
@@ -24,13 +26,8 @@ const HIDDEN: i64 = 64;
 /// models are random and very small, and activations that fall to other codes move them by up to 0.07; a scale in the
 /// wrong place makes it 1 and more.
 const DISTANCE: f64 = 0.15;
-const INFERENCE: LoadOptions = LoadOptions {
-    device: Device::Cpu,
-    dtype: None,
-    trainable: false,
-    multiplier: Multiplier::Libtorch,
-    attention: Multiplier::Libtorch,
-};
+const INFERENCE: LoadOptions =
+    LoadOptions { device: Device::Cpu, dtype: None, trainable: false, products: Products::LIBTORCH };
 
 /// The options of each method in each of its formats that has a place for int8 matrices outside the blocks.
 fn methods() -> Vec<Value> {

@@ -10,7 +10,6 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fs_err as fs;
-use qpipe_kernels::Multiplier;
 use qpipe_nodes::protocol::{Action, Device, Event, Input};
 use qpipe_nodes::results::{Evaluation, Figure, Sample, TaskResult};
 use qpipe_worker::actions::ACTIONS;
@@ -18,6 +17,7 @@ use qpipe_worker::context::{Context, Events};
 use qpipe_worker::error::ActionError;
 use qpipe_worker::eval::sequences::{Sequence, Sequences};
 use qpipe_worker::eval::{engine, oracle};
+use qpipe_worker::model::Products;
 use qpipe_worker::model::generate::greedy;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -109,7 +109,7 @@ fn replies_written_together_are_those_of_each_prompt_alone() {
     let bed = Bed::new(&sums(9));
     bed.run(json!({"tasks": ["gsm8k"], "num_fewshot": 0}), "whole", usize::MAX, &[]).unwrap();
     let (checkpoint, tokenizer) = engine::open(&bed.path("model")).unwrap();
-    let decoder = engine::load(&checkpoint, tch::Device::Cpu, None, Multiplier::Libtorch).unwrap();
+    let decoder = engine::load(&checkpoint, tch::Device::Cpu, None, Products::LIBTORCH).unwrap();
     let samples = bed.samples("whole", "gsm8k");
     assert_eq!(samples.len(), 9);
     for sample in &samples {
@@ -147,7 +147,7 @@ fn a_long_text_is_scored_window_by_window() {
     bed.run(json!({"tasks": ["wikitext"], "bos": "never"}), "whole", usize::MAX, &[]).unwrap();
     let samples = bed.samples("whole", "wikitext");
     let (checkpoint, tokenizer) = engine::open(&bed.path("model")).unwrap();
-    let decoder = engine::load(&checkpoint, tch::Device::Cpu, None, Multiplier::Libtorch).unwrap();
+    let decoder = engine::load(&checkpoint, tch::Device::Cpu, None, Products::LIBTORCH).unwrap();
     let text = &samples[0].continuations[0];
     let ids: Vec<i64> = tokenizer.encode(text, false).unwrap().into_iter().map(i64::from).collect();
     assert!(ids.len() > 2 * CONTEXT && samples[0].scores.len() == 3);

@@ -46,7 +46,7 @@ impl Isa {
         *HERE.get_or_init(|| Self::of_this_machine(Self::most_allowed().unwrap_or(Self::Amx)))
     }
 
-    /// All that this processor has, whatever QPIPE_CPU says.
+    /// All that this processor has, whatever QPIPE_CPU says. Linux is asked for tiles where it has them.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn of_hardware() -> Self {
         static HARDWARE: OnceLock<Isa> = OnceLock::new();
@@ -94,7 +94,7 @@ impl Isa {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq");
         let here = match (has_avx512, is_x86_feature_detected!("avx512vnni")) {
-            // Linux is asked for tiles only where they will be used.
+            // Linux is asked for tiles only where they may be used.
             (true, true) if most == Self::Amx && super::amx::is_here() => Self::Amx,
             (true, true) if is_x86_feature_detected!("avx512bf16") => Self::Avx512Bf16,
             (true, true) => Self::Avx512Vnni,

@@ -10,6 +10,8 @@
 //! on AVX2 ([`outer`]) and on AVX-512 VNNI ([`outer_vnni`]), and the tiles of [`amx`]. A weight that is int8 anyway lies in strips ([`matrix`]). Of weights that are unpacked to floating point: [`float_strips`],
 //! with [`outer_float`] on AVX2 and [`outer_wide`] on AVX-512 BF16, which also multiplies by weights that are float32 anyway ([`dense`]).
 //!
+//! Beside weights: [`attention`], by [`outer_wide`]'s products, too, [`norm`]s and [`rotary`] embeddings.
+//!
 //! [`Isa`] says which instructions are used. All of them give the same integers.
 
 #[cfg(target_arch = "x86_64")]

@@ -20,7 +20,7 @@ use crate::eval::sequences::Encoder;
 use crate::eval::task::TaskOptions;
 use crate::eval::{Document, Task, engine, mcqa};
 use crate::memory::{self, PeakMemory};
-use crate::model::Decoder;
+use crate::model::{Decoder, Products};
 use crate::torch;
 
 /// Questions answered before measuring begins, so that pages are read, threads are started and allocators are
@@ -49,8 +49,9 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
     }
     let (checkpoint, tokenizer) = engine::open(context.input("model")?)?;
     let encoder = Encoder::new(&tokenizer, mcqa::Mcqa.rules(), None, checkpoint.config.max_positions)?;
-    // Quantized models are measured beside the base as everybody else runs it, as in the published study.
-    let decoder = engine::load(&checkpoint, context.device(), parameters.dtype, Multiplier::Libtorch)?;
+    // Quantized models are measured beside a base whose layers are those that everybody else runs, as in the published study.
+    let products = Products { attention: Multiplier::Fastest, ..Products::LIBTORCH };
+    let decoder = engine::load(&checkpoint, context.device(), parameters.dtype, products)?;
     let bench = Bench {
         context,
         decoder: &decoder,

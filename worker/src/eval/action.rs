@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fs_err as fs;
-use qpipe_kernels::Multiplier;
 use qpipe_nodes::kinds::{Bos, Dtype, Evaluate};
 use qpipe_nodes::protocol::Level;
 use qpipe_nodes::results::{EVALUATION_FILE, Evaluation, QUANTIZATION_FILE, Quantization, TaskResult};
@@ -28,7 +27,7 @@ use crate::context::{Context, Facts};
 use crate::data::chat::ChatTemplate;
 use crate::error::ActionError;
 use crate::memory::KeepFreed;
-use crate::model::{Checkpoint, Decoder, Tokenizer};
+use crate::model::{Checkpoint, Decoder, Products, Tokenizer};
 use crate::torch;
 
 /// What ends a reply, beside the tokenizer's own token.
@@ -69,7 +68,7 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
         let tokens = tokens_of(context, (&checkpoint, &tokenizer), parameters.bos, &*task, &questions)?;
         read.push((task, questions, tokens));
     }
-    let decoder = engine::load(&checkpoint, context.device(), parameters.dtype, Multiplier::Fastest)?;
+    let decoder = engine::load(&checkpoint, context.device(), parameters.dtype, Products::FASTEST)?;
     let reference = reference(context, &checkpoint, parameters.dtype)?;
     let room = Room::find(context)?;
     let batch_tokens = match parameters.batch_tokens {
@@ -151,7 +150,7 @@ fn reference(
         let message = format!("the model's vocabulary has {own} entries, the reference's {theirs}");
         return Err(ActionError::user(message).help("Compare with the model that this one was made from."));
     }
-    Ok(Some(engine::load(&reference, context.device(), dtype, Multiplier::Fastest)?))
+    Ok(Some(engine::load(&reference, context.device(), dtype, Products::FASTEST)?))
 }
 
 /// The prompts of `documents`, all of which are to be continued, as tokens.

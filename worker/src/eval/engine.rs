@@ -5,7 +5,6 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use qpipe_kernels::Multiplier;
 use qpipe_nodes::kinds::Dtype;
 use qpipe_nodes::results::Divergence;
 use tch::{Device, Kind, Tensor};
@@ -14,7 +13,9 @@ use super::error::EvalError;
 use super::layout::Batch;
 use super::row::{Cost, Row};
 use super::task::{Response, Score};
-use crate::model::{Attention, Checkpoint, Config, Decoder, KvCache, LoadOptions, Past, Prefix, Tokenizer};
+use crate::model::{
+    Attention, Checkpoint, Config, Decoder, KvCache, LoadOptions, Past, Prefix, Products, Tokenizer,
+};
 use crate::torch;
 
 /// Logits that are held at one time, in bytes of float32.
@@ -22,7 +23,7 @@ pub(super) const LOGITS_BYTES: usize = 64 << 20;
 /// Logits that a CPU makes probabilities of at one time, in bytes of float32: they stay in its caches meanwhile.
 const CPU_PROBABILITIES_BYTES: usize = 2 << 20;
 
-/// Loads the decoder of a checkpoint folder for inference. Attention is what is fastest here; `multiplier` has the weights.
+/// Loads the decoder of a checkpoint folder for inference.
 ///
 /// # Errors
 /// When the checkpoint does not load.
@@ -30,10 +31,9 @@ pub fn load(
     checkpoint: &Checkpoint,
     device: Device,
     dtype: Option<Dtype>,
-    multiplier: Multiplier,
+    products: Products,
 ) -> Result<Decoder, EvalError> {
-    let plain = LoadOptions::inference(device, dtype.map(torch::kind_of));
-    let options = LoadOptions { multiplier, attention: Multiplier::Fastest, ..plain };
+    let options = LoadOptions { products, ..LoadOptions::inference(device, dtype.map(torch::kind_of)) };
     Ok(Decoder::load(checkpoint, &options)?)
 }
 

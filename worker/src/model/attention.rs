@@ -108,7 +108,8 @@ impl SelfAttention {
         let joined = match (pattern, &prefix) {
             (Pattern::Ours { seen, .. }, prefix) => {
                 let prefix = prefix.as_ref().map(|(keys, values)| (keys, values));
-                attention::attend(&queries, prefix, (&keys, &values), seen).expect("shapes fit")
+                attention::attend(&queries, prefix, (&keys, &values), seen)
+                    .expect("shapes fit, and there is memory")
             }
             (Pattern::AfterPrefix(mask), Some(prefix)) => {
                 joined(shared_prefix::attend(&queries, prefix, (&keys, &values), mask.as_ref()))
@@ -142,9 +143,8 @@ fn attend(queries: &Tensor, keys: &Tensor, values: &Tensor, pattern: &Pattern, g
         }
         Pattern::Triangle(_) => causal(queries, keys, values),
         Pattern::Mask(mask) => attend_to_all(queries, keys, values, Some(mask), group),
-        Pattern::Full | Pattern::AfterPrefix(_) | Pattern::Ours { .. } => {
-            attend_to_all(queries, keys, values, None, group)
-        }
+        Pattern::Full => attend_to_all(queries, keys, values, None, group),
+        Pattern::AfterPrefix(_) | Pattern::Ours { .. } => unreachable!("others attend by these"),
     }
 }
 

@@ -90,7 +90,7 @@ impl<'a> BlockRunner<'a> {
     /// `positions` i64 [B, T] on the runner's device. No tokens come before them.
     pub fn frame(&self, positions: &Tensor, attention: &Attention) -> Frame {
         let setting =
-            Setting { config: &self.checkpoint.config, kind: self.kind, attention: self.options.attention };
+            Setting { config: &self.checkpoint.config, kind: self.kind, attention: self.options.attention() };
         Frame {
             rotation: self.rotary.at(positions, self.kind),
             patterns: Patterns::new(attention, (positions, positions), 0, setting),

@@ -71,7 +71,7 @@ impl Decoder {
         Ok(Self {
             kind: options.kind(checkpoint)?,
             device: options.device,
-            attention: options.attention,
+            attention: options.attention(),
             embedding,
             blocks,
             norm: RmsNorm::load(checkpoint, "model.norm", config.hidden_size, options)?,

@@ -43,7 +43,7 @@ impl Embedding {
         let Some(weight) = formats::read_embedding(checkpoint, &spec)? else {
             let shape = [config.vocab_size, config.hidden_size];
             let weight = options.weight(checkpoint, &format!("{EMBEDDING_LAYER}.weight"), &shape)?;
-            return Ok(Self::Dense(Dense::new(weight, None, options.multiplier)));
+            return Ok(Self::Dense(Dense::new(weight, None, options.products.weights)));
         };
         let wrong = |problem: String| ModelError::Quantization { file: config.file.clone(), problem };
         if options.trainable {

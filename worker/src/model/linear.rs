@@ -18,17 +18,30 @@ pub struct LoadOptions {
     /// The weights are copied out of the memory map and require gradients. Otherwise, on a CPU and with an
     /// unchanged type, they are views of the map.
     pub trainable: bool,
-    /// Who multiplies by weights in floating point.
-    pub multiplier: Multiplier,
-    /// Who multiplies in attention.
+    /// Who multiplies in floating point.
+    pub products: Products,
+}
+
+/// Who multiplies in floating point.
+#[derive(Clone, Copy, Debug)]
+pub struct Products {
+    /// By weights.
+    pub weights: Multiplier,
+    /// In attention. With [`LoadOptions::trainable`] it is libtorch.
     pub attention: Multiplier,
+}
+
+impl Products {
+    /// libtorch.
+    pub const LIBTORCH: Self = Self { weights: Multiplier::Libtorch, attention: Multiplier::Libtorch };
+    /// Whoever is fastest here.
+    pub const FASTEST: Self = Self { weights: Multiplier::Fastest, attention: Multiplier::Fastest };
 }
 
 impl LoadOptions {
     /// For inference, with libtorch's products in floating point.
     pub fn inference(device: Device, dtype: Option<Kind>) -> Self {
-        let (multiplier, attention) = (Multiplier::Libtorch, Multiplier::Libtorch);
-        Self { device, dtype, trainable: false, multiplier, attention }
+        Self { device, dtype, trainable: false, products: Products::LIBTORCH }
     }
 
     /// The floating-point type that a model of `checkpoint` computes in under these options.
@@ -37,6 +50,11 @@ impl LoadOptions {
             Some(kind) => Ok(kind),
             None => checkpoint.float_kind(),
         }
+    }
+
+    /// Who multiplies in attention: gradients flow through libtorch's only.
+    pub(super) fn attention(&self) -> Multiplier {
+        if self.trainable { Multiplier::Libtorch } else { self.products.attention }
     }
 
     /// The floating-point tensor `name` of the given shape, as these options ask for it.
@@ -126,7 +144,7 @@ impl Dense {
         } else {
             None
         };
-        Ok(Self::new(weight, bias, options.multiplier))
+        Ok(Self::new(weight, bias, options.products.weights))
     }
 }
 

@@ -42,7 +42,7 @@ pub use decoder::Decoder;
 pub use embedding::Embedding;
 pub use error::ModelError;
 pub use kv_cache::{KvCache, Past, Prefix};
-pub use linear::{Dense, Linear, LinearSpec, LoadOptions};
+pub use linear::{Dense, Linear, LinearSpec, LoadOptions, Products};
 pub use patterns::Attention;
 pub use save::{CheckpointWriter, TensorSpec};
 pub use tokenizer::Tokenizer;

@@ -25,9 +25,11 @@ impl<'a, T: Element> Heads<'a, T> {
         assert!(tensor.kind() == T::KIND && tensor.device() == Device::Cpu);
         let (sequences, heads, tokens, width) = tensor.size4()?;
         let (of_sequence, of_head, of_token, of_number) = tensor.stride4()?;
-        assert!(of_number == 1 || width <= 1, "the numbers of a head lie side by side");
+        assert!(width > 0 && (of_number == 1 || width == 1), "the numbers of a head lie side by side");
+        let start: *const T = tensor.data_ptr().cast_const().cast();
+        assert!(start.is_aligned(), "a tensor begins within a number");
         Ok(Self {
-            start: tensor.data_ptr().cast_const().cast(),
+            start,
             size: [sequences, heads, tokens, width].map(|size| size as usize),
             strides: [of_sequence, of_head, of_token].map(|stride| stride as usize),
             tensor: PhantomData,

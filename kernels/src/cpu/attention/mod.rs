@@ -9,8 +9,8 @@
 //! In bfloat16 scores are sums of products of pairs, as those of layers are. In both types they, their softmax, and its products with the values are
 //! float32; the result is rounded once.
 //!
-//! What a sequence shares with the others of its batch, a prefix, comes before its own keys in the same pass, and is packed once for all
-//! sequences.
+//! What a sequence shares with the others of its batch, a prefix, comes before its own keys in the same pass. A thread packs a head once for all
+//! sequences that it goes through one after the other.
 
 mod block;
 mod heads;
@@ -60,12 +60,15 @@ unsafe fn attend_in<T: Factor>(
     let (prefix, own) = (prefix.map(heads_of::<T>).transpose()?, heads_of(own)?);
     let work = Work::new(Heads::new(queries)?, prefix, own, seen, Columns::new(&mut y));
     let products = work.tokens * work.group * work.keys() * work.queries.width();
-    in_parts(work.units(), 1, ALONE / products.max(1), |units| {
+    in_parts(work.units(), 1, ALONE * work.divisions / products.max(1), |units| {
         // SAFETY: the caller promises it.
         unsafe { work.attend(units) }
     });
     Ok(y)
 }
+
+/// Fewer are not worth packing keys and values for.
+const LEAST_BLOCKS: usize = 8;
 
 /// Keys and values.
 type KeysValues<'a, T> = (Heads<'a, T>, Heads<'a, T>);
@@ -100,13 +103,13 @@ impl<'a, T: Factor> Work<'a, T> {
         let [_, key_heads, keys, _] = own.0.size();
         let group = heads / key_heads;
         assert!(own.0.size() == [sequences, key_heads, keys, width] && own.0.size() == own.1.size());
-        assert!(heads == group * key_heads && seen.shape() == (tokens, keys));
+        assert!(heads == group * key_heads && seen.fits(sequences, tokens, keys));
         if let Some((keys, values)) = &prefix {
             let [_, _, before, _] = keys.size();
             assert!(keys.size() == [1, key_heads, before, width] && values.size() == keys.size());
         }
-        let blocks = (group * tokens).div_ceil(ROWS).max(1);
-        let divisions = parts().div_ceil((sequences * key_heads).max(1)).min(blocks);
+        let most = group * tokens / (LEAST_BLOCKS * ROWS);
+        let divisions = parts().div_ceil((sequences * key_heads).max(1)).clamp(1, most.max(1));
         Self { queries, prefix, own, seen, y, tokens, group, divisions }
     }
 
