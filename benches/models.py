@@ -63,7 +63,7 @@ MIB = 1 << 20
 
 def variants(dtype):
     """The `quantize` nodes from a base of this type, by their rows' names; None is the base itself."""
-    return {
+    rows = {
         "base": None,
         "W8A8": dict(method="int8-dynamic"),
         "W8A8, int8 head": dict(method="int8-dynamic", lm_head="int8", embeddings="int8"),
@@ -72,6 +72,10 @@ def variants(dtype):
         "W4A16 g128": dict(method="rtn", scheme="W4A16", group_size=128),
         "W4A8 g128": dict(method="smoothquant", scheme="W4A8", group_size=128, calibration=f"ranges_{SHORT[dtype]}"),
     }
+    if dtype == "float32":
+        # What bitsandbytes does on a CPU with a model in float32, whatever its type to compute in.
+        rows["NF4, bf16 products"] = dict(method="bnb-nf4", compute_dtype="bfloat16")
+    return rows
 
 
 def pipeline(options, folder):
