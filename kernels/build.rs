@@ -5,7 +5,7 @@ use std::env;
 use std::path::PathBuf;
 
 fn main() {
-    println!("cargo:rerun-if-changed=shim/stream.cpp");
+    println!("cargo:rerun-if-changed=shim");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     let Some(libtorch) = env::var_os("LIBTORCH").map(PathBuf::from) else { return };
     cc::Build::new()
@@ -13,7 +13,7 @@ fn main() {
         .std("c++17")
         .warnings(false)
         .include(libtorch.join("include"))
-        .file("shim/stream.cpp")
+        .files(["shim/stream.cpp", "shim/graph.cpp"])
         .compile("qpipe_kernels_shim");
     // The wheels of the CUDA runtime and of NVRTC lie beside torch's.
     let wheels = libtorch.parent().unwrap_or(&libtorch);

@@ -1,6 +1,6 @@
 // y = x W^T + bias for few rows of x, straight from a weight in few bits that is read once: what it takes is the time of
 // reading it. A Weight says how 32 weights of an output channel are loaded (`load`; they count 0 where not `counts`) and
-// what they stand for (`decode`).
+// what they stand for (`decode`), and what all threads of a block do together between the two (`begin`).
 //
 // In 16 bits a block of 8 warps has 16 output channels and 8 rows: the weights are the first matrix of mma, the rows of
 // x the second, and each warp has every eighth 128 input channels. Which of mma's k an input channel is does not matter
@@ -18,45 +18,74 @@ constexpr int ROWS = 8;
 // Input channels that a lane takes at once.
 constexpr int CHUNK = 32;
 
+// What stands for activations beyond the last.
+__device__ const uint4 NOTHING[4] = {};
+
 // Grid: (ceil(N / CHANNELS), ceil(M / ROWS)), blocks of 32 WARPS threads. x [M, K] at a multiple of 16 bytes, K of 32.
-template <typename T, typename Weight>
+// Weights are loaded AHEAD steps before they are multiplied, so that the memory always has something to do.
+template <int AHEAD = 1, typename T, typename Weight>
 __device__ __forceinline__ void multiply(T* y, const T* x, const Weight& weight, const float* bias, int rows,
                                          int out_features, int in_features) {
+    constexpr int STEP = WARPS * 4 * CHUNK;
     __shared__ float partial[WARPS][ROWS][CHANNELS];
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, q = lane / 4, r = lane % 4;
+    const int lane = threadIdx.x % 32, q = lane / 4, r = lane % 4;
+    // By a shuffle, so that the compiler sees that a warp's lanes go the same way.
+    const int warp = __shfl_sync(0xFFFFFFFFu, static_cast<int>(threadIdx.x) / 32, 0);
     const int first_channel = blockIdx.x * CHANNELS, first_row = blockIdx.y * ROWS;
-    // What stands for a channel beyond the last is not written.
+    // What stands for a channel or a row beyond the last is not written.
     const int channel = min(first_channel + q, out_features - 1), other = min(first_channel + q + 8, out_features - 1);
-    const bool has_row = first_row + q < rows;
-    const T* row = x + static_cast<size_t>(has_row ? first_row + q : 0) * in_features;
+    const T* row = x + static_cast<size_t>(min(first_row + q, rows - 1)) * in_features;
 
-    float sums[4] = {};
-#pragma unroll 2
-    for (int start = warp * 4 * CHUNK; start < in_features; start += WARPS * 4 * CHUNK) {
-        // Loads have no conditions, so that many are under way: beyond the last channel the first is loaded, and counts 0.
+    struct Loaded {
+        typename Weight::Chunk mine, below;
+    };
+    // Beyond the last input channel the first is loaded, and counts 0: within a warp there are no conditions.
+    const auto load = [&](int start) -> Loaded {
         const bool inside = start + CHUNK * r < in_features;
         const int k = inside ? start + CHUNK * r : 0;
-        const typename Weight::Chunk mine = weight.load(channel, k, inside), below = weight.load(other, k, inside);
+        return {weight.load(channel, k, inside), weight.load(other, k, inside)};
+    };
+    const int begin = warp * 4 * CHUNK;
+    Loaded ahead[AHEAD];
+#pragma unroll
+    for (int i = 0; i < AHEAD; i++) {
+        if (begin + i * STEP < in_features) ahead[i] = load(begin + i * STEP);
+    }
+    weight.begin();
+
+    float sums[4] = {};
+    const auto step = [&](int start, Loaded& loaded) {
+        const int k = start + CHUNK * r;
+        const uint4* from = k < in_features ? reinterpret_cast<const uint4*>(row + k) : NOTHING;
         unsigned activations[CHUNK / 2];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            const uint4 part = reinterpret_cast<const uint4*>(row + k)[i];
-            activations[4 * i] = inside && has_row ? part.x : 0;
-            activations[4 * i + 1] = inside && has_row ? part.y : 0;
-            activations[4 * i + 2] = inside && has_row ? part.z : 0;
-            activations[4 * i + 3] = inside && has_row ? part.w : 0;
+            const uint4 part = from[i];
+            activations[4 * i] = part.x;
+            activations[4 * i + 1] = part.y;
+            activations[4 * i + 2] = part.z;
+            activations[4 * i + 3] = part.w;
         }
+        const Loaded now = loaded;
+        if (start + AHEAD * STEP < in_features) loaded = load(start + AHEAD * STEP);
 #pragma unroll
         for (int word = 0; word < 4; word++) {
             unsigned upper[4], lower[4];
-            weight.decode(mine, word, upper);
-            weight.decode(below, word, lower);
+            weight.decode(now.mine, word, upper);
+            weight.decode(now.below, word, lower);
 #pragma unroll
             for (int i = 0; i < 4; i += 2) {
                 const unsigned a[4] = {upper[i], lower[i], upper[i + 1], lower[i + 1]};
                 const unsigned b[2] = {activations[4 * word + i], activations[4 * word + i + 1]};
                 Pair<T>::mma(sums, a, b);
             }
+        }
+    };
+    for (int start = begin; start < in_features; start += AHEAD * STEP) {
+        // Where a thing loaded lies has to be known when this is compiled.
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            if (start + i * STEP < in_features) step(start + i * STEP, ahead[i]);
         }
     }
 
@@ -80,6 +109,7 @@ __device__ __forceinline__ void multiply_single(float* y, const float* x, const 
                                                 int out_features, int in_features) {
     const int lane = threadIdx.x % 32, n = blockIdx.x * WARPS + threadIdx.x / 32;
     const int first_row = blockIdx.y * ROWS, count = min(ROWS, rows - first_row);
+    weight.begin();
     if (n >= out_features) return;
     x += static_cast<size_t>(first_row) * in_features;
     y += static_cast<size_t>(first_row) * out_features;

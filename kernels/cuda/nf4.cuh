@@ -41,14 +41,6 @@ __device__ __forceinline__ float nf4_value(const float* table, unsigned word, in
 }
 
 // The weights of a word.
-template <typename T>
-__device__ __forceinline__ void nf4_decode(const float* table, unsigned word, float absmax, unsigned (&pairs)[4]) {
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        pairs[i] = bits_of(Pair<T>::of(nf4_value(table, word, 2 * i, absmax), nf4_value(table, word, 2 * i + 1, absmax)));
-    }
-}
-template <typename T>
 __device__ __forceinline__ void nf4_decode(const float* table, unsigned word, float absmax, float (&values)[8]) {
 #pragma unroll
     for (int i = 0; i < 8; i++) values[i] = nf4_value(table, word, i, absmax);

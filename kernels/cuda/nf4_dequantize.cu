@@ -26,7 +26,7 @@ __device__ __forceinline__ void dequantize(T* to, const unsigned char* packed, c
     if (mine + 8 <= end && mine + 8 <= (its_block + 1) * block) {
         const unsigned word = *reinterpret_cast<const unsigned*>(packed + mine / 2);
         float values[8];
-        nf4_decode<float>(table, word, absmax.of(its_block), values);
+        nf4_decode(table, word, absmax.of(its_block), values);
         write(to + offset, values);
         return;
     }

@@ -65,22 +65,6 @@ __device__ __forceinline__ int code(float value, const RowScale& row, int rule) 
     return max(-128, min(127, __float2int_rn(scaled)));
 }
 
-// Eight values at an address that is a multiple of their size, up to 16.
-__device__ __forceinline__ void load8(const float* from, float (&values)[8]) {
-    const float4 low = reinterpret_cast<const float4*>(from)[0], high = reinterpret_cast<const float4*>(from)[1];
-    values[0] = low.x, values[1] = low.y, values[2] = low.z, values[3] = low.w;
-    values[4] = high.x, values[5] = high.y, values[6] = high.z, values[7] = high.w;
-}
-template <typename T>
-__device__ __forceinline__ void load8(const T* from, float (&values)[8]) {
-    union {
-        uint4 words;
-        unsigned short bits[8];
-    } eight;
-    eight.words = *reinterpret_cast<const uint4*>(from);
-    for (int i = 0; i < 8; i++) values[i] = to_float(*reinterpret_cast<const T*>(&eight.bits[i]));
-}
-
 // Writes a row's codes, `padded` of them, with zeros from `width` on. `value(i)` is the i-th value, and `eight(i, values)`
 // gives those from i on, where `whole` says that it may be asked for; `code(i, value)` is its code.
 template <typename Value, typename Eight, typename Code>
@@ -116,12 +100,6 @@ __device__ __forceinline__ unsigned thread_max(int width, bool whole, Value valu
         }
     }
     return largest;
-}
-
-// Whether rows of `width` values at `x` begin at multiples of 16 bytes.
-template <typename T>
-__device__ __forceinline__ bool is_aligned(const T* x, int width) {
-    return reinterpret_cast<unsigned long long>(x) % 16 == 0 && width * sizeof(T) % 16 == 0;
 }
 
 #endif

@@ -2,20 +2,11 @@
 // its being written: a block of 32 to 1024 threads, a multiple of 32, for each row.
 //
 // x [rows, width], weight [width] -> codes [rows, padded] and scales [rows] of quantize_rows.cu for the rows
-// weight * T(x / sqrt(mean(x^2) + epsilon)), every step rounded to x's type T as transformers does. The mean is summed
-// in another order than libtorch's, so that the normalized row may differ in its last bit; its codes are then those of that row.
+// weight * T(x / sqrt(mean(x^2) + epsilon)), every step rounded to x's type T as transformers does. Where
+// the normalized row differs from libtorch's in its last bit, its codes are those of that row.
 
 #include "quantize.cuh"
-
-// The sum of all threads' numbers, in every thread.
-__device__ __forceinline__ float block_sum(float value, float* warps) {
-    value = warp_sum(value);
-    if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
-    __syncthreads();
-    float sum = 0.0f;
-    for (unsigned warp = 0; warp < blockDim.x / 32; warp++) sum += warps[warp];
-    return sum;
-}
+#include "rmsnorm.cuh"
 
 template <typename T>
 __device__ __forceinline__ void rmsnorm_quantize(
@@ -26,27 +17,13 @@ __device__ __forceinline__ void rmsnorm_quantize(
     const long long row = blockIdx.x;
     const bool whole = is_aligned(x, width) && is_aligned(weight, width);
     x += row * width;
-    float squares = 0.0f;
-    for (int i = threadIdx.x * 8; i < width; i += blockDim.x * 8) {
-        if (whole && i + 8 <= width) {
-            float values[8];
-            load8(x + i, values);
-            for (int j = 0; j < 8; j++) squares = fmaf(values[j], values[j], squares);
-        } else {
-            for (int j = i; j < width && j < i + 8; j++) squares = fmaf(to_float(x[j]), to_float(x[j]), squares);
-        }
-    }
-    const float mean = __fdiv_rn(block_sum(squares, sums), static_cast<float>(width));
-    const float factor = rsqrtf(__fadd_rn(mean, norm_epsilon));
-    const auto normal = [&](float value, float by) {
-        return rounded<T>(__fmul_rn(by, rounded<T>(__fmul_rn(value, factor))));
-    };
-    const auto value = [&](int i) { return normal(to_float(x[i]), to_float(weight[i])); };
+    const float factor = norm_factor(x, width, whole, norm_epsilon, sums);
+    const auto value = [&](int i) { return normalized<T>(to_float(x[i]), factor, to_float(weight[i])); };
     const auto eight = [&](int i, float(&values)[8]) {
         float by[8];
         load8(x + i, values);
         load8(weight + i, by);
-        for (int j = 0; j < 8; j++) values[j] = normal(values[j], by[j]);
+        for (int j = 0; j < 8; j++) values[j] = normalized<T>(values[j], factor, by[j]);
     };
     unsigned largest = 0;
     if (rule != STATIC) largest = block_max(thread_max(width, whole, value, eight), warps);

@@ -11,6 +11,7 @@ use crate::cpu::outer_wide;
 use crate::cpu::rows::{Rows, Rule};
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::view::elements;
+use crate::int8::launches::CudaRows;
 use crate::llm_int8;
 use crate::norm::Norm;
 
@@ -26,6 +27,9 @@ pub struct Input<'a> {
     wide_rows: OnceCell<outer_wide::Rows<f32>>,
     /// By threshold.
     llm_int8_rows: Kept<f64, llm_int8::CpuRows>,
+    cuda_rows: Kept<Rule, CudaRows>,
+    /// By threshold.
+    cuda_llm_int8_rows: Kept<f32, llm_int8::CudaRows>,
 }
 
 impl<'a> Input<'a> {
@@ -39,6 +43,8 @@ impl<'a> Input<'a> {
             #[cfg(target_arch = "x86_64")]
             wide_rows: OnceCell::new(),
             llm_int8_rows: Kept::default(),
+            cuda_rows: Kept::default(),
+            cuda_llm_int8_rows: Kept::default(),
         }
     }
 
@@ -111,6 +117,20 @@ impl<'a> Input<'a> {
     pub(crate) fn llm_int8_rows(&self, threshold: f64, isa: Isa) -> Rc<llm_int8::CpuRows> {
         self.llm_int8_rows
             .get(threshold, || llm_int8::CpuRows::quantize(&self.tensor().contiguous(), threshold, isa))
+    }
+
+    /// Its codes on CUDA, for which `make` is asked where there are none yet.
+    pub(crate) fn cuda_rows(&self, rule: Rule, make: impl FnOnce() -> CudaRows) -> Rc<CudaRows> {
+        self.cuda_rows.get(rule, make)
+    }
+
+    /// Its codes for LLM.int8() on CUDA, for which `make` is asked where there are none yet.
+    pub(crate) fn cuda_llm_int8_rows(
+        &self,
+        threshold: f32,
+        make: impl FnOnce() -> llm_int8::CudaRows,
+    ) -> Rc<llm_int8::CudaRows> {
+        self.cuda_llm_int8_rows.get(threshold, make)
     }
 }
 

@@ -1,5 +1,5 @@
-//! Low-bit linear layers: one table of kernels, fastest first, a plain reference last. Beside them what goes around layers on a CPU: norms, rotary
-//! embeddings, attention, products in floating point.
+//! Low-bit linear layers: one table of kernels, fastest first, a plain reference last. Beside them what goes around layers: norms, rotary embeddings,
+//! gates, attention, products in floating point.
 //!
 //! ```text
 //! QuantizedWeight (as a checkpoint stores it) ─► prepare ─► Box<dyn PreparedLinear> ─► forward(x)
@@ -20,7 +20,9 @@ pub mod bitstream;
 mod cpu;
 pub mod cuda;
 mod cuda_rows;
+pub mod decode;
 pub mod environment;
+mod gated;
 pub mod gptq;
 mod input;
 pub mod int4;
@@ -44,8 +46,10 @@ pub mod w4a8;
 pub mod w8a16;
 mod weight;
 pub mod weight_only;
+mod wide4;
 
 pub use cpu::{Isa, UnknownIsa};
+pub use gated::silu_multiply;
 pub use input::Input;
 pub use norm::Norm;
 pub use product::{Multiplier, linear};

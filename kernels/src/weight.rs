@@ -96,7 +96,7 @@ pub enum KernelError {
     /// The tensors contradict each other.
     #[error("{tensor} has type {found_kind:?} and shape {found:?}, expected {expected}")]
     Inconsistent {
-        /// `weight`, `packed`, `scale` or `bias`.
+        /// Its name: `weight`, `packed`, `scale`.
         tensor: &'static str,
         /// Its type.
         found_kind: Kind,
@@ -470,7 +470,13 @@ fn expect_nf4(packed: &Tensor, absmax: &Absmax, block: i64, weights: i64) -> Res
     }
 }
 
-fn expect(name: &'static str, tensor: &Tensor, kinds: &[Kind], shape: &[i64]) -> Result<(), KernelError> {
+/// An error unless `tensor` has one of these types, and this shape.
+pub(crate) fn expect(
+    name: &'static str,
+    tensor: &Tensor,
+    kinds: &[Kind],
+    shape: &[i64],
+) -> Result<(), KernelError> {
     if kinds.contains(&tensor.kind()) && tensor.size() == shape {
         return Ok(());
     }

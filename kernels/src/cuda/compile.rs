@@ -15,10 +15,12 @@ use super::CudaError;
 pub const HEADERS: &[(&str, &str)] = &[
     ("few_rows.cuh", include_str!("../../cuda/few_rows.cuh")),
     ("floats.cuh", include_str!("../../cuda/floats.cuh")),
+    ("hopper.cuh", include_str!("../../cuda/hopper.cuh")),
     ("int4.cuh", include_str!("../../cuda/int4.cuh")),
     ("nf4.cuh", include_str!("../../cuda/nf4.cuh")),
     ("ptx.cuh", include_str!("../../cuda/ptx.cuh")),
     ("quantize.cuh", include_str!("../../cuda/quantize.cuh")),
+    ("rmsnorm.cuh", include_str!("../../cuda/rmsnorm.cuh")),
     ("scaled.cuh", include_str!("../../cuda/scaled.cuh")),
     ("w4a8.cuh", include_str!("../../cuda/w4a8.cuh")),
     ("w4a8_gemm.cuh", include_str!("../../cuda/w4a8_gemm.cuh")),

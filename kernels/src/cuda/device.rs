@@ -18,6 +18,11 @@ pub fn works(device: Device, sources: &[&'static Source]) -> bool {
     sources.iter().all(|source| module(source, device).is_ok())
 }
 
+/// The compute capability of `device`, if `source` runs there.
+pub(crate) fn capability(source: &'static Source, device: Device) -> Option<(i32, i32)> {
+    Some(module(source, device).ok()?.capability)
+}
+
 /// `sm_80`; with the instructions that only this one architecture has where there are such: `sm_90a`.
 fn architecture(major: i32, minor: i32) -> Result<String, CudaError> {
     if major < LEAST_MAJOR {
@@ -41,6 +46,10 @@ unsafe impl<T> Sync for Handle<T> {}
 pub(super) struct Module {
     /// The device's number.
     pub(super) index: usize,
+    /// Its compute capability.
+    pub(super) capability: (i32, i32),
+    /// Its multiprocessors.
+    pub(super) processors: u32,
     context: Handle<sys::CUctx_st>,
     pub(super) module: Handle<sys::CUmod_st>,
 }
@@ -80,7 +89,7 @@ fn load(source: &'static Source, index: usize) -> Result<Module, CudaError> {
         return Err(CudaError::NoDriver);
     }
     let (mut device, mut context): (_, CUcontext) = (0, std::ptr::null_mut());
-    let (mut major, mut minor) = (0, 0);
+    let (mut major, mut minor, mut processors) = (0, 0, 0);
     // SAFETY: the driver is there; each call writes to the one pointer that it is given.
     unsafe {
         checked("cuInit", name, sys::cuInit(0))?;
@@ -88,6 +97,7 @@ fn load(source: &'static Source, index: usize) -> Result<Module, CudaError> {
         for (value, attribute) in [
             (&raw mut major, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR),
             (&raw mut minor, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR),
+            (&raw mut processors, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT),
         ] {
             checked("cuDeviceGetAttribute", name, sys::cuDeviceGetAttribute(value, attribute, device))?;
         }
@@ -102,7 +112,8 @@ fn load(source: &'static Source, index: usize) -> Result<Module, CudaError> {
         // SAFETY: the code is a whole ELF file, whose own header tells its length.
         let loaded = unsafe { sys::cuModuleLoadData(&raw mut module, code.as_ptr().cast()) };
         checked("cuModuleLoadData", name, loaded)?;
-        Ok(Module { index, context, module: Handle(module) })
+        let (capability, processors) = ((major, minor), processors as u32);
+        Ok(Module { index, capability, processors, context, module: Handle(module) })
     })
 }
 

@@ -1,13 +1,15 @@
 //! Launches on libtorch's stream.
 
+use std::collections::BTreeMap;
 use std::ffi::{CString, c_int, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use cudarc::driver::sys::{self, CUfunction, CUfunction_attribute};
 use tch::{Device, Tensor};
 
 use super::device::{Handle, Module, checked, module};
-use super::{CudaError, Source};
+use super::{CudaError, Source, TensorMap};
 
 unsafe extern "C" {
     fn qpipe_cuda_stream(index: c_int, stream: *mut *mut c_void) -> c_int;
@@ -47,6 +49,8 @@ pub enum Argument<'a> {
     Long(i64),
     /// `float`.
     Float(f32),
+    /// `const __grid_constant__ TensorMap`.
+    Map(&'a TensorMap),
 }
 
 impl<'a> From<Option<&'a Tensor>> for Argument<'a> {
@@ -61,6 +65,16 @@ pub struct Function {
     name: &'static str,
     module: Module,
     function: Handle<sys::CUfunc_st>,
+}
+
+/// The entry `number` of `source` on `device`, looked up once, for what is launched often and has no place to keep it; `None` where it does
+/// not run.
+pub(crate) fn entry(source: &'static Source, number: usize, device: Device) -> Option<Function> {
+    static FOUND: Mutex<BTreeMap<(usize, &'static str), Option<Function>>> = Mutex::new(BTreeMap::new());
+    let Device::Cuda(index) = device else { return None };
+    let name = source.functions[number];
+    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    *found.entry((index, name)).or_insert_with(|| Function::of(source, name, device, 0).ok())
 }
 
 impl Function {
@@ -94,6 +108,11 @@ impl Function {
         Ok(Self { name, module, function: Handle(function) })
     }
 
+    /// The multiprocessors of its device.
+    pub(crate) fn processors(&self) -> u32 {
+        self.module.processors
+    }
+
     /// Queues a run behind what libtorch has queued on this thread's stream. Tensors may be freed after that: their memory
     /// serves only what is queued later.
     ///
@@ -119,10 +138,15 @@ impl Function {
                 Argument::Long(value) => *value as u64,
                 Argument::Float(value) => u64::from(value.to_bits()),
                 Argument::Tensor(tensor) => self.pointer(tensor, number)?,
+                // It stands where it is.
+                Argument::Map(_) => 0,
             });
         }
-        let mut pointers: Vec<*mut c_void> =
-            values.iter_mut().map(|value| std::ptr::from_mut(value).cast()).collect();
+        let place = |(value, argument): (&mut u64, &Argument<'_>)| match argument {
+            Argument::Map(map) => (&raw const map.0).cast_mut().cast(),
+            _ => std::ptr::from_mut(value).cast(),
+        };
+        let mut pointers: Vec<*mut c_void> = values.iter_mut().zip(arguments).map(place).collect();
         let mut stream = std::ptr::null_mut();
         // SAFETY: the shim writes one pointer.
         if unsafe { qpipe_cuda_stream(index as c_int, &raw mut stream) } != 0 {

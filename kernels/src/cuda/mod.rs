@@ -25,26 +25,36 @@
 
 pub mod compile;
 mod device;
+mod graph;
 mod launch;
 mod store;
+mod tensor_map;
 
 use cudarc::driver::DriverError;
 use cudarc::nvrtc::result::NvrtcError;
 
 pub use compile::Source;
+pub(crate) use device::capability;
 pub use device::works;
+pub use graph::Graph;
+pub(crate) use launch::entry;
 pub use launch::{Argument, Function, Grid, check_every_launch};
+pub use tensor_map::TensorMap;
 
-use crate::gptq;
 use crate::table::KERNELS;
+use crate::{decode, gated, gptq, norm, rotary};
 
 /// The variable that names the folder of compiled code; `qpipe` sets it for its workers.
 pub const CODE_FOLDER: &str = "QPIPE_CUDA_CODE";
 
-/// Every source: those of the table, and those of [`mod@crate::gptq`]. Each once.
+/// What is no kernel for weights.
+static OTHERS: [&Source; 6] =
+    [&norm::NORMALIZE, &rotary::ROTATE, &gated::GATE, &decode::APPEND, &decode::ATTEND, &gptq::BLOCK];
+
+/// Every source: those of the table, of what goes around layers, and of [`mod@crate::gptq`]. Each once.
 pub fn sources() -> Vec<&'static Source> {
     let mut sources: Vec<&'static Source> = Vec::new();
-    for source in KERNELS.iter().flat_map(|kernel| kernel.sources()).copied().chain([&gptq::BLOCK]) {
+    for source in KERNELS.iter().flat_map(|kernel| kernel.sources()).copied().chain(OTHERS) {
         if sources.iter().all(|known| known.name != source.name) {
             sources.push(source);
         }
@@ -114,6 +124,9 @@ pub enum CudaError {
     /// libtorch does not tell its stream.
     #[error("libtorch has no stream on CUDA device {0}")]
     Stream(usize),
+    /// libtorch or the driver refused.
+    #[error("a CUDA graph cannot {0}")]
+    Graph(&'static str),
     /// The driver refused a call.
     #[error("`{call}` for `{function}` fails: {error:?}")]
     Driver {

@@ -10,6 +10,7 @@ use crate::cuda::{self, Argument, CudaError, Function, Grid, Source};
 use crate::cuda_rows::{aligned, multiply_tiles, number_of};
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+use crate::wide4::{Format, WIDE, Wide};
 
 static FEW: Source = Source::new(
     "w4_gemv",
@@ -43,8 +44,9 @@ const MANY_CHANNELS: i64 = 128;
 /// Rows of a block of [`MANY`], and the dynamic shared memory of its three stages.
 const SMALL: (i64, u32) = (32, 3 * (32 + 32) * 128);
 const LARGE: (i64, u32) = (128, 3 * (128 + 32) * 128);
-/// More rows are worth unpacking the weight for, once, to multiply at the library's full speed. Not measured yet.
-const MOST_MANY_ROWS: i64 = 1024;
+/// More rows are worth unpacking the weight for, once, to multiply at the library's full speed. Measured on an H100 without what it has
+/// of its own: 64 rows take [`MANY`] longer than that.
+const MOST_MANY_ROWS: i64 = 32;
 /// Weights unpacked at once: in 16 bits 64 MiB.
 const TILE_WEIGHTS: i64 = 1 << 25;
 
@@ -79,7 +81,7 @@ impl Kernel for CudaFused {
     }
 
     fn sources(&self) -> &'static [&'static Source] {
-        static SOURCES: [&Source; 3] = [&FEW, &MANY, &UNPACK];
+        static SOURCES: [&Source; 4] = [&FEW, &MANY, &UNPACK, &WIDE];
         &SOURCES
     }
 
@@ -95,8 +97,10 @@ impl Kernel for CudaFused {
         };
         let to =
             |tensor: &Tensor, kind| tensor.f_to_device_(layer.device, kind, false, false)?.f_contiguous();
+        let packed = interleaved(&packed.f_to_device(layer.device)?.f_contiguous()?)?;
         Ok(Box::new(PreparedCuda {
-            packed: interleaved(&packed.f_to_device(layer.device)?.f_contiguous()?)?,
+            wide: Wide::new(&packed.f_view_dtype(Kind::Uint8)?, Format::Integer, layer.kind, layer.device)?,
+            packed,
             scale: to(scale, layer.kind)?,
             zero: zero.map(|zero| Zeros::pack(zero, layer.device)).transpose()?,
             bias: weight.bias().map(|bias| to(bias, Kind::Float)).transpose()?,
@@ -141,6 +145,8 @@ struct PreparedCuda {
     bias: Option<Tensor>,
     group: i64,
     entries: Entries,
+    /// For more rows than [`MOST_FEW_ROWS`], where the device has it.
+    wide: Option<Wide>,
 }
 
 impl PreparedCuda {
@@ -154,6 +160,12 @@ impl PreparedCuda {
             _ if rows <= MOST_FEW_ROWS => {
                 let channels = FEW_CHANNELS[usize::from(x.kind() == Kind::Float)];
                 self.multiply_packed(&x, self.entries.few, FEW_ROWS, channels, 0, true)?
+            }
+            _ if let Some(wide) = &self.wide => {
+                let numbers =
+                    [Argument::Tensor(&self.scale), self.zeros(), Argument::from(self.bias.as_ref())];
+                // SAFETY: these are w4_wgmma's parameters, and the tensors have the shapes that they tell.
+                unsafe { wide.multiply(&x, self.packed.size()[0], &numbers, self.group)? }
             }
             Some([small, large]) if rows <= MOST_MANY_ROWS => {
                 let (function, (tile, shared)) =

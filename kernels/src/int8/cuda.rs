@@ -4,14 +4,14 @@ use tch::{Device, Kind, Tensor};
 
 use super::launches::{CudaWeight, FEW, MANY, NORMALIZE, QUANTIZE, Quantizer, Scaling};
 use super::matrix::fits_int32;
+use super::wide::WIDE;
 use crate::cpu::rows::Rule;
 use crate::cuda::{self, Source};
 use crate::input::Input;
-use crate::norm::Norm;
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
 
-static SOURCES: &[&Source] = &[&QUANTIZE, &NORMALIZE, &FEW, &MANY];
+static SOURCES: &[&Source] = &[&QUANTIZE, &NORMALIZE, &FEW, &MANY, &WIDE];
 
 /// See the module's documentation. K is filled up with zeros to a multiple of 16.
 #[derive(Debug)]
@@ -69,30 +69,20 @@ struct PreparedCuda {
 }
 
 impl PreparedCuda {
-    fn multiply(&self, x: &Tensor, norm: Option<&Norm<'_>>) -> Result<Tensor, KernelError> {
-        let mut shape = x.size();
-        *shape.last_mut().expect("activations have a last dimension") = self.weight.codes.size()[0];
-        let x = x.f_reshape([-1, self.in_features])?.f_contiguous()?;
-        let rows = match norm {
-            Some(norm) => {
-                let weight = norm.weight.f_to_kind(x.kind())?.f_contiguous()?;
-                self.quantizer.normalized_rows(&x, &weight, norm.epsilon)?
-            }
-            None => self.quantizer.rows(&x)?,
-        };
+    fn multiply(&self, input: &Input<'_>) -> Result<Tensor, KernelError> {
+        let shape = input.output_size((self.weight.codes.size()[0], self.in_features));
+        let rows = self.quantizer.of(input);
         Ok(self.weight.scaled(&rows, self.scaling)?.f_view(shape.as_slice())?)
     }
 }
 
 impl PreparedLinear for PreparedCuda {
     fn forward(&self, x: &Tensor) -> Tensor {
-        self.multiply(x, None).expect("its shape was checked when the layer was prepared")
+        self.forward_input(&Input::new(x))
     }
 
     fn forward_input(&self, input: &Input<'_>) -> Tensor {
-        // What was normalized for another layer is not normalized again.
-        let Some((x, norm)) = input.unnormalized() else { return self.forward(input.tensor()) };
-        self.multiply(x, Some(norm)).expect("its shape was checked when the layer was prepared")
+        self.multiply(input).expect("its shape was checked when the layer was prepared")
     }
 
     fn bytes(&self) -> u64 {

@@ -1,11 +1,16 @@
 //! The two launches of a layer with int8 weights and activations on CUDA: rows become codes, codes are multiplied.
 
+use std::rc::Rc;
+
 use tch::{Device, Kind, Tensor};
 
 use crate::cpu::rows::Rule;
-use crate::cuda::{Argument, CudaError, Function, Grid, Source};
+use crate::cuda::{Argument, CudaError, Function, Grid, Source, TensorMap};
 use crate::cuda_rows::{aligned, number_of};
+use crate::input::Input;
 use crate::weight::KernelError;
+
+use super::wide::Entries;
 
 /// Rows to codes.
 pub(crate) static QUANTIZE: Source = Source::new(
@@ -40,6 +45,8 @@ pub(crate) const ALIGNMENT: i64 = 16;
 
 /// Rows that the entries of [`FEW`] take.
 const FEW_ROWS: [i64; 4] = [1, 2, 4, 8];
+/// Up to so many rows [`FEW`] is faster than [`super::wide`].
+const MOST_FEW: i64 = 4;
 /// Output channels of a block of [`FEW`].
 const FEW_CHANNELS: i64 = 8;
 /// Threads of a block of [`FEW`].
@@ -136,8 +143,22 @@ impl Quantizer {
         [Argument::Int(number), Argument::Float(scale)]
     }
 
+    /// The codes of what layers share, [..., K], as [M, K]: made by the first that asks, where it is normalized if that is still to be
+    /// done.
+    pub(crate) fn of(&self, input: &Input<'_>) -> Rc<CudaRows> {
+        let flat = |x: &Tensor| x.f_reshape([-1, x.size().last().copied().unwrap_or(1)])?.f_contiguous();
+        let make = || match input.unnormalized() {
+            Some((x, norm)) => {
+                let weight = norm.weight.f_to_kind(x.kind())?.f_contiguous()?;
+                self.normalized_rows(&flat(x)?, &weight, norm.epsilon)
+            }
+            None => self.rows(&flat(input.tensor())?),
+        };
+        input.cuda_rows(self.rule, || make().expect("rows are quantized where their layer was prepared"))
+    }
+
     /// The codes of `x` [M, K], contiguous.
-    pub(crate) fn rows(&self, x: &Tensor) -> Result<CudaRows, KernelError> {
+    fn rows(&self, x: &Tensor) -> Result<CudaRows, KernelError> {
         let rows = CudaRows::empty(x)?;
         let [rule, scale] = self.rule();
         let arguments = [
@@ -155,12 +176,7 @@ impl Quantizer {
     }
 
     /// The codes of weight · x / √(mean(x²) + epsilon) for `x` [M, K] and `weight` `[K]`, contiguous and of one type.
-    pub(crate) fn normalized_rows(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        epsilon: f64,
-    ) -> Result<CudaRows, KernelError> {
+    fn normalized_rows(&self, x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<CudaRows, KernelError> {
         let rows = CudaRows::empty(x)?;
         let [rule, scale] = self.rule();
         let arguments = [
@@ -202,6 +218,8 @@ pub(crate) struct CudaWeight {
     pub(crate) bias: Option<Tensor>,
     few: [Function; 4],
     many: [Function; 4],
+    /// For more rows than [`MOST_FEW`], where the device has them, with the codes.
+    wide: Option<(Entries, TensorMap)>,
     kind: Kind,
 }
 
@@ -225,8 +243,13 @@ impl CudaWeight {
         };
         let few = |number| entry(&FEW, number, 0);
         let many = |number: usize| entry(&MANY, number, TILES[number].shared_bytes);
+        let codes = aligned(&codes)?;
+        let entries = if codes.numel() > 0 { Entries::of(device)? } else { None };
         Ok(Self {
-            codes: aligned(&codes)?,
+            wide: entries
+                .map(|entries| Ok::<_, KernelError>((entries, Entries::map(&codes)?)))
+                .transpose()?,
+            codes,
             scale: vector(scale)?,
             bias: bias.map(vector).transpose()?,
             few: [few(0)?, few(1)?, few(2)?, few(3)?],
@@ -260,6 +283,11 @@ impl CudaWeight {
             Argument::Int(number_of(self.kind) as i32),
             Argument::Int(mode),
         ];
+        if let Some((entries, weight)) = self.wide.as_ref().filter(|_| count > MOST_FEW) {
+            // SAFETY: behind the operands these have the same parameters.
+            unsafe { entries.multiply(rows, (weight, channels), &arguments[2..])? };
+            return Ok(y);
+        }
         let (function, blocks, threads, shared_bytes) =
             if let Some(number) = FEW_ROWS.iter().position(|&few| count <= few) {
                 (self.few[number], (channels as u64).div_ceil(FEW_CHANNELS as u64), FEW_THREADS, 0)

@@ -9,6 +9,7 @@ mod fused;
 mod int_mm;
 pub(crate) mod launches;
 mod matrix;
+mod wide;
 
 pub use cuda::CudaFused;
 pub use fused::Fused;
@@ -16,3 +17,4 @@ pub use int_mm::IntMm;
 
 pub(crate) use launches::{NORMALIZE, QUANTIZE, Quantizer};
 pub(crate) use matrix::{IntMatrix, fits_int32, int_mm};
+pub(crate) use wide::{Entries, WIDE};

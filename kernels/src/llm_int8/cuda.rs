@@ -6,8 +6,9 @@ use tch::{Kind, Tensor};
 
 use super::dequantize_columns;
 use crate::cuda::{self, Argument, Function, Grid, Source};
-use crate::int8::fits_int32;
-use crate::int8::launches::{CudaRows, CudaWeight, FEW, MANY, Scaling};
+use crate::input::Input;
+use crate::int8::launches::{CudaRows as Int8Rows, CudaWeight, FEW, MANY, Scaling};
+use crate::int8::{WIDE, fits_int32};
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
 
@@ -24,7 +25,7 @@ static ROWS: Source = Source::new(
     ],
 );
 
-static SOURCES: &[&Source] = &[&ROWS, &FEW, &MANY];
+static SOURCES: &[&Source] = &[&ROWS, &FEW, &MANY, &WIDE];
 
 /// Columns of a block that looks for outliers.
 const COLUMNS: i64 = 128;
@@ -79,6 +80,14 @@ impl Kernel for CudaFused {
     }
 }
 
+/// Rows as codes, and what is not quantized of them.
+#[derive(Debug)]
+pub(crate) struct CudaRows {
+    rows: Int8Rows,
+    /// The columns with outliers, i64 `[C]`, and their values [M, C].
+    outliers: Option<(Tensor, Tensor)>,
+}
+
 #[derive(Debug)]
 struct PreparedLlmInt8 {
     weight: CudaWeight,
@@ -90,22 +99,33 @@ struct PreparedLlmInt8 {
 }
 
 impl PreparedLlmInt8 {
-    fn multiply(&self, x: &Tensor) -> Result<Tensor, KernelError> {
-        let mut shape = x.size();
-        *shape.last_mut().expect("activations have a last dimension") = self.weight.codes.size()[0];
+    fn multiply(&self, input: &Input<'_>) -> Result<Tensor, KernelError> {
+        let shape = input.output_size((self.weight.codes.size()[0], self.in_features));
+        let made =
+            || self.rows_of(input.tensor()).expect("rows are quantized where their layer was prepared");
+        let CudaRows { outliers, rows } = &*input.cuda_llm_int8_rows(self.threshold, made);
+        let mut y = self.weight.scaled(rows, Scaling::Magnitudes)?;
+        if let Some((columns, values)) = outliers {
+            let weight = dequantize_columns(&self.weight.codes, &self.weight.scale, columns)?;
+            y = y.f_addmm(values, &weight.f_to_kind(values.kind())?.f_tr()?)?;
+        }
+        Ok(y.f_view(shape.as_slice())?)
+    }
+
+    fn rows_of(&self, x: &Tensor) -> Result<CudaRows, KernelError> {
         let x = x.f_reshape([-1, self.in_features])?.f_contiguous()?;
         let flags = if self.threshold > 0.0 { Some(self.outlier_columns(&x)?) } else { None };
         let rows = self.quantized(&x, flags.as_ref())?;
-        let mut y = self.weight.scaled(&rows, Scaling::Magnitudes)?;
+        let mut outliers = None;
         if let Some(flags) = flags {
             // Waits for the card: how many there are decides a shape.
             let columns = flags.f_nonzero()?.f_view([-1])?;
             if columns.numel() > 0 {
-                let weight = dequantize_columns(&self.weight.codes, &self.weight.scale, &columns)?;
-                y = y.f_addmm(&x.f_index_select(1, &columns)?, &weight.f_to_kind(x.kind())?.f_tr()?)?;
+                let values = x.f_index_select(1, &columns)?;
+                outliers = Some((columns, values));
             }
         }
-        Ok(y.f_view(shape.as_slice())?)
+        Ok(CudaRows { outliers, rows })
     }
 
     /// u8 `[K]`: 1 where a column has an outlier.
@@ -126,8 +146,8 @@ impl PreparedLlmInt8 {
         Ok(flags)
     }
 
-    fn quantized(&self, x: &Tensor, flags: Option<&Tensor>) -> Result<CudaRows, KernelError> {
-        let rows = CudaRows::empty(x)?;
+    fn quantized(&self, x: &Tensor, flags: Option<&Tensor>) -> Result<Int8Rows, KernelError> {
+        let rows = Int8Rows::empty(x)?;
         let arguments = [
             Argument::Tensor(x),
             Argument::from(flags),
@@ -145,7 +165,11 @@ impl PreparedLlmInt8 {
 
 impl PreparedLinear for PreparedLlmInt8 {
     fn forward(&self, x: &Tensor) -> Tensor {
-        self.multiply(x).expect("its shape was checked when the layer was prepared")
+        self.forward_input(&Input::new(x))
+    }
+
+    fn forward_input(&self, input: &Input<'_>) -> Tensor {
+        self.multiply(input).expect("its shape was checked when the layer was prepared")
     }
 
     fn bytes(&self) -> u64 {

@@ -15,6 +15,7 @@ mod int_mm;
 mod rows;
 
 pub use cuda::CudaFused;
+pub(crate) use cuda::CudaRows;
 pub use fused::Fused;
 pub use int_mm::IntMm;
 pub(crate) use rows::Rows as CpuRows;

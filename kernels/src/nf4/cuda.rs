@@ -8,6 +8,7 @@ use crate::cuda::{self, Argument, Function, Grid, Source};
 use crate::cuda_rows::{aligned, multiply_tiles, number_of};
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+use crate::wide4::{Format, WIDE, Wide};
 
 static FEW: Source = Source::new(
     "nf4_gemv",
@@ -52,7 +53,7 @@ impl Kernel for CudaFused {
     }
 
     fn sources(&self) -> &'static [&'static Source] {
-        static SOURCES: [&Source; 2] = [&FEW, &DEQUANTIZE];
+        static SOURCES: [&Source; 3] = [&FEW, &DEQUANTIZE, &WIDE];
         &SOURCES
     }
 
@@ -70,8 +71,11 @@ impl Kernel for CudaFused {
             Function::of(source, source.functions[number_of(compute)], layer.device, 0)
         };
         let bias = weight.bias().map(|bias| bias.f_to_device_(layer.device, Kind::Float, false, false));
+        let packed = aligned(&packed.f_to_device(layer.device)?)?;
+        let codes = packed.f_view([weight.out_features(), weight.in_features() / 2])?;
         Ok(Box::new(PreparedCuda {
-            packed: aligned(&packed.f_to_device(layer.device)?)?,
+            wide: Wide::new(&codes, Format::Nf4, compute, layer.device)?,
+            packed,
             absmax: absmax.to_device(layer.device)?,
             block: *block,
             compute,
@@ -98,6 +102,8 @@ struct PreparedCuda {
     bias: Option<Tensor>,
     few: Function,
     dequantize: Function,
+    /// For more rows than [`MOST_FEW_ROWS`], where the device has it.
+    wide: Option<Wide>,
 }
 
 impl PreparedCuda {
@@ -105,10 +111,14 @@ impl PreparedCuda {
         let mut shape = x.size();
         *shape.last_mut().expect("activations have a last dimension") = self.out_features;
         let rows = aligned(&x.f_reshape([-1, self.in_features])?.f_to_kind(self.compute)?)?;
-        let y = if rows.size()[0] <= MOST_FEW_ROWS {
-            self.multiply_packed(&rows)?
-        } else {
-            self.multiply_dequantized(&rows)?
+        let y = match &self.wide {
+            _ if rows.size()[0] <= MOST_FEW_ROWS => self.multiply_packed(&rows)?,
+            Some(wide) => {
+                let numbers = [&self.absmax()[..], &[Argument::from(self.bias.as_ref())]].concat();
+                // SAFETY: these are nf4_wgmma's parameters, and the tensors have the shapes that they tell.
+                unsafe { wide.multiply(&rows, self.out_features, &numbers, self.block)? }
+            }
+            None => self.multiply_dequantized(&rows)?,
         };
         Ok(y.f_to_kind(x.kind())?.f_view(shape.as_slice())?)
     }

@@ -6,9 +6,8 @@ use crate::cpu::rows::Rule;
 use crate::cuda::{self, Argument, Function, Grid, Source};
 use crate::cuda_rows::{aligned, number_of};
 use crate::input::Input;
-use crate::int8::fits_int32;
-use crate::int8::{NORMALIZE, QUANTIZE, Quantizer};
-use crate::norm::Norm;
+use crate::int8::launches::CudaRows;
+use crate::int8::{Entries, NORMALIZE, QUANTIZE, Quantizer, WIDE, fits_int32};
 use crate::packing::OFFSET;
 use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
@@ -54,6 +53,10 @@ static MANY_GROUPED: Source = Source::new(
         "w4a8_grouped_gemm_bf16_64",
     ],
 );
+
+/// Progressive weights as int8.
+static EXPAND: Source =
+    Source::new("w4a8_expand", include_str!("../../cuda/w4a8_expand.cu"), &["w4a8_expand"]);
 
 /// Input channels that must share a scale.
 const CHUNK: i64 = 32;
@@ -113,7 +116,8 @@ impl Kernel for CudaFused {
     }
 
     fn sources(&self) -> &'static [&'static Source] {
-        static SOURCES: [&Source; 5] = [&QUANTIZE, &NORMALIZE, &FEW, &MANY_PROGRESSIVE, &MANY_GROUPED];
+        static SOURCES: [&Source; 7] =
+            [&QUANTIZE, &NORMALIZE, &FEW, &MANY_PROGRESSIVE, &MANY_GROUPED, &EXPAND, &WIDE];
         &SOURCES
     }
 
@@ -135,7 +139,9 @@ impl Kernel for CudaFused {
         };
         let scheme = Layout { is_grouped: channel_scale.is_none() };
         let bias = weight.bias().map(|bias| bias.f_to_device_(layer.device, Kind::Float, false, false));
+        let wide = if scheme.is_grouped { None } else { Expanded::of(layer.device)? };
         Ok(Box::new(PreparedCuda {
+            wide,
             quantizer: Quantizer::new(Rule::Dynamic, layer.device, layer.kind)?,
             packed: aligned(&packed.f_to_device(layer.device)?)?,
             groups: to(&groups)?,
@@ -179,8 +185,26 @@ impl Layout {
     }
 }
 
+/// For many rows of progressive weights, where the device multiplies int8 so fast that it is worth making int8 weights of them first, each
+/// time.
+#[derive(Debug)]
+struct Expanded {
+    expand: Function,
+    entries: Entries,
+}
+
+impl Expanded {
+    fn of(device: Device) -> Result<Option<Self>, KernelError> {
+        let entries = Entries::of(device)?;
+        let of =
+            |entries| Ok(Self { expand: Function::of(&EXPAND, EXPAND.functions[0], device, 0)?, entries });
+        entries.map(of).transpose()
+    }
+}
+
 #[derive(Debug)]
 struct PreparedCuda {
+    wide: Option<Expanded>,
     quantizer: Quantizer,
     /// i32 [N, K/8].
     packed: Tensor,
@@ -199,20 +223,16 @@ struct PreparedCuda {
 }
 
 impl PreparedCuda {
-    fn multiply(&self, x: &Tensor, norm: Option<&Norm<'_>>) -> Result<Tensor, KernelError> {
+    fn multiply(&self, input: &Input<'_>) -> Result<Tensor, KernelError> {
         let (out_features, in_features) = (self.packed.size()[0], 8 * self.packed.size()[1]);
-        let mut shape = x.size();
-        *shape.last_mut().expect("activations have a last dimension") = out_features;
-        let x = x.f_reshape([-1, in_features])?.f_contiguous()?;
-        let codes = match norm {
-            Some(norm) => {
-                let weight = norm.weight.f_to_kind(x.kind())?.f_contiguous()?;
-                self.quantizer.normalized_rows(&x, &weight, norm.epsilon)?
-            }
-            None => self.quantizer.rows(&x)?,
-        };
-        let rows = x.size()[0];
-        let y = Tensor::f_empty([rows, out_features], (x.kind(), x.device()))?;
+        let shape = input.output_size((out_features, in_features));
+        let codes = self.quantizer.of(input);
+        let rows = codes.codes.size()[0];
+        let y = Tensor::f_empty([rows, out_features], (self.kind, self.packed.device()))?;
+        if let Some(wide) = self.wide.as_ref().filter(|_| rows > MOST_FEW_ROWS && y.numel() > 0) {
+            self.multiply_expanded(wide, &codes, &y)?;
+            return Ok(y.f_view(shape.as_slice())?);
+        }
         let arguments = [
             Argument::Tensor(&y),
             Argument::Tensor(&codes.codes),
@@ -233,6 +253,40 @@ impl PreparedCuda {
         Ok(y.f_view(shape.as_slice())?)
     }
 
+    /// Fills `y` [M, N].
+    fn multiply_expanded(&self, wide: &Expanded, rows: &CudaRows, y: &Tensor) -> Result<(), KernelError> {
+        let (out_features, words) = self.packed.size2()?;
+        let weight = Tensor::f_empty([out_features, 8 * words], (Kind::Int8, self.packed.device()))?;
+        let [count, channels, width] =
+            [rows.codes.size()[0], out_features, 8 * words].map(|size| Argument::Int(size as i32));
+        let arguments = [
+            Argument::Tensor(&weight),
+            Argument::Tensor(&self.packed),
+            Argument::Tensor(&self.groups),
+            channels,
+            width,
+            Argument::Int(self.group as i32),
+        ];
+        let blocks = (out_features * words).cast_unsigned().div_ceil(u64::from(THREADS)) as u32;
+        let grid = Grid { blocks: [blocks, 1, 1], threads: THREADS, shared_bytes: 0 };
+        // SAFETY: these are w4a8_expand's parameters, and the tensors have the shapes that it tells.
+        unsafe { wide.expand.launch(grid, &arguments)? };
+        let others = [
+            Argument::Tensor(y),
+            Argument::Tensor(&rows.scales),
+            Argument::from(self.channel_scale.as_ref()),
+            Argument::from(self.bias.as_ref()),
+            count,
+            channels,
+            width,
+            // scaled.cuh counts types alike, and its first mode has this scheme's roundings.
+            Argument::Int(number_of(self.kind) as i32),
+            Argument::Int(0),
+        ];
+        // SAFETY: this is what int8_wgmma's entries have behind both operands.
+        unsafe { wide.entries.multiply(rows, (&Entries::map(&weight)?, out_features), &others) }
+    }
+
     fn launch(&self, rows: i64, out_features: i64) -> (Function, Grid) {
         let tiles = |count: i64, tile: i64| count.cast_unsigned().div_ceil(tile.cast_unsigned()) as u32;
         if rows <= MOST_FEW_ROWS {
@@ -250,13 +304,11 @@ impl PreparedCuda {
 
 impl PreparedLinear for PreparedCuda {
     fn forward(&self, x: &Tensor) -> Tensor {
-        self.multiply(x, None).expect("its shape was checked when the layer was prepared")
+        self.forward_input(&Input::new(x))
     }
 
     fn forward_input(&self, input: &Input<'_>) -> Tensor {
-        // What was normalized for another layer is not normalized again.
-        let Some((x, norm)) = input.unnormalized() else { return self.forward(input.tensor()) };
-        self.multiply(x, Some(norm)).expect("its shape was checked when the layer was prepared")
+        self.multiply(input).expect("its shape was checked when the layer was prepared")
     }
 
     fn bytes(&self) -> u64 {

@@ -3,7 +3,7 @@
 use qpipe_kernels::gptq::{Grid, ZeroPoint, round_block};
 use qpipe_kernels::nf4::Absmax;
 use qpipe_kernels::reference::Reference;
-use qpipe_kernels::{Codes, Kernel, Layer, Scheme, int4, packing, random, symmetric, w4a8};
+use qpipe_kernels::{Codes, Kernel, Layer, Scheme, int4, packing, progressive, random, symmetric, w4a8};
 use tch::{Device, Kind, Tensor};
 
 use crate::emulator::{Buffer, Emulated, Value};
@@ -361,6 +361,31 @@ pub(crate) fn w4a8_gemm(emulated: &Emulated) {
             let function = format!("{}_{suffix}_{tile}", emulated.name());
             multiply_w4a8(emulated, &function, &case, [tiles(rows, tile), tiles(n, 128), 1], shared_bytes);
         }
+    }
+}
+
+/// Progressive weights are the int8 weights that they stand for.
+pub(crate) fn w4a8_expand(emulated: &Emulated) {
+    for (n, k, group) in [(16, 128, 128), (7, 96, 32), (1, 32, 32), (33, 320, 64)] {
+        let weight = random::weight(Scheme::W4A8 { group }, n, k, Kind::Float, false).unwrap();
+        let Codes::Progressive { packed, group_scale, group_zero, .. } = weight.codes() else {
+            unreachable!()
+        };
+        let codes = packing::unpack(packed, k).unwrap();
+        let expected = progressive::expand(&codes, group_scale, group_zero).unwrap();
+        let found = emulated.empty(&[n, k], Kind::Int8);
+        let groups = w4a8::progressive_groups(group_scale, group_zero).unwrap();
+        let arguments = [
+            Value::Buffer(&found),
+            Value::Buffer(&emulated.buffer(packed)),
+            Value::Buffer(&emulated.buffer(&groups)),
+            Value::Int(n as i32),
+            Value::Int(k as i32),
+            Value::Int(group as i32),
+        ];
+        emulated.launch("w4a8_expand", [tiles(n * k / 8, 64), 1, 1], 64, 0, &arguments, |label| {
+            assert!(found.tensor().equal(&expected), "{label}, {n} x {k}, groups of {group}");
+        });
     }
 }
 

@@ -1,6 +1,6 @@
 //! The gated feed-forward network (SwiGLU; Shazeer, 2020, arXiv 2002.05202).
 
-use qpipe_kernels::Input;
+use qpipe_kernels::{Input, silu_multiply};
 use tch::Tensor;
 
 use super::block::Observer;
@@ -43,13 +43,9 @@ impl Mlp {
         if let Some(observe) = &mut observe {
             observe("mlp.gate_proj", x.tensor());
         }
-        let (mut gated, up) = (self.gate.forward_input(&x), self.up.forward_input(&x));
+        let (gate, up) = (self.gate.forward_input(&x), self.up.forward_input(&x));
         drop(x);
-        gated = match gated.requires_grad() || up.requires_grad() {
-            true => gated.silu() * up,
-            // In place: what is not allocated need not be cleared.
-            false => gated.silu_().g_mul_(&up),
-        };
+        let gated = silu_multiply(gate, &up).expect("both have one shape and type");
         if let Some(observe) = observe {
             observe("mlp.down_proj", &gated);
         }
