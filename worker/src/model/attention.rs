@@ -1,15 +1,14 @@
 //! Self-attention with grouped keys and values (Ainslie et al., 2023, arXiv 2305.13245), through libtorch's
 //! fused scaled dot product, or the one of our own where that is asked for and faster.
 
-use qpipe_kernels::Input;
-use qpipe_kernels::attention;
+use qpipe_kernels::{Input, attention, decode};
 use tch::Tensor;
 
 use super::block::Observer;
 use super::checkpoint::Checkpoint;
 use super::error::ModelError;
 use super::formats;
-use super::kv_cache::Past;
+use super::kv_cache::{Past, Slots};
 use super::linear::{Linear, LinearSpec, LoadOptions};
 use super::norm::RmsNorm;
 use super::patterns::{Pattern, Patterns};
@@ -86,6 +85,10 @@ impl SelfAttention {
         }
         let shape = x.size();
         let (batch, new) = (shape[0], shape[1]);
+        let pattern = patterns.of_layer(self.window);
+        if let (Pattern::Next, Some(past)) = (pattern, &past) {
+            return self.next(&x, rotation, &**past);
+        }
         let heads = |projected: Tensor, norm: Option<&RmsNorm>| {
             let heads = projected.view([batch, new, -1, self.head_dim]);
             norm.map_or(heads.shallow_clone(), |norm| norm.forward(&heads)).transpose(1, 2)
@@ -95,7 +98,6 @@ impl SelfAttention {
         let mut values = heads(self.value.forward_input(&x), None);
         // With all that was kept for these three.
         drop(x);
-        let pattern = patterns.of_layer(self.window);
         let mut prefix = None;
         match past {
             Some(past) if pattern.is_after_prefix() => {
@@ -121,6 +123,38 @@ impl SelfAttention {
         }
         self.output.forward(&joined)
     }
+
+    /// `x` [B, 1, hidden], of the same shape: of one new token a row, which goes where `past` says.
+    fn next(&self, x: &Input<'_>, rotation: &Rotation, past: &dyn Past) -> Tensor {
+        let batch = x.size()[0];
+        let heads = |projected: Tensor, norm: Option<&RmsNorm>| {
+            let heads = projected.view([batch, -1, self.head_dim]);
+            norm.map_or_else(|| heads.shallow_clone(), |norm| norm.forward(&heads))
+        };
+        let queries = heads(self.query.forward_input(x), self.query_norm.as_ref());
+        let keys = heads(self.key.forward_input(x), self.key_norm.as_ref());
+        let values = heads(self.value.forward_input(x), None);
+        let Slots { keys: kept_keys, values: kept_values, place, first, parts } =
+            past.next(self.layer).expect("a pass of this pattern has places for its tokens");
+        let half = self.head_dim / 2;
+        let (cos, sin) = rotation.angles();
+        let (cos, sin) = (cos.view([-1, half]), sin.view([-1, half]));
+        let attended =
+            decode::append_rotated(&queries, &keys, &values, &cos, &sin, place, kept_keys, kept_values)
+                .and_then(|queries| {
+                    decode::attend_one(
+                        &queries,
+                        kept_keys,
+                        kept_values,
+                        place,
+                        Some(first),
+                        self.window,
+                        parts,
+                    )
+                })
+                .expect("all of it is on the card, in shapes that fit");
+        self.output.forward(&attended.view([batch, 1, -1]))
+    }
 }
 
 /// softmax(Q Kᵀ / sqrt(D)) V: queries [B, kv_heads * group, T, D], keys and values [B, kv_heads, S, D].
@@ -144,7 +178,9 @@ fn attend(queries: &Tensor, keys: &Tensor, values: &Tensor, pattern: &Pattern, g
         Pattern::Triangle(_) => causal(queries, keys, values),
         Pattern::Mask(mask) => attend_to_all(queries, keys, values, Some(mask), group),
         Pattern::Full => attend_to_all(queries, keys, values, None, group),
-        Pattern::AfterPrefix(_) | Pattern::Ours { .. } => unreachable!("others attend by these"),
+        Pattern::AfterPrefix(_) | Pattern::Ours { .. } | Pattern::Next => {
+            unreachable!("others attend by these")
+        }
     }
 }
 

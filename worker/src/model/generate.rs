@@ -4,6 +4,7 @@ use tch::{Kind, TchError, Tensor};
 
 use super::decoder::Decoder;
 use super::kv_cache::KvCache;
+use super::next_token::Steps;
 use super::patterns::Attention;
 
 /// Chooses each open row's next token, or `None` where the row is finished. Is given the rows (their index in the prompts,
@@ -39,23 +40,37 @@ pub fn generate<E: From<TchError>>(
     let padding: Vec<i64> = prompts.iter().map(|prompt| (width - prompt.len()) as i64).collect();
     let is_padded = padding.iter().any(|&places| places > 0);
     let mut padding = Tensor::from_slice(&padding).f_unsqueeze(1)?.f_to_device(device)?;
-    let mut input =
-        Tensor::from_slice(&ids).f_view([rows.len() as i64, width as i64])?.f_to_device(device)?;
+    let mut prompt =
+        Some(Tensor::from_slice(&ids).f_view([rows.len() as i64, width as i64])?.f_to_device(device)?);
     let mut cache = KvCache::with_capacity(decoder.config(), (width + room) as i64);
+    let mut steps = Steps::new(decoder);
+    let mut tokens: Vec<i64> = Vec::new();
     loop {
-        let (past, new) = (cache.len(), input.size()[1]);
-        let places = Tensor::f_arange_start(past, past + new, (Kind::Int64, device))?;
-        let positions = places.f_sub(&padding)?.f_clamp_min(0)?;
-        let attention =
-            if is_padded { Attention::Mask(visible(past, new, &padding)?) } else { Attention::Causal };
-        let hidden = decoder.hidden(&input, &positions, &attention, Some(&mut cache));
-        let logits = decoder.logits(&hidden.f_select(1, new - 1)?);
+        let logits = match steps.next(&tokens, &mut cache, &padding)? {
+            Some(logits) => logits,
+            None => {
+                let input = match prompt.take() {
+                    Some(prompt) => prompt,
+                    None => Tensor::from_slice(&tokens).f_unsqueeze(1)?.f_to_device(device)?,
+                };
+                let (past, new) = (cache.len(), input.size()[1]);
+                let places = Tensor::f_arange_start(past, past + new, (Kind::Int64, device))?;
+                let positions = places.f_sub(&padding)?.f_clamp_min(0)?;
+                let attention = match is_padded {
+                    true => Attention::Mask(visible(past, new, &padding)?),
+                    false => Attention::Causal,
+                };
+                let hidden = decoder.hidden(&input, &positions, &attention, Some(&mut cache));
+                decoder.logits(&hidden.f_select(1, new - 1)?)
+            }
+        };
         let chosen = choose(&rows, &logits)?;
-        let tokens: Vec<i64> = chosen.iter().copied().flatten().collect();
+        tokens = chosen.iter().copied().flatten().collect();
         if tokens.is_empty() {
             return Ok(());
         }
         if tokens.len() < rows.len() {
+            steps.leave(&mut cache, &padding)?;
             let open: Vec<usize> = (0..rows.len()).filter(|&row| chosen[row].is_some()).collect();
             rows = open.iter().map(|&row| rows[row]).collect();
             let open: Vec<i64> = open.into_iter().map(|row| row as i64).collect();
@@ -63,7 +78,6 @@ pub fn generate<E: From<TchError>>(
             padding = padding.f_index_select(0, &open)?;
             cache.select(&open)?;
         }
-        input = Tensor::from_slice(&tokens).f_unsqueeze(1)?.f_to_device(device)?;
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::fmt::Debug;
 
+use qpipe_kernels::decode::Parts;
 use tch::{TchError, Tensor};
 
 use super::config::Config;
@@ -26,6 +27,26 @@ pub trait Past: Debug {
     fn shared(&self, _layer: usize) -> Option<(Tensor, Tensor)> {
         None
     }
+
+    /// Where the one new token of each row goes in `layer`, for [`super::Attention::Next`].
+    fn next(&self, _layer: usize) -> Option<Slots<'_>> {
+        None
+    }
+}
+
+/// Where the one new token of each row goes in a layer, which the card alone knows.
+#[derive(Clone, Copy, Debug)]
+pub struct Slots<'a> {
+    /// [B, kv_heads, room, head_dim].
+    pub keys: &'a Tensor,
+    /// As `keys`.
+    pub values: &'a Tensor,
+    /// i64 `[1]`: tokens before it.
+    pub place: &'a Tensor,
+    /// i64 `[B]`: where rows begin, behind padding.
+    pub first: &'a Tensor,
+    /// For attention to these.
+    pub parts: &'a Parts,
 }
 
 /// One row that every row of a batch begins with. New tokens are not added to it: it serves one batch after the other.
@@ -160,6 +181,24 @@ impl KvCache {
             layer.values = layer.values.f_index_select(0, rows)?;
         }
         Ok(())
+    }
+
+    /// Tokens that the buffers have room for; 0 while there are none.
+    pub fn room(&self) -> i64 {
+        self.layers.iter().flatten().map(|layer| layer.keys.size()[2]).min().unwrap_or(0)
+    }
+
+    /// The whole buffers of `layer`, keys and values, [B, kv_heads, room, head_dim].
+    pub(super) fn buffers(&self, layer: usize) -> Option<(&Tensor, &Tensor)> {
+        self.layers[layer].as_ref().map(|layer| (&layer.keys, &layer.values))
+    }
+
+    /// Takes in tokens whose keys and values stand in their places already, by their positions, i64 [B, T].
+    pub(super) fn advance(&mut self, positions: &Tensor) {
+        let _ = self.append_positions(positions);
+        for layer in self.layers.iter_mut().flatten() {
+            layer.len += positions.size()[1];
+        }
     }
 
     /// Bytes of the buffers.

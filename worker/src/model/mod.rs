@@ -26,6 +26,7 @@ pub mod generate;
 pub mod kv_cache;
 pub mod linear;
 pub mod mlp;
+mod next_token;
 pub mod norm;
 mod patterns;
 pub mod random;

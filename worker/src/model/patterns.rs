@@ -16,6 +16,8 @@ pub enum Attention {
     /// This is how several continuations share one prompt: each sees the prompt and itself. Tokens of a shared prefix
     /// ([`super::Past::shared_tokens`]) are not in S: all of them are seen.
     Mask(Tensor),
+    /// One new token a row, which sees those before it; how many these are stands on the card ([`super::Past::next`]).
+    Next,
 }
 
 /// An [`Attention`] worked out for one forward pass, in the form that is cheapest to compute.
@@ -23,6 +25,8 @@ pub enum Attention {
 pub(super) enum Pattern {
     /// Everything: one new token.
     Full,
+    /// The same, where the card alone knows how much that is.
+    Next,
     /// The lower triangle, T = S; where there is what is added to the scores of the second half of the queries, as in `Mask`, the first half
     /// sees the keys of its own half only.
     Triangle(Option<Tensor>),
@@ -64,6 +68,7 @@ impl Pattern {
         let seen = match attention {
             Attention::Causal => Seen::before(queries, keys),
             Attention::Mask(mask) => Seen::marked(mask, queries).expect("a mask is [B, 1, T, S]"),
+            Attention::Next => unreachable!("a single query makes no block"),
         };
         Self::Ours { seen, is_after_prefix }
     }
@@ -107,6 +112,9 @@ impl Patterns {
         shared: i64,
         setting: Setting<'_>,
     ) -> Self {
+        if let Attention::Next = attention {
+            return Self { plain: Pattern::Next, windowed: None };
+        }
         let Setting { config, kind, attention: multiplier } = setting;
         let (device, group) = (queries.device(), config.group_size());
         let (new, all) = (queries.size()[1], keys.size()[1]);
@@ -117,12 +125,12 @@ impl Patterns {
             _ if is_ours => Pattern::ours(attention, (new, all - shared), shared > 0),
             _ if shared > 0 && shared_prefix::is_possible(device) => Pattern::AfterPrefix(match attention {
                 Attention::Mask(mask) => Some(added(mask, group, kind)),
-                Attention::Causal => None,
+                _ => None,
             }),
             Attention::Mask(mask) => Pattern::of(&whole(mask), group, kind),
             Attention::Causal if new == 1 => Pattern::Full,
             Attention::Causal if new == all => Pattern::triangle(new, device, group, kind),
-            Attention::Causal => Pattern::of(&triangle(), group, kind),
+            Attention::Causal | Attention::Next => Pattern::of(&triangle(), group, kind),
         };
         // Positions in a row are at most S - 1 apart, so a window of S or more hides nothing.
         let window = config.windows.iter().flatten().copied().find(|&window| window < all);
@@ -131,7 +139,7 @@ impl Patterns {
             let seen = match attention {
                 Attention::Mask(mask) => near.logical_and(&whole(mask)),
                 Attention::Causal if new == 1 => near,
-                Attention::Causal => near.logical_and(&triangle()),
+                Attention::Causal | Attention::Next => near.logical_and(&triangle()),
             };
             match is_ours {
                 true => Pattern::ours(&Attention::Mask(seen), (new, all), false),

@@ -161,6 +161,11 @@ pub struct Rotation {
 }
 
 impl Rotation {
+    /// Cosines and sines.
+    pub(super) fn angles(&self) -> (&Tensor, &Tensor) {
+        (&self.cos, &self.sin)
+    }
+
     /// Rotates the pairs (i, i + D/2) of `x` [B, heads, T, D].
     pub fn apply(&self, x: &Tensor) -> Tensor {
         qpipe_kernels::rotate(x, &self.cos, &self.sin)
