@@ -66,6 +66,24 @@ __device__ __forceinline__ void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;\n" ::"n"(N) : "memory");
 }
 
+// Loads 16 bytes that nothing writes while the kernel runs, and that are used once: they stay out of the first-level cache.
+// It stays where it is written among what else is here.
+__device__ __forceinline__ uint4 load_once(const uint4* global) {
+    uint4 v;
+    asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];\n"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(global));
+    return v;
+}
+
+// (word & MASK) | ONES in one instruction, of which the compiler makes two.
+template <unsigned MASK, unsigned ONES>
+__device__ __forceinline__ unsigned and_or(unsigned word) {
+    unsigned result;
+    asm("lop3.b32 %0, %1, %2, %3, 0xEA;\n" : "=r"(result) : "r"(word), "n"(MASK), "n"(ONES));
+    return result;
+}
+
 // c plus the products of the four int8 in a and in b.
 __device__ __forceinline__ int dp4a(int a, int b, int c) { return __dp4a(a, b, c); }
 

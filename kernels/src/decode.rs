@@ -71,26 +71,35 @@ fn heads_of(q: &Tensor, batch: i64, width: i64) -> Result<i64, KernelError> {
     Ok(heads)
 }
 
-/// Rotates queries `q` [B, heads, D], as [`crate::rotate`] does; keys `k` [B, kv_heads, D] likewise into
-/// `keys`, and values `v` into `values`, at `place`. Where that is beyond the room, nothing is written, not
-/// the queries either.
+/// Where the one new token of every sequence goes, which the card alone knows, and what it sees.
+#[derive(Clone, Copy, Debug)]
+pub struct Slots<'a> {
+    /// [B, kv_heads, room, D].
+    pub keys: &'a Tensor,
+    /// As `keys`.
+    pub values: &'a Tensor,
+    /// i64 `[1]`: how many places are filled.
+    pub place: &'a Tensor,
+    /// i64 `[B]`: the first place that a row sees.
+    pub first: Option<&'a Tensor>,
+    /// For [`attend_one`].
+    pub parts: &'a Parts,
+}
+
+/// Rotates queries `q` [B, heads, D], as [`crate::rotate`] does; keys `k` [B, kv_heads, D] likewise into the slots' keys, and values `v` into
+/// their values. Where the place is beyond the room, nothing is written, not the queries either.
 ///
 /// `cos` and `sin` are [A, D/2], row b's angles being those of b % A.
 ///
 /// # Errors
 ///
 /// If shapes or types contradict each other, or something is not on the card or has gaps.
-#[expect(clippy::too_many_arguments, reason = "a new token has so many parts")]
 pub fn append_rotated(
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
-    cos: &Tensor,
-    sin: &Tensor,
-    place: &Tensor,
-    keys: &Tensor,
-    values: &Tensor,
+    [q, k, v]: [&Tensor; 3],
+    [cos, sin]: [&Tensor; 2],
+    slots: &Slots<'_>,
 ) -> Result<Tensor, KernelError> {
+    let Slots { keys, values, place, .. } = *slots;
     let [batch, kv_heads, room, width] = sizes_of("keys", keys)?;
     let heads = heads_of(q, batch, width)?;
     let (kind, half) = ([q.kind()], width / 2);
@@ -176,22 +185,14 @@ fn splits(each: i64, room: i64) -> i64 {
     up(BLOCKS, each.max(1)).min(up(room, FEWEST_PLACES)).clamp(1, MOST_SPLITS)
 }
 
-/// softmax(q Kᵀ / √D) V in f32, rounded to the type of `q` [B, heads, D], over the filled places of `keys`
-/// and `values` and the new one at `place`, which [`append_rotated`] has filled. Row b sees none before
-/// `first[b]`, i64 `[B]`, and if there is a window its last so many alone; one that sees nothing gets zeros.
+/// softmax(q Kᵀ / √D) V in f32, rounded to the type of `q` [B, heads, D], over the filled places of the slots and the new one, which
+/// [`append_rotated`] has filled. With a window a row sees its last so many alone; one that sees nothing gets zeros.
 ///
 /// # Errors
 ///
 /// If shapes or types contradict each other, or something is not on the card or has gaps.
-pub fn attend_one(
-    q: &Tensor,
-    keys: &Tensor,
-    values: &Tensor,
-    place: &Tensor,
-    first: Option<&Tensor>,
-    window: Option<i64>,
-    parts: &Parts,
-) -> Result<Tensor, KernelError> {
+pub fn attend_one(q: &Tensor, slots: &Slots<'_>, window: Option<i64>) -> Result<Tensor, KernelError> {
+    let Slots { keys, values, place, first, parts } = *slots;
     let [_, _, room, _] = sizes_of("keys", keys)?;
     let &Parts { batch, heads, kv_heads, width, splits, .. } = parts;
     let kind = [q.kind()];

@@ -52,7 +52,7 @@ pub use cpu::{Isa, UnknownIsa};
 pub use gated::silu_multiply;
 pub use input::Input;
 pub use norm::Norm;
-pub use product::{Multiplier, linear};
+pub use product::{Multiplier, Ordered, linear};
 pub use rotary::rotate;
 pub use table::{KERNELS, Kernel, Layer, PreparedLinear, kernel_for, prepare};
 pub use weight::{Codes, KernelError, QuantizedWeight, Scheme};

@@ -80,6 +80,59 @@ pub fn linear(
     y.f_view(shape.as_slice())
 }
 
+/// A weight for [`linear`] by the fastest multiplier, in the order in which ours reads it, where it serves such weights: they are brought into
+/// it once, and not by each product. That is a copy of the weight, which is still needed for single rows.
+#[derive(Debug)]
+pub struct Ordered {
+    #[cfg(target_arch = "x86_64")]
+    strips: cpu::dense::InStrips,
+}
+
+impl Ordered {
+    /// Of `weight` [N, K]; `None` where our own product does not serve it.
+    ///
+    /// # Errors
+    ///
+    /// Only libtorch's.
+    pub fn of(weight: &Tensor) -> Result<Option<Self>, TchError> {
+        #[cfg(target_arch = "x86_64")]
+        if !weight.requires_grad() && is_ours(2, weight, weight, None) {
+            // SAFETY: `is_ours` has found the unit.
+            return Ok(Some(Self { strips: unsafe { cpu::dense::InStrips::new(weight)? } }));
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = weight;
+        Ok(None)
+    }
+
+    /// [`linear`] of the `weight` that this was made of, by the fastest multiplier.
+    ///
+    /// # Errors
+    ///
+    /// Only libtorch's.
+    ///
+    /// # Panics
+    ///
+    /// If `input` has another width than `weight`.
+    pub fn linear(
+        &self,
+        input: &Input<'_>,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+    ) -> Result<Tensor, TchError> {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let x = input.tensor();
+            let rows: i64 = x.size().iter().rev().skip(1).product();
+            if !x.requires_grad() && is_ours(rows, x, weight, bias) {
+                // SAFETY: `is_ours` has found the unit.
+                return unsafe { self.strips.linear(input, bias) };
+            }
+        }
+        linear(input, weight, bias, Multiplier::Fastest)
+    }
+}
+
 /// Whether our own product takes these, and is faster.
 #[cfg(target_arch = "x86_64")]
 fn is_ours(rows: i64, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> bool {
@@ -156,6 +209,9 @@ mod tests {
                     };
                     for (weight, bias) in [(&weight, None), (&weight, Some(&bias)), (&turned, None)] {
                         let y = linear(&input, weight, bias, Multiplier::Fastest).unwrap();
+                        if let Some(ordered) = Ordered::of(weight).unwrap() {
+                            assert!(ordered.linear(&input, weight, bias).unwrap().equal(&y));
+                        }
                         let wide = |tensor: &Tensor| tensor.to_kind(Kind::Double);
                         let (x, magnitudes) = (wide(input.tensor()), wide(&input.tensor().abs()));
                         let exact = x.linear(&wide(weight), bias.map(wide).as_ref());

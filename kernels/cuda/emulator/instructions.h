@@ -103,4 +103,11 @@ void cp_async_wait() {
     emulator::arrive_copies(N);
 }
 
+inline uint4 load_once(const uint4* global) { return *global; }
+
+template <unsigned MASK, unsigned ONES>
+unsigned and_or(unsigned word) {
+    return (word & MASK) | ONES;
+}
+
 inline int dp4a(int a, int b, int c) { return __dp4a(a, b, c); }

@@ -7,6 +7,7 @@ use std::ops::Range;
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::float_strips::{self, Biased, Room, Weights};
+use super::fours::Strip;
 use super::isa::Isa;
 use super::outer_wide;
 use super::view::{Columns, elements};
@@ -38,6 +39,44 @@ pub(crate) unsafe fn linear(
     // SAFETY: the caller promises it.
     unsafe { float_strips::multiply(input.wide_rows(), &weights, &sink) };
     Ok(y)
+}
+
+/// A weight [N, K] in f32 that lies in strips.
+#[derive(Debug)]
+pub(crate) struct InStrips {
+    strips: Vec<Strip>,
+    shape: (usize, usize),
+}
+
+impl InStrips {
+    /// Of `weight` [N, K] on a CPU, without gaps.
+    ///
+    /// # Safety
+    ///
+    /// The processor has the unit, see [`is_best`].
+    pub(crate) unsafe fn new(weight: &Tensor) -> Result<Self, TchError> {
+        let (out_features, in_features) = weight.size2()?;
+        let shape = (out_features as usize, in_features as usize);
+        // SAFETY: the caller promises it.
+        let strips =
+            unsafe { float_strips::all_of::<outer_wide::Rows<f32>>(&Ready::new(elements(weight), shape)) };
+        Ok(Self { strips, shape })
+    }
+
+    /// [`linear`] by it.
+    ///
+    /// # Safety
+    ///
+    /// The processor has the unit.
+    pub(crate) unsafe fn linear(&self, input: &Input<'_>, bias: Option<&Tensor>) -> Result<Tensor, TchError> {
+        let shape = (self.shape.0 as i64, self.shape.1 as i64);
+        let mut y = Tensor::f_empty(input.output_size(shape), (Kind::Float, Device::Cpu))?;
+        let bias = bias.map(Tensor::f_contiguous).transpose()?;
+        let sink = Biased { y: Columns::<f32>::new(&mut y), bias: bias.as_ref().map(elements) };
+        // SAFETY: the caller promises it.
+        unsafe { float_strips::multiply_kept(input.wide_rows(), &self.strips, self.shape, &sink) };
+        Ok(y)
+    }
 }
 
 /// A weight [N, K] that nothing has to be unpacked of.

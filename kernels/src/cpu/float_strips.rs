@@ -7,6 +7,7 @@ use std::ops::Range;
 use super::blocks;
 use super::float::Float;
 use super::gemm::put;
+use super::shared::Shared;
 use super::threads::{ALONE, in_parts};
 use super::view::Columns;
 use super::weight_only::Scratch;
@@ -116,6 +117,51 @@ pub(crate) unsafe fn multiply<B: FloatBlocks>(
             }
             // SAFETY: the caller promises it.
             unsafe { rows.multiply(&strips, first, out_features, sink) };
+        }
+    });
+}
+
+/// The strips of a whole weight.
+///
+/// # Safety
+///
+/// The processor has the unit.
+pub(crate) unsafe fn all_of<B: FloatBlocks<Strip: Send>>(weights: &impl Weights<B::Weight>) -> Vec<B::Strip> {
+    let (out_features, in_features) = weights.shape();
+    let mut strips: Vec<B::Strip> = Vec::new();
+    strips.resize_with(out_features.div_ceil(B::CHANNELS), B::Strip::default);
+    let count = strips.len();
+    let shared = Shared::new(&mut strips);
+    in_parts(count, 1, ALONE / (in_features * B::CHANNELS).max(1), |part| {
+        let mut room = Room::default();
+        for index in part {
+            let first = index * B::CHANNELS;
+            let channels = weights.channels(first..first + B::CHANNELS, &mut room);
+            // SAFETY: each strip is given to one thread; the caller promises the unit.
+            unsafe { B::fill(&mut shared.part(index, 1)[0], channels) };
+        }
+    });
+    strips
+}
+
+/// All sums of `rows` and a weight [N, K] that lies in `strips`.
+///
+/// # Safety
+///
+/// The processor has the unit.
+pub(crate) unsafe fn multiply_kept<B: FloatBlocks<Strip: Sync>>(
+    rows: &B,
+    strips: &[B::Strip],
+    (out_features, in_features): (usize, usize),
+    sink: &impl FloatSink,
+) {
+    let step = blocks::strips(B::strip_bytes(in_features), strips.len());
+    let alone = ALONE / (rows.rows() * in_features * B::CHANNELS).max(1);
+    in_parts(strips.len(), step, alone, |part| {
+        for first in part.clone().step_by(step) {
+            let some = &strips[first..(first + step).min(part.end)];
+            // SAFETY: the caller promises it.
+            unsafe { rows.multiply(some, first * B::CHANNELS, out_features, sink) };
         }
     });
 }

@@ -22,6 +22,7 @@ pub const HEADERS: &[(&str, &str)] = &[
     ("quantize.cuh", include_str!("../../cuda/quantize.cuh")),
     ("rmsnorm.cuh", include_str!("../../cuda/rmsnorm.cuh")),
     ("scaled.cuh", include_str!("../../cuda/scaled.cuh")),
+    ("streamed.cuh", include_str!("../../cuda/streamed.cuh")),
     ("w4a8.cuh", include_str!("../../cuda/w4a8.cuh")),
     ("w4a8_gemm.cuh", include_str!("../../cuda/w4a8_gemm.cuh")),
 ];

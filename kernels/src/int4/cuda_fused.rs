@@ -15,7 +15,7 @@ use crate::wide4::{Format, WIDE, Wide};
 static FEW: Source = Source::new(
     "w4_gemv",
     include_str!("../../cuda/w4_gemv.cu"),
-    &["w4_gemv_f32", "w4_gemv_f16", "w4_gemv_bf16"],
+    &["w4_gemv_f32", "w4_gemv_f16", "w4_gemv_bf16", "w4_gemv_f16_4", "w4_gemv_bf16_4"],
 );
 
 static MANY: Source = Source::new(
@@ -37,6 +37,10 @@ const FEW_ROWS: i64 = 8;
 const MOST_FEW_ROWS: i64 = 16;
 /// Output channels of a block of [`FEW`]: with tensor cores, and in f32.
 const FEW_CHANNELS: [i64; 2] = [16, 8];
+/// The most rows and input channels, and a block's output channels, of [`FEW`]'s entries for fewer rows, which 16 bits have.
+const FEWER_ROWS: i64 = 4;
+const MOST_FEWER_INPUTS: i64 = 1 << 20;
+const FEWER_CHANNELS: i64 = 8;
 /// Threads of a block of any entry.
 const THREADS: u32 = 256;
 /// Output channels of a block of [`MANY`].
@@ -114,6 +118,8 @@ impl Kernel for CudaFused {
 #[derive(Debug)]
 struct Entries {
     few: Function,
+    /// For [`FEWER_ROWS`]; f32 has none.
+    fewer: Option<Function>,
     /// [`SMALL`] and [`LARGE`]; f32 has none.
     many: Option<[Function; 2]>,
     unpack: Function,
@@ -123,11 +129,13 @@ impl Entries {
     fn of(device: Device, kind: Kind) -> Result<Self, CudaError> {
         let number = number_of(kind);
         let entry = |source: &'static Source| Function::of(source, source.functions[number], device, 0);
+        let fewer = || Function::of(&FEW, FEW.functions[2 + number], device, 0);
         let many = |size: usize, shared: u32| {
             Function::of(&MANY, MANY.functions[2 * (number - 1) + size], device, shared)
         };
         Ok(Self {
             few: entry(&FEW)?,
+            fewer: if kind == Kind::Float { None } else { Some(fewer()?) },
             many: if kind == Kind::Float { None } else { Some([many(0, SMALL.1)?, many(1, LARGE.1)?]) },
             unpack: entry(&UNPACK)?,
         })
@@ -158,8 +166,12 @@ impl PreparedCuda {
         let rows = x.size()[0];
         let y = match &self.entries.many {
             _ if rows <= MOST_FEW_ROWS => {
-                let channels = FEW_CHANNELS[usize::from(x.kind() == Kind::Float)];
-                self.multiply_packed(&x, self.entries.few, FEW_ROWS, channels, 0, true)?
+                let fewer = rows <= FEWER_ROWS && in_features <= MOST_FEWER_INPUTS;
+                let (function, tile, channels) = match self.entries.fewer.filter(|_| fewer) {
+                    Some(function) => (function, FEWER_ROWS, FEWER_CHANNELS),
+                    None => (self.entries.few, FEW_ROWS, FEW_CHANNELS[usize::from(x.kind() == Kind::Float)]),
+                };
+                self.multiply_packed(&x, function, tile, channels, 0, true)?
             }
             _ if let Some(wide) = &self.wide => {
                 let numbers =

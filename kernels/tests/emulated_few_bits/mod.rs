@@ -19,6 +19,17 @@ const FEW: [(i64, i64, i64, i64); 7] = [
     (16, 288, 288, 5),
     (50, 192, 96, 16),
 ];
+/// For up to four rows: also more input channels than are loaded ahead, and odd numbers of groups.
+const FEWER: [(i64, i64, i64, i64); 8] = [
+    (16, 128, 128, 1),
+    (7, 32, 32, 3),
+    (33, 160, 32, 4),
+    (24, 1152, 64, 2),
+    (9, 6240, 480, 4),
+    (8, 4128, 96, 3),
+    (1, 288, 288, 2),
+    (50, 192, 96, 1),
+];
 const MANY: [(i64, i64, i64, i64); 5] =
     [(128, 128, 128, 33), (130, 96, 32, 17), (7, 320, 64, 130), (264, 224, 224, 70), (64, 384, 96, 129)];
 const THREADS: u32 = 256;
@@ -160,6 +171,14 @@ pub(crate) fn w4_gemv(emulated: &Emulated) {
                 let channels = if kind == Kind::Float { 8 } else { 16 };
                 let blocks = [tiles(n, channels), tiles(rows, 8), 1];
                 multiply_int4(emulated, &format!("w4_gemv_{suffix}"), &case, blocks, 0);
+            }
+        }
+    }
+    for (kind, suffix) in &KINDS[1..] {
+        for (n, k, group, rows) in FEWER {
+            for scheme in int4_schemes(group) {
+                let case = Case::new(scheme, (n, k, rows), *kind);
+                multiply_int4(emulated, &format!("w4_gemv_{suffix}_4"), &case, [tiles(n, 8), 1, 1], 0);
             }
         }
     }

@@ -15,10 +15,10 @@ use crate::memory::PeakMemory;
 use crate::model::Decoder;
 use crate::model::generate::generate;
 
-/// Bytes that are copied to measure bandwidth: beyond the caches of most processors.
-const COPIED: i64 = 256 << 20;
-/// The sides of the products that are measured.
-const SIDE: i64 = 2048;
+/// Bytes that are copied to measure bandwidth, on a CPU and on a card: beyond the caches of most.
+const COPIED: [i64; 2] = [256 << 20, 1 << 30];
+/// The sides of the products that are measured, likewise: a card needs larger ones to be busy.
+const SIDE: [i64; 2] = [2048, 8192];
 /// Times that each is measured; the best counts, as a bound should.
 const REPEATS: usize = 5;
 
@@ -138,16 +138,18 @@ fn run(
 /// # Errors
 /// Only libtorch's.
 pub fn roofline(device: Device, kind: Kind) -> Result<Roofline, TchError> {
-    let source = Tensor::f_zeros([COPIED], (Kind::Uint8, device))?;
+    let [copied, side] = [COPIED, SIDE].map(|sizes| sizes[usize::from(device.is_cuda())]);
+    let source = Tensor::f_zeros([copied], (Kind::Uint8, device))?;
     let mut target = source.f_empty_like()?;
     let copy = best(device, || target.f_copy_(&source))?;
-    let a = Tensor::f_ones([SIDE, SIDE], (kind, device))?;
+    // Equal numbers take a card less power, and so less time.
+    let a = Tensor::f_rand([side, side], (kind, device))?;
     let product =
         best(device, || qpipe_kernels::linear(&Input::new(&a), &a, None, Multiplier::Libtorch).map(drop))?;
     Ok(Roofline {
         // Each byte is read and written.
-        copy_bytes_per_s: 2.0 * COPIED as f64 / copy,
-        matmul_flops: 2.0 * (SIDE as f64).powi(3) / product,
+        copy_bytes_per_s: 2.0 * copied as f64 / copy,
+        matmul_flops: 2.0 * (side as f64).powi(3) / product,
     })
 }
 

@@ -8,7 +8,7 @@ use super::block::Observer;
 use super::checkpoint::Checkpoint;
 use super::error::ModelError;
 use super::formats;
-use super::kv_cache::{Past, Slots};
+use super::kv_cache::Past;
 use super::linear::{Linear, LinearSpec, LoadOptions};
 use super::norm::RmsNorm;
 use super::patterns::{Pattern, Patterns};
@@ -134,25 +134,12 @@ impl SelfAttention {
         let queries = heads(self.query.forward_input(x), self.query_norm.as_ref());
         let keys = heads(self.key.forward_input(x), self.key_norm.as_ref());
         let values = heads(self.value.forward_input(x), None);
-        let Slots { keys: kept_keys, values: kept_values, place, first, parts } =
-            past.next(self.layer).expect("a pass of this pattern has places for its tokens");
-        let half = self.head_dim / 2;
+        let slots = past.next(self.layer).expect("a pass of this pattern has places for its tokens");
         let (cos, sin) = rotation.angles();
-        let (cos, sin) = (cos.view([-1, half]), sin.view([-1, half]));
-        let attended =
-            decode::append_rotated(&queries, &keys, &values, &cos, &sin, place, kept_keys, kept_values)
-                .and_then(|queries| {
-                    decode::attend_one(
-                        &queries,
-                        kept_keys,
-                        kept_values,
-                        place,
-                        Some(first),
-                        self.window,
-                        parts,
-                    )
-                })
-                .expect("all of it is on the card, in shapes that fit");
+        let angles = [cos, sin].map(|angles| angles.view([-1, self.head_dim / 2]));
+        let attended = decode::append_rotated([&queries, &keys, &values], angles.each_ref(), &slots)
+            .and_then(|queries| decode::attend_one(&queries, &slots, self.window))
+            .expect("all of it is on the card, in shapes that fit");
         self.output.forward(&attended.view([batch, 1, -1]))
     }
 }

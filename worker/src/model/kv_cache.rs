@@ -3,7 +3,7 @@
 
 use std::fmt::Debug;
 
-use qpipe_kernels::decode::Parts;
+use qpipe_kernels::decode::Slots;
 use tch::{TchError, Tensor};
 
 use super::config::Config;
@@ -32,21 +32,6 @@ pub trait Past: Debug {
     fn next(&self, _layer: usize) -> Option<Slots<'_>> {
         None
     }
-}
-
-/// Where the one new token of each row goes in a layer, which the card alone knows.
-#[derive(Clone, Copy, Debug)]
-pub struct Slots<'a> {
-    /// [B, kv_heads, room, head_dim].
-    pub keys: &'a Tensor,
-    /// As `keys`.
-    pub values: &'a Tensor,
-    /// i64 `[1]`: tokens before it.
-    pub place: &'a Tensor,
-    /// i64 `[B]`: where rows begin, behind padding.
-    pub first: &'a Tensor,
-    /// For attention to these.
-    pub parts: &'a Parts,
 }
 
 /// One row that every row of a batch begins with. New tokens are not added to it: it serves one batch after the other.

@@ -2,11 +2,11 @@
 //! what a processor needs to queue its hundreds of operations.
 
 use qpipe_kernels::cuda::Graph;
-use qpipe_kernels::decode::{self, Parts};
+use qpipe_kernels::decode::{self, Parts, Slots};
 use tch::{Kind, TchError, Tensor};
 
 use super::decoder::Decoder;
-use super::kv_cache::{KvCache, Past, Slots};
+use super::kv_cache::{KvCache, Past};
 use super::patterns::Attention;
 
 /// So many tokens are written without a graph after the rows have changed: recording one takes as long as writing two.
@@ -33,7 +33,7 @@ impl Past for NextToken<'_> {
     fn next(&self, layer: usize) -> Option<Slots<'_>> {
         let (keys, values) = self.cache.buffers(layer)?;
         let Self { place, first, parts, .. } = *self;
-        Some(Slots { keys, values, place, first, parts })
+        Some(Slots { keys, values, place, first: Some(first), parts })
     }
 }
 
