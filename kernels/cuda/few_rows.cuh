@@ -22,7 +22,7 @@ constexpr int CHUNK = 32;
 __device__ const uint4 NOTHING[4] = {};
 
 // Grid: (ceil(N / CHANNELS), ceil(M / ROWS)), blocks of 32 WARPS threads. x [M, K] at a multiple of 16 bytes, K of 32.
-// Weights are loaded AHEAD steps before they are multiplied, so that the memory always has something to do.
+// Weights are loaded AHEAD steps before they are multiplied: one, for more took no less time.
 template <int AHEAD = 1, typename T, typename Weight>
 __device__ __forceinline__ void multiply(T* y, const T* x, const Weight& weight, const float* bias, int rows,
                                          int out_features, int in_features) {

@@ -30,24 +30,35 @@ __device__ __forceinline__ unsigned shared_address(const void* shared) {
     return static_cast<unsigned>(__cvta_generic_to_shared(shared));
 }
 
-// Which of its pair this block is.
-__device__ __forceinline__ unsigned number_in_pair() {
+// Which of its cluster this block is.
+__device__ __forceinline__ unsigned number_in_cluster() {
     unsigned number;
     asm volatile("mov.u32 %0, %%cluster_ctarank;\n" : "=r"(number));
     return number;
 }
 
-// The name of the same place in the shared memory of block `number` of the pair.
+// The name of the same place in the shared memory of block `number` of the cluster.
 __device__ __forceinline__ unsigned in_block(unsigned address, unsigned number) {
     unsigned there;
     asm volatile("mapa.shared::cluster.u32 %0, %1, %2;\n" : "=r"(there) : "r"(address), "r"(number));
     return there;
 }
 
-// Waits until all threads of both blocks have come here.
-__device__ __forceinline__ void sync_pair() {
+// Waits until all threads of the cluster have come here.
+__device__ __forceinline__ void sync_cluster() {
     asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;\n" ::: "memory");
 }
+
+// A stage of a ring of STAGES, and the parity of the phases in which it is filled.
+template <int STAGES>
+struct Stage {
+    int number = 0;
+    unsigned parity = 0;
+
+    __device__ __forceinline__ void advance() {
+        if (++number == STAGES) number = 0, parity ^= 1;
+    }
+};
 
 // Makes a barrier whose phases end after `arrivals`. Before others use it: fence_barriers(), then a barrier of the threads.
 __device__ __forceinline__ void make_barrier(unsigned barrier, unsigned arrivals) {
@@ -64,8 +75,8 @@ __device__ __forceinline__ void arrive_expecting(unsigned barrier, unsigned byte
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(barrier), "r"(bytes) : "memory");
 }
 
-// Arrives at a barrier of either block, named by in_block().
-__device__ __forceinline__ void arrive_in_pair(unsigned barrier) {
+// Arrives at a barrier of any block of the cluster, named by in_block().
+__device__ __forceinline__ void arrive_in_cluster(unsigned barrier) {
     asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];\n" ::"r"(barrier) : "memory");
 }
 

@@ -1,4 +1,5 @@
-// int8 codes times an int8 weight on tensor cores: y [m, n] = scaled(codes [m, k] weight [n, k]^T), sums exact in int32.
+// int8 codes times an int8 weight on tensor cores: y [m, n] = scaled(codes [m, k] weight [n, k]^T), sums exact in int32. For cards
+// without int8_wgmma.cu's instructions.
 //
 // k is a multiple of 16, with zeros where there is nothing; m and n are any. A block makes one tile of BM x BN outputs; it goes
 // through k in steps of BK bytes, of which STAGES - 1 are on their way from memory by cp.async while one is multiplied.

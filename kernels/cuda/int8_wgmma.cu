@@ -58,17 +58,6 @@ struct Tiles {
     }
 };
 
-// A stage of the ring, and the parity of the phases in which it is filled.
-template <int STAGES>
-struct Stage {
-    int number = 0;
-    unsigned parity = 0;
-
-    __device__ __forceinline__ void advance() {
-        if (++number == STAGES) number = 0, parity ^= 1;
-    }
-};
-
 // Where four sums, number `four` of a row of CHUNK, lie among a warp's staged ones, in int: both what a fragment writes at
 // once and what eight threads read of a row fall into different banks.
 __device__ __forceinline__ int staged_place(int row, int four) {
@@ -193,10 +182,10 @@ __device__ __forceinline__ void gemm(
         }
         fence_barriers();
     }
-    sync_pair();
+    sync_cluster();
 
     const int blocks_of_k = (k + WIDTH - 1) / WIDTH;
-    const int number = number_in_pair();
+    const int number = number_in_cluster();
     Tiles<BM, BN, SHARED> tiles(m, n, number);
     Stage<STAGES> stage;
     if (threadIdx.x >= CONSUMERS) {
@@ -245,7 +234,7 @@ __device__ __forceinline__ void gemm(
         // Lane 0 tells block 0 that a stage is done with, and lane 1 block 1.
         const unsigned empty_there = in_block(empty, lane % 2);
         const auto release = [&](int done) {
-            if (lane < 2) arrive_in_pair(empty_there + done * 8);
+            if (lane < 2) arrive_in_cluster(empty_there + done * 8);
         };
         int sums[BN / 2] = {};
         while (tiles.next()) {
@@ -314,7 +303,7 @@ __device__ __forceinline__ void gemm(
         __syncwarp();
     }
     // The other block may still arrive at this one's barriers.
-    sync_pair();
+    sync_cluster();
 }
 
 #define GEMM(BM, BN, STAGES, SHARED, MOVE_REGISTERS)                    \

@@ -264,17 +264,6 @@ struct Tiles {
     }
 };
 
-// A stage of the ring, and the parity of the phases in which it is filled.
-template <int STAGES>
-struct Stage {
-    int number = 0;
-    unsigned parity = 0;
-
-    __device__ __forceinline__ void advance() {
-        if (++number == STAGES) number = 0, parity ^= 1;
-    }
-};
-
 // Writes this block's rows of a tile: sums of all splits are in their blocks' shared memory, at `sums` in this one's.
 template <typename T, int SPLITS, int ROWS>
 __device__ __forceinline__ void write_added(
@@ -400,7 +389,7 @@ __device__ __forceinline__ void gemm(
     // All sums of a tile are there; all of them have been read.
     const unsigned ready = empty + STAGES * 8, done = ready + 8;
 
-    const int number = number_in_pair(), neighbours = CLUSTER / splits;
+    const int number = number_in_cluster(), neighbours = CLUSTER / splits;
     const int neighbour = number % neighbours, split = number / neighbours;
     if (threadIdx.x == 0) {
         for (int stage = 0; stage < STAGES; stage++) {
@@ -413,7 +402,7 @@ __device__ __forceinline__ void gemm(
         make_barrier(done, splits * WARPS);
         fence_barriers();
     }
-    sync_pair();
+    sync_cluster();
 
     const int steps = (k + STEP - 1) / STEP, first_step = steps * split / splits, end_step = steps * (split + 1) / splits;
     Tiles<ROWS, CLUSTER> tiles(m, n, neighbours, neighbour);
@@ -461,7 +450,7 @@ __device__ __forceinline__ void gemm(
         // Lane i tells neighbour i that a stage is done with.
         const unsigned empty_there = in_block(empty, split * neighbours + lane % neighbours);
         const auto release = [&](int number) {
-            if (lane < neighbours) arrive_in_pair(empty_there + number * 8);
+            if (lane < neighbours) arrive_in_cluster(empty_there + number * 8);
         };
         unsigned adding = 0;
         float sums[ROWS / 2];
@@ -534,7 +523,7 @@ __device__ __forceinline__ void gemm(
                 write_added<T, ROWS>(
                     splits, y, from, bias, split, neighbours, neighbour, first_row, first_channel, m, n);
                 __syncwarp();
-                if (lane < splits) arrive_in_pair(in_block(done, lane * neighbours + neighbour));
+                if (lane < splits) arrive_in_cluster(in_block(done, lane * neighbours + neighbour));
                 adding ^= 1;
             } else {
                 write_whole<T, ROWS>(y, staged + warpgroup * OUT_BYTES, sums, bias, first_row, first_channel + warpgroup * 64, m, n);
@@ -543,7 +532,7 @@ __device__ __forceinline__ void gemm(
         __syncwarp();
     }
     // Other blocks may still arrive at this one's barriers and read its sums.
-    sync_pair();
+    sync_cluster();
 }
 
 #define INT4_GEMM(T, ROWS, STAGES, CLUSTER)                               \

@@ -62,7 +62,8 @@ constexpr std::size_t OBJECT_BYTES = 4096;
 
 class Graph {
  public:
-  Graph(const Methods& methods, c10::DeviceIndex index) : methods_(methods), guard_(c10::DeviceType::CUDA) {
+  Graph(const Methods& methods, c10::DeviceIndex index)
+      : methods_(methods), guard_(c10::DeviceType::CUDA), index_(index) {
     methods_.construct(object_, false);
     // What is queued on the default stream cannot be recorded. One stream for all graphs: libtorch keeps workspaces by stream.
     static const c10::Stream side = guard_.getStreamFromGlobalPool(c10::Device(c10::DeviceType::CUDA, index), false);
@@ -79,7 +80,11 @@ class Graph {
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
 
-  ~Graph() { methods_.destroy(object_); }
+  ~Graph() {
+    // A repetition may still run. Where the card has failed, that is told by what comes next.
+    caught([&] { guard_.synchronizeDevice(index_); });
+    methods_.destroy(object_);
+  }
 
   // On the stream that it began on, which is then left.
   void end() {
@@ -93,6 +98,7 @@ class Graph {
  private:
   const Methods& methods_;
   c10::impl::VirtualGuardImpl guard_;
+  c10::DeviceIndex index_;
   std::optional<c10::Stream> before_;
   alignas(64) unsigned char object_[OBJECT_BYTES];
 };

@@ -39,9 +39,10 @@ const BLOCKS: i64 = 512;
 /// D: a multiple of the first, up to the second.
 const WIDTHS: (i64, i64) = (8, 256);
 
-/// Whether the functions of this module work for activations of type `kind` on `device`.
-pub fn can_decode(kind: Kind, device: Device) -> bool {
+/// Whether the functions of this module work for activations of type `kind` on `device`, with so many heads of queries and of keys, of width D.
+pub fn can_decode(kind: Kind, device: Device, (heads, kv_heads, width): (i64, i64, i64)) -> bool {
     KINDS.contains(&kind)
+        && fits(heads, kv_heads, width)
         && [&APPEND, &ATTEND].into_iter().all(|source| cuda::entry(source, number_of(kind), device).is_some())
 }
 
@@ -148,8 +149,7 @@ impl Parts {
     /// If D is no multiple of 8 up to 256 or `heads` no multiple of `kv_heads`, and libtorch's.
     pub fn new(heads: i64, cache: &Tensor) -> Result<Self, KernelError> {
         let [batch, kv_heads, room, width] = sizes_of("cache", cache)?;
-        let fits = width % WIDTHS.0 == 0 && (WIDTHS.0..=WIDTHS.1).contains(&width);
-        if !fits || kv_heads < 1 || heads < kv_heads || heads % kv_heads != 0 {
+        if !fits(heads, kv_heads, width) {
             return Err(KernelError::Inconsistent {
                 tensor: "cache",
                 found_kind: cache.kind(),
@@ -172,6 +172,12 @@ impl Parts {
             arrived: zeros(batch * kv_heads * tiles(heads, kv_heads), Kind::Int)?,
         })
     }
+}
+
+/// Whether heads are of a width that is served, and queries' are groups of keys'.
+fn fits(heads: i64, kv_heads: i64, width: i64) -> bool {
+    let is_served = width % WIDTHS.0 == 0 && (WIDTHS.0..=WIDTHS.1).contains(&width);
+    is_served && kv_heads > 0 && heads >= kv_heads && heads % kv_heads == 0
 }
 
 /// Blocks that share a group's heads.
@@ -200,6 +206,14 @@ pub fn attend_one(q: &Tensor, slots: &Slots<'_>, window: Option<i64>) -> Result<
     expect("keys", keys, &kind, &[batch, kv_heads, room, width])?;
     expect("values", values, &kind, &[batch, kv_heads, room, width])?;
     expect("place", place, &[Kind::Int64], &[1])?;
+    for (tensor, cache) in [("keys", keys), ("values", values)] {
+        // Loaded 16 bytes at once.
+        if !(cache.data_ptr() as usize).is_multiple_of(16) {
+            let (found_kind, found) = (cache.kind(), cache.size());
+            let expected = String::from("it to begin at a multiple of 16 bytes");
+            return Err(KernelError::Inconsistent { tensor, found_kind, found, expected });
+        }
+    }
     if let Some(first) = first {
         expect("first", first, &[Kind::Int64], &[batch])?;
     }

@@ -33,6 +33,8 @@ fn norms_rotations_and_gates_on_cuda_are_those_of_the_cpu() {
     }
     let _guard = tch::no_grad_guard();
     cuda::check_every_launch();
+    // Or libtorch would be compared with itself.
+    assert!(cuda::works(CARD, &cuda::sources()));
     let card = |tensor: &Tensor| tensor.to_device(CARD);
     for kind in KINDS {
         for (batch, tokens, heads, width) in [(1, 1, 1, 8), (2, 5, 3, 128), (3, 70, 2, 66), (1, 700, 8, 64)] {

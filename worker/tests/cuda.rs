@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use qpipe_kernels::cuda::graphs_recorded;
 use qpipe_worker::model::generate::generate;
 use qpipe_worker::model::{Attention, Checkpoint, Decoder, LoadOptions, TensorFiles};
 use qpipe_worker::torch;
@@ -83,7 +84,7 @@ fn what_is_written_token_by_token_is_that_of_a_whole_pass() {
             let mut texts: Vec<Vec<i64>> = [9, 4, 12].map(|length| ids[..length].to_vec()).to_vec();
             let prompts = texts.clone();
             let prompts: Vec<&[i64]> = prompts.iter().map(Vec::as_slice).collect();
-            let (mut written, mut largest) = (0, 0.0_f64);
+            let (mut written, mut largest, before) = (0, 0.0_f64, graphs_recorded());
             generate::<TchError>(&decoder, &prompts, room, &mut |rows, logits| {
                 written += 1;
                 let mut chosen = Vec::new();
@@ -101,6 +102,8 @@ fn what_is_written_token_by_token_is_that_of_a_whole_pass() {
             .unwrap();
             assert_eq!(texts.iter().map(Vec::len).collect::<Vec<_>>(), [49, 19, 52]);
             assert!(largest <= TOLERANCE, "{name}, room for {room}: off by {largest}");
+            // One before and one after the row ended, at least.
+            assert!(graphs_recorded() >= before + 2, "{name}, room for {room}: {} graphs", graphs_recorded());
         }
     }
 }

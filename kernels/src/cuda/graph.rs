@@ -3,7 +3,9 @@
 
 use std::ffi::{c_int, c_void};
 
-use tch::{Cuda, Device};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tch::Device;
 
 use super::CudaError;
 
@@ -19,27 +21,38 @@ unsafe extern "C" {
 #[derive(Debug)]
 pub struct Graph {
     raw: *mut c_void,
-    index: usize,
+}
+
+static RECORDED: AtomicUsize = AtomicUsize::new(0);
+
+/// How many graphs this process has recorded.
+pub fn graphs_recorded() -> usize {
+    RECORDED.load(Ordering::Relaxed)
 }
 
 impl Graph {
     /// Records what `work` queues on `device`, which is not run, and gives what `work` gives. It has to have run before, so that code is
-    /// loaded; it must not wait for the device.
+    /// loaded; it must not wait for the device, as [`super::check_every_launch`] does.
     ///
     /// # Errors
     ///
-    /// Where there is no CUDA device, where libtorch has no such functions, and where something cannot be recorded.
+    /// Where it is not the first CUDA device, where libtorch has no such functions, and where something cannot be recorded.
     pub fn record<T>(device: Device, work: impl FnOnce() -> T) -> Result<(Self, T), CudaError> {
         let Device::Cuda(index) = device else { return Err(CudaError::NoCudaDevice(device)) };
-        Cuda::synchronize(index as i64);
+        if index != 0 {
+            // Recording is of the current device, and the shim's stream of the first one.
+            return Err(CudaError::Graph("be recorded on another device than the first"));
+        }
         let mut raw = std::ptr::null_mut();
         // SAFETY: the shim writes one pointer.
         if unsafe { qpipe_graph_begin(index as c_int, &raw mut raw) } != 0 {
             return Err(CudaError::Graph("be recorded"));
         }
-        let mut recording = Recording { graph: Some(Self { raw, index }) };
+        let mut recording = Recording { graph: Some(Self { raw }) };
         let result = work();
-        Ok((recording.end()?, result))
+        let graph = recording.end()?;
+        RECORDED.fetch_add(1, Ordering::Relaxed);
+        Ok((graph, result))
     }
 
     /// Queues it behind what libtorch has queued on this thread's stream.
@@ -59,8 +72,6 @@ impl Graph {
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        // A repetition may still run.
-        Cuda::synchronize(self.index as i64);
         // SAFETY: it was made by the shim, and nothing uses it after this.
         unsafe { qpipe_graph_free(self.raw) };
     }

@@ -20,7 +20,8 @@ const DEFAULT_SHARED: u32 = 48 << 10;
 
 static CHECKS: AtomicBool = AtomicBool::new(false);
 
-/// Has every launch waited for, so that an error in a kernel is that of its launch. For tests: it is slow.
+/// Has every launch waited for, so that an error in a kernel is that of its launch. For tests: it is slow, and nothing can be recorded as a
+/// [`super::Graph`] with it.
 pub fn check_every_launch() {
     CHECKS.store(true, Ordering::Relaxed);
 }

@@ -1,5 +1,5 @@
-//! W4A16 on CUDA by kernels of our own: straight from the packed codes for few rows and for many, unpacked for a library's
-//! product where that is faster.
+//! W4A16 on CUDA by kernels of our own: straight from the packed codes for few rows, and for many where the device has the instructions
+//! ([`crate::wide4`]); else unpacked for a library's product where that is faster.
 //!
 //! Scales are in the activations' type, so that nothing is lost in half precision; tinygemm rounds them to bfloat16.
 
@@ -18,11 +18,8 @@ static FEW: Source = Source::new(
     &["w4_gemv_f32", "w4_gemv_f16", "w4_gemv_bf16", "w4_gemv_f16_4", "w4_gemv_bf16_4"],
 );
 
-static MANY: Source = Source::new(
-    "w4_gemm",
-    include_str!("../../cuda/w4_gemm.cu"),
-    &["w4_gemm_f16_32", "w4_gemm_f16_128", "w4_gemm_bf16_32", "w4_gemm_bf16_128"],
-);
+static MANY: Source =
+    Source::new("w4_gemm", include_str!("../../cuda/w4_gemm.cu"), &["w4_gemm_f16", "w4_gemm_bf16"]);
 
 static UNPACK: Source = Source::new(
     "w4_dequantize",
@@ -43,14 +40,13 @@ const MOST_FEWER_INPUTS: i64 = 1 << 20;
 const FEWER_CHANNELS: i64 = 8;
 /// Threads of a block of any entry.
 const THREADS: u32 = 256;
-/// Output channels of a block of [`MANY`].
+/// Rows and output channels of a block of [`MANY`], and the dynamic shared memory of its three stages.
+const MANY_ROWS: i64 = 32;
 const MANY_CHANNELS: i64 = 128;
-/// Rows of a block of [`MANY`], and the dynamic shared memory of its three stages.
-const SMALL: (i64, u32) = (32, 3 * (32 + 32) * 128);
-const LARGE: (i64, u32) = (128, 3 * (128 + 32) * 128);
-/// More rows are worth unpacking the weight for, once, to multiply at the library's full speed. Measured on an H100 without what it has
-/// of its own: 64 rows take [`MANY`] longer than that.
-const MOST_MANY_ROWS: i64 = 32;
+const MANY_SHARED: u32 = 3 * (32 + 32) * 128;
+/// More rows are worth unpacking the weight for, once, to multiply at the library's full speed: on an H100 kept from its own instructions 64
+/// rows took [`MANY`] twice as long as that. Not measured on a card that has no others.
+const MOST_MANY_ROWS: i64 = MANY_ROWS;
 /// Weights unpacked at once: in 16 bits 64 MiB.
 const TILE_WEIGHTS: i64 = 1 << 25;
 
@@ -120,8 +116,8 @@ struct Entries {
     few: Function,
     /// For [`FEWER_ROWS`]; f32 has none.
     fewer: Option<Function>,
-    /// [`SMALL`] and [`LARGE`]; f32 has none.
-    many: Option<[Function; 2]>,
+    /// f32 has none.
+    many: Option<Function>,
     unpack: Function,
 }
 
@@ -130,13 +126,11 @@ impl Entries {
         let number = number_of(kind);
         let entry = |source: &'static Source| Function::of(source, source.functions[number], device, 0);
         let fewer = || Function::of(&FEW, FEW.functions[2 + number], device, 0);
-        let many = |size: usize, shared: u32| {
-            Function::of(&MANY, MANY.functions[2 * (number - 1) + size], device, shared)
-        };
+        let many = || Function::of(&MANY, MANY.functions[number - 1], device, MANY_SHARED);
         Ok(Self {
             few: entry(&FEW)?,
             fewer: if kind == Kind::Float { None } else { Some(fewer()?) },
-            many: if kind == Kind::Float { None } else { Some([many(0, SMALL.1)?, many(1, LARGE.1)?]) },
+            many: if kind == Kind::Float { None } else { Some(many()?) },
             unpack: entry(&UNPACK)?,
         })
     }
@@ -179,10 +173,8 @@ impl PreparedCuda {
                 // SAFETY: these are w4_wgmma's parameters, and the tensors have the shapes that they tell.
                 unsafe { wide.multiply(&x, self.packed.size()[0], &numbers, self.group)? }
             }
-            Some([small, large]) if rows <= MOST_MANY_ROWS => {
-                let (function, (tile, shared)) =
-                    if rows <= SMALL.0 { (small, SMALL) } else { (large, LARGE) };
-                self.multiply_packed(&x, *function, tile, MANY_CHANNELS, shared, false)?
+            Some(many) if rows <= MOST_MANY_ROWS => {
+                self.multiply_packed(&x, *many, MANY_ROWS, MANY_CHANNELS, MANY_SHARED, false)?
             }
             _ => self.multiply_unpacked(&x)?,
         };

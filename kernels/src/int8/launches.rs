@@ -33,7 +33,7 @@ pub(crate) static FEW: Source = Source::new(
     &["int8_gemv_1", "int8_gemv_2", "int8_gemv_4", "int8_gemv_8"],
 );
 
-/// Many rows of codes times a weight.
+/// Many rows of codes times a weight, where there is no [`super::wide`].
 pub(crate) static MANY: Source = Source::new(
     "int8_gemm",
     include_str!("../../cuda/int8_gemm.cu"),

@@ -1,5 +1,5 @@
-//! NF4 on CUDA by kernels of our own: straight from the packed codes for few rows, dequantized for a library's product for
-//! many.
+//! NF4 on CUDA by kernels of our own: straight from the packed codes for few rows, and for many where the device has the instructions
+//! ([`crate::wide4`]); else dequantized for a library's product.
 
 use tch::{Kind, Tensor};
 

@@ -1,4 +1,5 @@
-//! W4A8 on CUDA in two launches: rows become int8 codes, and are multiplied with weights that become int8 in registers.
+//! W4A8 on CUDA in two launches: rows become int8 codes, and are multiplied with weights that become int8 in registers. Where the device
+//! multiplies int8 by wgmma, many rows take a third: weights with integer scales become an int8 matrix first, for as long as the product takes.
 
 use tch::{Device, Kind, TchError, Tensor};
 

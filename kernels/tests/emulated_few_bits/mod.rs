@@ -187,11 +187,9 @@ pub(crate) fn w4_gemv(emulated: &Emulated) {
 pub(crate) fn w4_gemm(emulated: &Emulated) {
     for (kind, suffix) in &KINDS[1..] {
         for (number, (n, k, group, rows)) in MANY.into_iter().enumerate() {
-            for (tile, shared) in [(32, 3 * (32 + 32) * 128), (128, 3 * (128 + 32) * 128)] {
-                let case = Case::new(int4_schemes(group)[number % 2], (n, k, rows), *kind);
-                let blocks = [tiles(rows, tile), tiles(n, 128), 1];
-                multiply_int4(emulated, &format!("w4_gemm_{suffix}_{tile}"), &case, blocks, shared);
-            }
+            let case = Case::new(int4_schemes(group)[number % 2], (n, k, rows), *kind);
+            let blocks = [tiles(rows, 32), tiles(n, 128), 1];
+            multiply_int4(emulated, &format!("w4_gemm_{suffix}"), &case, blocks, 3 * (32 + 32) * 128);
         }
     }
 }

@@ -123,7 +123,7 @@ pub struct Dense {
     pub bias: Option<Tensor>,
     /// Who multiplies.
     pub multiplier: Multiplier,
-    /// The weight once more, as our own product reads it fastest.
+    /// The weight once more, as our own product reads it fastest; only where it is never written, as in `evaluate`.
     ordered: Option<Ordered>,
 }
 

@@ -1,6 +1,9 @@
 //! One more token for every row as a CUDA graph: recorded once, repeated for each token. What a card needs for a token is less than
 //! what a processor needs to queue its hundreds of operations.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use qpipe_kernels::cuda::Graph;
 use qpipe_kernels::decode::{self, Parts, Slots};
 use tch::{Kind, TchError, Tensor};
@@ -8,9 +11,16 @@ use tch::{Kind, TchError, Tensor};
 use super::decoder::Decoder;
 use super::kv_cache::{KvCache, Past};
 use super::patterns::Attention;
+use crate::memory::release_cached;
 
 /// So many tokens are written without a graph after the rows have changed: recording one takes as long as writing two.
 const STEADY: usize = 2;
+
+/// What graphs had in memory stays with libtorch when they are gone. After so many it is given back.
+const RELEASE_AFTER: usize = 16;
+
+/// Graphs that were to be recorded in this process.
+static RECORDED: AtomicUsize = AtomicUsize::new(0);
 
 /// Places for the next token of every row, of which the card alone knows where they are.
 #[derive(Debug)]
@@ -58,27 +68,34 @@ impl Step {
         let ids = Tensor::f_zeros([padding.size()[0], 1], (Kind::Int64, device))?;
         let place = Tensor::f_full([1], cache.len(), (Kind::Int64, device))?;
         let first = padding.f_reshape([-1])?.f_contiguous()?;
-        let Some(parts) =
-            cache.buffers(0).and_then(|(keys, _)| Parts::new(decoder.config().heads, keys).ok())
-        else {
-            return Ok(None);
-        };
+        let (keys, _) = cache.buffers(0).expect("the cache has tokens");
+        let parts = Parts::new(decoder.config().heads, keys).expect("`can_decode` has looked at the shape");
+        if RECORDED.fetch_add(1, Ordering::Relaxed) % RELEASE_AFTER == RELEASE_AFTER - 1 {
+            release_cached(device);
+        }
         let pass = || -> Result<Tensor, TchError> {
             let positions = place.f_sub(&first)?.f_unsqueeze(1)?;
             let mut past = NextToken { cache, place: &place, first: &first, parts: &parts };
             let hidden = decoder.hidden(&ids, &positions, &Attention::Next, Some(&mut past));
             Ok(decoder.logits(&hidden.f_select(1, 0)?))
         };
-        // Once without: code is loaded. What it writes is written over.
-        let _ = pass()?;
-        let (graph, logits) = match Graph::record(device, pass) {
-            Ok((graph, logits)) => (graph, logits?),
-            Err(error) => {
-                tracing::debug!("tokens are written without a CUDA graph: {error}");
-                return Ok(None);
+        // Once without: code is loaded. What it writes is written over. What fails in either, for want of memory say, is left to the way without
+        // a graph, which says so if it fails, too.
+        let recorded = catch_unwind(AssertUnwindSafe(|| -> Result<(Graph, Tensor), String> {
+            let _ = pass().map_err(|error| error.to_string())?;
+            let (graph, logits) = Graph::record(device, pass).map_err(|error| error.to_string())?;
+            Ok((graph, logits.map_err(|error| error.to_string())?))
+        }));
+        let reason = match recorded {
+            Ok(Ok((graph, logits))) => {
+                return Ok(Some(Self { graph, ids, place, _kept: (first, parts), logits }));
             }
+            Ok(Err(reason)) => reason,
+            Err(_) => String::from("an operation failed"),
         };
-        Ok(Some(Self { graph, ids, place, _kept: (first, parts), logits }))
+        tracing::debug!("tokens are written without a CUDA graph: {reason}");
+        release_cached(device);
+        Ok(None)
     }
 
     /// The logits after `tokens`, one a row, which have `place` before them; they stand until the next call.
@@ -105,7 +122,10 @@ pub(super) struct Steps<'a> {
 impl<'a> Steps<'a> {
     /// Those of `decoder`. LLM.int8() waits for the card in every layer.
     pub(super) fn new(decoder: &'a Decoder) -> Self {
-        let is_possible = !decoder.mixes_tokens() && decode::can_decode(decoder.kind(), decoder.device());
+        let config = decoder.config();
+        let heads = (config.heads, config.kv_heads, config.head_dim);
+        let is_possible =
+            !decoder.mixes_tokens() && decode::can_decode(decoder.kind(), decoder.device(), heads);
         Self { decoder, is_possible, written: 0, step: None, ahead: 0 }
     }
 

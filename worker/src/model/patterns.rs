@@ -16,7 +16,8 @@ pub enum Attention {
     /// This is how several continuations share one prompt: each sees the prompt and itself. Tokens of a shared prefix
     /// ([`super::Past::shared_tokens`]) are not in S: all of them are seen.
     Mask(Tensor),
-    /// One new token a row, which sees those before it; how many these are stands on the card ([`super::Past::next`]).
+    /// One new token a row, which sees those before it; how many these are stands on the card. Only with a past that has
+    /// [`super::Past::next`], and without an observer; a pass panics with another.
     Next,
 }
 
@@ -125,7 +126,7 @@ impl Patterns {
             _ if is_ours => Pattern::ours(attention, (new, all - shared), shared > 0),
             _ if shared > 0 && shared_prefix::is_possible(device) => Pattern::AfterPrefix(match attention {
                 Attention::Mask(mask) => Some(added(mask, group, kind)),
-                _ => None,
+                Attention::Causal | Attention::Next => None,
             }),
             Attention::Mask(mask) => Pattern::of(&whole(mask), group, kind),
             Attention::Causal if new == 1 => Pattern::Full,
