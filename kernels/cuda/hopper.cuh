@@ -109,16 +109,6 @@ __device__ __forceinline__ void copy_box(unsigned to, const TensorMap& map, int 
         : "memory");
 }
 
-// The same to this place in both blocks of the pair, counted at each one's barrier.
-__device__ __forceinline__ void copy_box_to_pair(
-    unsigned to, const TensorMap& map, int column, int row, unsigned barrier) {
-    asm volatile(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
-        "[%0], [%1, {%2, %3}], [%4], %5;\n" ::"r"(to),
-        "l"(&map), "r"(column), "r"(row), "r"(barrier), "h"(static_cast<unsigned short>(3))
-        : "memory");
-}
-
 // The same to this place in those blocks whose bits in `blocks` are set.
 __device__ __forceinline__ void copy_box_to_blocks(
     unsigned to, const TensorMap& map, int column, int row, unsigned barrier, unsigned blocks) {

@@ -31,6 +31,9 @@ constexpr int PAIRS_TOGETHER = 8;
 // Columns of sums that a warp writes at once, and their bytes for its 16 rows.
 constexpr int CHUNK = 64, STAGED = 16 * CHUNK * 4;
 
+// The blocks of a pair, as copy_box_to_blocks() names them.
+constexpr unsigned BOTH = 3;
+
 // What the tiles of a pair share.
 enum Shared { CODES, WEIGHT };
 
@@ -207,7 +210,7 @@ __device__ __forceinline__ void gemm(
                         if constexpr (SHARED != CODES) {
                             copy_box(to + box * BOX, codes, block * WIDTH, row, barrier);
                         } else if ((box + block) % 2 == number) {
-                            copy_box_to_pair(to + box * BOX, codes, block * WIDTH, row, barrier);
+                            copy_box_to_blocks(to + box * BOX, codes, block * WIDTH, row, barrier, BOTH);
                         }
                     }
 #pragma unroll
@@ -216,7 +219,7 @@ __device__ __forceinline__ void gemm(
                         if constexpr (SHARED != WEIGHT) {
                             copy_box(to + BM * WIDTH + box * BOX, weight, block * WIDTH, row, barrier);
                         } else if ((box + block) % 2 == number) {
-                            copy_box_to_pair(to + BM * WIDTH + box * BOX, weight, block * WIDTH, row, barrier);
+                            copy_box_to_blocks(to + BM * WIDTH + box * BOX, weight, block * WIDTH, row, barrier, BOTH);
                         }
                     }
                     stage.advance();

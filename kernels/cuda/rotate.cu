@@ -1,10 +1,9 @@
-// Rotary position embeddings (Su et al., 2021, arXiv 2104.09864) with transformers' roundings: x * cos + rotate_half(x) * sin, each
-// product and the sum rounded to x's type T.
+// Heads of tokens, rotated by the angles of their positions, see rotate.cuh.
 //
 // x [tokens, heads, 2 half] -> y of the same shape; cos, sin [angles, half], where token t has angle t % angles. A thread takes the
 // pair (i, i + half) of one head and token: ceil(pairs / blockDim.x) blocks, where pairs = tokens heads half.
 
-#include "floats.cuh"
+#include "rotate.cuh"
 
 template <typename T>
 __device__ __forceinline__ void rotate(
@@ -15,10 +14,7 @@ __device__ __forceinline__ void rotate(
     const long long head = pair / half;
     const long long angle = head / heads % angles * half + i;
     const long long place = head * 2 * half + i;
-    const float first = to_float(x[place]), second = to_float(x[place + half]);
-    const float c = to_float(cos[angle]), s = to_float(sin[angle]);
-    y[place] = from_float<T>(__fsub_rn(rounded<T>(__fmul_rn(first, c)), rounded<T>(__fmul_rn(second, s))));
-    y[place + half] = from_float<T>(__fadd_rn(rounded<T>(__fmul_rn(second, c)), rounded<T>(__fmul_rn(first, s))));
+    rotate_pair(y + place, x + place, half, cos + angle, sin + angle);
 }
 
 #define ENTRY(name, T)                                                                                                 \

@@ -6,7 +6,7 @@
 // is written to the cache or to `out`. cos, sin [angles, half]: row b has angle b % angles. A thread takes the pair (i,
 // i + half) of one head of q, k or v: ceil(B (heads + 2 kv_heads) half / blockDim.x) blocks.
 
-#include "floats.cuh"
+#include "rotate.cuh"
 
 template <typename T>
 __device__ __forceinline__ void append(
@@ -39,10 +39,7 @@ __device__ __forceinline__ void append(
         rotated_head = keys + (kv_head * room + to) * width;
     }
     const int angle = row % angles * half + i;
-    const float first = to_float(from[i]), second = to_float(from[i + half]);
-    const float c = to_float(cos[angle]), s = to_float(sin[angle]);
-    rotated_head[i] = from_float<T>(__fsub_rn(rounded<T>(__fmul_rn(first, c)), rounded<T>(__fmul_rn(second, s))));
-    rotated_head[i + half] = from_float<T>(__fadd_rn(rounded<T>(__fmul_rn(second, c)), rounded<T>(__fmul_rn(first, s))));
+    rotate_pair(rotated_head + i, from + i, half, cos + angle, sin + angle);
 }
 
 #define ENTRY(name, T)                                                                                                 \

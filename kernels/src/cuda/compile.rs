@@ -21,6 +21,7 @@ pub const HEADERS: &[(&str, &str)] = &[
     ("ptx.cuh", include_str!("../../cuda/ptx.cuh")),
     ("quantize.cuh", include_str!("../../cuda/quantize.cuh")),
     ("rmsnorm.cuh", include_str!("../../cuda/rmsnorm.cuh")),
+    ("rotate.cuh", include_str!("../../cuda/rotate.cuh")),
     ("scaled.cuh", include_str!("../../cuda/scaled.cuh")),
     ("streamed.cuh", include_str!("../../cuda/streamed.cuh")),
     ("w4a8.cuh", include_str!("../../cuda/w4a8.cuh")),
