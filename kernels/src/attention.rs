@@ -130,8 +130,44 @@ fn is_best() -> bool {
     false
 }
 
+/// The keys and values of a prefix, in the order in which they are multiplied: for all passes behind it.
+#[derive(Debug)]
+pub struct Prefix {
+    #[cfg(target_arch = "x86_64")]
+    packed: cpu::attention::Prefix,
+}
+
+impl Prefix {
+    /// Of `keys` and `values` [1, kv_heads, P, D], float32 or bfloat16, on a CPU, without gaps in their last dimension.
+    ///
+    /// # Errors
+    ///
+    /// Only libtorch's.
+    ///
+    /// # Panics
+    ///
+    /// If shapes do not fit each other, and where [`can_attend`] says no.
+    pub fn new(keys: &Tensor, values: &Tensor) -> Result<Self, TchError> {
+        assert!(is_best(), "`can_attend` says whether this can be called");
+        assert!(!keys.requires_grad() && !values.requires_grad(), "no gradients come through this");
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the unit is here.
+        return Ok(Self { packed: unsafe { cpu::attention::Prefix::new(keys, values) }? });
+        #[cfg(not(target_arch = "x86_64"))]
+        unreachable!("it is best nowhere: {keys:?} {values:?}")
+    }
+
+    /// Bytes that it takes: values stand in float32.
+    pub fn bytes(&self) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        return self.packed.bytes();
+        #[cfg(not(target_arch = "x86_64"))]
+        return 0;
+    }
+}
+
 /// softmax(Q Kᵀ / √D) V of `queries` [B, kv_heads · group, T, D] and of two parts of the keys and values: a `prefix`
-/// [1, kv_heads, P, D] that all see, and a row's `own` [B, kv_heads, S, D], of which `seen` says what each query sees. Every query sees a key; what
+/// that all see, and a row's `own` [B, kv_heads, S, D], of which `seen` says what each query sees. Every query sees a key; what
 /// comes of one that sees none is NaN.
 /// All of one type, float32 or bfloat16, on a CPU, without gaps in their last dimension. Gives [B, T, heads · D].
 ///
@@ -144,16 +180,18 @@ fn is_best() -> bool {
 /// If shapes do not fit each other, where [`can_attend`] says no, and where gradients are wanted.
 pub fn attend(
     queries: &Tensor,
-    prefix: Option<(&Tensor, &Tensor)>,
+    prefix: Option<&Prefix>,
     own: (&Tensor, &Tensor),
     seen: &Seen,
 ) -> Result<Tensor, TchError> {
     assert!(is_best(), "`can_attend` says whether this can be called");
-    let parts = [Some(own), prefix].into_iter().flatten().flat_map(|(keys, values)| [keys, values]);
-    assert!(parts.chain([queries]).all(|part| !part.requires_grad()), "no gradients come through this");
+    assert!(
+        [queries, own.0, own.1].iter().all(|part| !part.requires_grad()),
+        "no gradients come through this"
+    );
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the unit is here.
-    return unsafe { cpu::attention::attend(queries, prefix, own, seen) };
+    return unsafe { cpu::attention::attend(queries, prefix.map(|prefix| &prefix.packed), own, seen) };
     #[cfg(not(target_arch = "x86_64"))]
     unreachable!("it is best nowhere: {queries:?} {prefix:?} {own:?} {seen:?}")
 }
@@ -225,8 +263,8 @@ mod tests {
                         "causal" => Seen::before(tokens as usize, all as usize),
                         _ => Seen::marked(&mask, tokens as usize).unwrap(),
                     };
-                    let prefix = (before > 0).then_some((&prefix[0], &prefix[1]));
-                    let found = attend(&queries, prefix, (&own[0], &own[1]), &seen).unwrap();
+                    let prefix = (before > 0).then(|| Prefix::new(&prefix[0], &prefix[1]).unwrap());
+                    let found = attend(&queries, prefix.as_ref(), (&own[0], &own[1]), &seen).unwrap();
                     let mask = mask.expand([sequences, 1, tokens, all], false);
                     let prefix = Tensor::ones([sequences, 1, tokens, before], CPU).to_kind(Kind::Bool);
                     let expected = plainly(&queries, (&keys, &values), &Tensor::cat(&[&prefix, &mask], 3));
@@ -272,7 +310,8 @@ mod tests {
         for kind in [Kind::Float, Kind::BFloat16] {
             let [queries, keys, values] = [(); 3].map(|()| random(sequences, heads, tokens, width, kind));
             let prefix = [(); 2].map(|()| random(1, heads, 400, width, kind));
-            let prefix = || Some((&prefix[0], &prefix[1]));
+            let prefix = Prefix::new(&prefix[0], &prefix[1]).unwrap();
+            let prefix = || Some(&prefix);
             for (name, mask) in masks(sequences, tokens, tokens) {
                 let of = |mask: &Tensor| Seen::marked(mask, mask.size()[2].max(1) as usize).unwrap();
                 if mask.size()[2] == 1 {

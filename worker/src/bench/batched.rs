@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::measure::Measurement;
 use crate::error::ActionError;
-use crate::eval::engine::Readers;
 use crate::eval::layout::{self, Batch};
+use crate::eval::prefixes::Prefix;
 use crate::eval::sequences::{Encoder, Sequences};
 use crate::eval::task::Response;
 use crate::eval::{Document, engine};
@@ -37,7 +37,7 @@ impl Batches {
         let sequences = encoder.encode_all(documents)?;
         let batches = match decoder.mixes_tokens() {
             true => layout::apart(&sequences, BATCH_TOKENS),
-            false => layout::together(&sequences, engine::cost(decoder.config()), BATCH_TOKENS),
+            false => layout::together(&sequences, engine::cost(decoder), BATCH_TOKENS),
         };
         let seconds_a_question = began.elapsed().as_secs_f64() / documents.len() as f64;
         Ok(Self { sequences, batches, seconds_a_question })
@@ -59,12 +59,13 @@ impl Batches {
         peak: &PeakMemory,
         documents: &[Document],
         batch: &Batch,
-        kept: &mut Readers,
+        kept: &mut Prefix,
     ) -> Result<Vec<Measurement>, ActionError> {
         peak.reset()?;
         let began = Instant::now();
         let mut answers = engine::Responses::new();
-        engine::score((decoder, None), kept, batch, &mut |some| {
+        let models = (decoder, None);
+        engine::score(models, kept.hold(models, &batch.prefix), batch, &mut |some| {
             answers.extend(some);
             Ok(ControlFlow::Continue(()))
         })?;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
 
 use qpipe_nodes::kinds::Dtype;
 use qpipe_nodes::results::Divergence;
@@ -11,11 +10,10 @@ use tch::{Device, Kind, Tensor};
 
 use super::error::EvalError;
 use super::layout::Batch;
+use super::prefixes::{self, Models};
 use super::row::{Cost, Row};
 use super::task::{Response, Score};
-use crate::model::{
-    Attention, Checkpoint, Config, Decoder, KvCache, LoadOptions, Past, Prefix, Products, Tokenizer,
-};
+use crate::model::{Attention, Checkpoint, Decoder, KvCache, LoadOptions, Past, Prefix, Products, Tokenizer};
 use crate::torch;
 
 /// Logits that are held at one time, in bytes of float32.
@@ -51,22 +49,22 @@ pub fn open(folder: &Path) -> Result<(Checkpoint, Tokenizer), EvalError> {
 /// Documents and the responses to them.
 pub type Responses = Vec<(usize, Response)>;
 
-/// The responses to a batch's documents: of each its index and its scores. Log-probabilities are taken in float32; only the
+/// The responses to a batch's documents, whose `prefix` was read: of each its index and its scores. Log-probabilities are taken in float32; only the
 /// predictions that are scored become logits. Where there is a `reference`, the same passes through it tell how these
 /// predictions differ. `give` is given them at the end, and nothing after each pass before: it may say that it is told to stop.
 ///
 /// # Errors
 /// When libtorch's answer has another shape than expected, and those of `give`.
 pub fn score(
-    (decoder, reference): (&Decoder, Option<&Decoder>),
-    kept: &mut Readers,
+    (decoder, reference): Models<'_>,
+    prefix: &prefixes::Prefix,
     batch: &Batch,
     give: &mut dyn FnMut(Responses) -> Result<ControlFlow<()>, EvalError>,
 ) -> Result<(), EvalError> {
+    assert!(prefix.is(&batch.prefix), "a batch goes through the model behind its own prefix");
     tch::no_grad(|| {
-        kept.read(decoder, reference, &batch.prefix);
-        let own = Reader { decoder, prefix: kept.own.as_ref() };
-        let reference = reference.map(|decoder| Reader { decoder, prefix: kept.reference.as_ref() });
+        let own = Reader { decoder, prefix: prefix.own.as_ref() };
+        let reference = reference.map(|decoder| Reader { decoder, prefix: prefix.reference.as_ref() });
         let mut responses: BTreeMap<usize, Response> = BTreeMap::new();
         for (index, rows) in batch.passes.iter().enumerate() {
             for (document, part) in pass(&own, reference.as_ref(), rows)? {
@@ -86,41 +84,6 @@ pub fn score(
     })
 }
 
-/// What was read last of what all rows of a batch begin with: the next batch is often of the same family.
-#[derive(Debug, Default)]
-pub struct Readers {
-    prefix: Arc<[i64]>,
-    own: Option<KvCache>,
-    reference: Option<KvCache>,
-}
-
-impl Readers {
-    /// Has both decoders read `prefix`, unless they just did.
-    fn read(&mut self, decoder: &Decoder, reference: Option<&Decoder>, prefix: &Arc<[i64]>) {
-        if self.prefix == *prefix {
-            return;
-        }
-        // Before others take its place in memory.
-        *self = Self::default();
-        if prefix.is_empty() {
-            return;
-        }
-        self.own = Some(cached(decoder, prefix));
-        self.reference = reference.map(|reference| cached(reference, prefix));
-        self.prefix = Arc::clone(prefix);
-    }
-}
-
-/// The keys and values of `prefix`, which has tokens.
-fn cached(decoder: &Decoder, prefix: &[i64]) -> KvCache {
-    let length = prefix.len() as i64;
-    let mut cache = KvCache::with_capacity(decoder.config(), length);
-    let ids = Tensor::from_slice(prefix).to_device(decoder.device()).unsqueeze(0);
-    let positions = Tensor::arange(length, (Kind::Int64, decoder.device())).unsqueeze(0);
-    let _ = decoder.hidden(&ids, &positions, &Attention::Causal, Some(&mut cache));
-    cache
-}
-
 /// A decoder that has read what all rows begin with.
 struct Reader<'a> {
     decoder: &'a Decoder,
@@ -128,8 +91,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Hidden states [B * width, hidden] of the padded rows.
-    fn read(&self, rows: &[Row], width: usize) -> Result<Tensor, EvalError> {
+    /// Hidden states [places, hidden] of the padded rows, in each at its `places`, row by row.
+    fn read(&self, rows: &[Row], width: usize, places: &[Vec<i64>]) -> Result<Tensor, EvalError> {
         let device = self.decoder.device();
         let shape = [rows.len() as i64, width as i64];
         let padded = |part: fn(&Row) -> &[i64]| {
@@ -150,9 +113,31 @@ impl Reader<'_> {
         };
         let mut past = self.prefix.map(Prefix::new);
         let past = past.as_mut().map(|past| past as &mut dyn Past);
-        let hidden = self.decoder.hidden(&ids, &positions, &attention, past);
-        Ok(hidden.f_reshape([shape[0] * shape[1], -1])?)
+        let most = places.iter().map(Vec::len).max().unwrap_or(0);
+        let (hidden, index) = if most < width {
+            let mut padded = Vec::with_capacity(rows.len() * most);
+            for (row, places) in places.iter().enumerate() {
+                padded.extend_from_slice(places);
+                padded.resize((row + 1) * most, 0);
+            }
+            let padded = Tensor::from_slice(&padded).view([shape[0], most as i64]).to_device(device);
+            let hidden = self.decoder.hidden_at(&padded, &ids, &positions, &attention, past);
+            (hidden, flattened(places, most, |(place, _)| place as i64))
+        } else {
+            let hidden = self.decoder.hidden(&ids, &positions, &attention, past);
+            (hidden, flattened(places, width, |(_, &place)| place))
+        };
+        let index = Tensor::from_slice(&index).to_device(device);
+        Ok(hidden.f_flatten(0, 1)?.f_index_select(0, &index)?)
     }
+}
+
+/// Of each of the rows' `places`, given with its number in the row, where it stands in rows of `width` one behind the other.
+fn flattened(places: &[Vec<i64>], width: usize, at: fn((usize, &i64)) -> i64) -> Vec<i64> {
+    let row = |(row, places): (usize, &Vec<i64>)| -> Vec<i64> {
+        places.iter().enumerate().map(|place| (row * width) as i64 + at(place)).collect()
+    };
+    places.iter().enumerate().flat_map(row).collect()
 }
 
 /// The responses to each row's documents, in one forward pass.
@@ -164,10 +149,10 @@ fn pass(own: &Reader<'_>, reference: Option<&Reader<'_>>, rows: &[Row]) -> Resul
         let nothing = |&(index, _): &(usize, usize)| (index, Response::Scores(Vec::new(), None));
         return Ok(documents.map(nothing).collect());
     }
-    let targets = Targets::new(rows, width);
-    let hidden = own.read(rows, width)?;
+    let targets = Targets::new(rows);
+    let hidden = own.read(rows, width, &targets.places)?;
     let compared = match reference {
-        Some(reference) => Some((reference.decoder, reference.read(rows, width)?)),
+        Some(reference) => Some((reference.decoder, reference.read(rows, width, &targets.places)?)),
         None => None,
     };
     let certain = Score { log_probability: 0.0, is_greedy: true };
@@ -190,10 +175,16 @@ fn pass(own: &Reader<'_>, reference: Option<&Reader<'_>>, rows: &[Row]) -> Resul
 }
 
 /// What a token of a model costs, to lay out rows by.
-pub fn cost(config: &Config) -> Cost {
+pub fn cost(decoder: &Decoder) -> Cost {
+    let config = decoder.config();
     let queries = (config.heads * config.head_dim) as f64;
     // Two products a pair of tokens; libtorch's run at about half the speed of the linear layers'.
-    Cost { linear: config.block_weights() as f64, attention: 2.0 * 2.0 * queries }
+    Cost {
+        linear: config.block_weights() as f64,
+        attention: 2.0 * 2.0 * queries,
+        // Layers with a window see a part of it, as a part of each row.
+        copies_prefix: decoder.device() != Device::Cpu || config.windows.iter().any(Option::is_some),
+    }
 }
 
 /// Which tokens each token sees, bool [B, T, T]: its ancestors and itself. Padding sees itself, so that no row of the
@@ -215,11 +206,11 @@ fn visible(rows: &[Row], width: usize) -> Vec<bool> {
 
 /// The targets of a batch, gathered by the prediction that they are read from.
 struct Targets {
-    /// Places in the flattened batch whose logits are needed, each once.
-    places: Vec<i64>,
-    /// For each place: the first document that needs it, counted over all rows.
+    /// Of each row: the places whose logits are needed, each once.
+    places: Vec<Vec<i64>>,
+    /// For each place, over all rows: the first document that needs it, counted over all rows.
     askers: Vec<usize>,
-    /// For each target: index in `places`.
+    /// For each target: its place, counted over all rows.
     predictions: Vec<i64>,
     /// For each target: the token.
     ids: Vec<i64>,
@@ -228,7 +219,7 @@ struct Targets {
 }
 
 impl Targets {
-    fn new(rows: &[Row], width: usize) -> Self {
+    fn new(rows: &[Row]) -> Self {
         let mut this = Self {
             places: Vec::new(),
             askers: Vec::new(),
@@ -237,26 +228,28 @@ impl Targets {
             owners: Vec::new(),
         };
         let mut documents = 0;
-        for (index, row) in rows.iter().enumerate() {
+        for row in rows {
+            let mut places = Vec::new();
             // Candidates share the prediction at the end of the prompt, and often no more.
             let mut seen: Vec<Option<i64>> = vec![None; row.len()];
             for target in &row.targets {
                 let prediction = *seen[target.place].get_or_insert_with(|| {
-                    this.places.push((index * width + target.place) as i64);
+                    places.push(target.place as i64);
                     this.askers.push(documents + target.document);
-                    this.places.len() as i64 - 1
+                    this.askers.len() as i64 - 1
                 });
                 this.predictions.push(prediction);
                 this.ids.push(target.id);
                 this.owners.push((documents + target.document, target.request));
             }
+            this.places.push(places);
             documents += row.documents.len();
         }
         this
     }
 
-    /// The score of each target by itself, and of each place how the reference predicts otherwise. The hidden states are
-    /// [B * width, hidden].
+    /// The score of each target by itself, and of each place how the reference predicts otherwise. The hidden states are those of all
+    /// places, [places, hidden].
     fn predicted(
         &self,
         decoder: &Decoder,
@@ -275,12 +268,14 @@ impl Targets {
         order.sort_by_key(|&target| self.predictions[target]);
         let mut rest = order.as_slice();
         let mut first = 0;
-        for places in self.places.chunks(most) {
-            let places = Tensor::from_slice(places).to_device(device);
-            let logits = decoder.logits(&hidden.f_index_select(0, &places)?).split(at_once as i64, 0);
-            let theirs = reference.map(|(reference, hidden)| -> Result<_, EvalError> {
-                Ok(reference.logits(&hidden.f_index_select(0, &places)?).split(at_once as i64, 0))
-            });
+        let some = |decoder: &Decoder, hidden: &Tensor, begin: usize| -> Result<_, EvalError> {
+            let count = most.min(self.askers.len() - begin);
+            let hidden = hidden.f_narrow(0, begin as i64, count as i64)?;
+            Ok(decoder.logits(&hidden).split(at_once as i64, 0))
+        };
+        for begin in (0..self.askers.len()).step_by(most) {
+            let logits = some(decoder, hidden, begin)?;
+            let theirs = reference.map(|(reference, hidden)| some(reference, hidden, begin));
             let theirs = theirs.transpose()?.unwrap_or_default();
             for (index, logits) in logits.iter().enumerate() {
                 let end = first + logits.size()[0];

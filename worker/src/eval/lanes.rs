@@ -34,6 +34,11 @@ impl Lanes {
         Self { count: self.count.min(batches).max(1), ..self }
     }
 
+    /// Whether there are more of them than `families`, so that some have to share one.
+    pub(super) fn outnumber(self, families: usize) -> bool {
+        self.count > families
+    }
+
     /// Has `work` done on each batch of `queue`, and shows `take` what it gives out as soon as it is there, on this thread. When
     /// `take` breaks, nothing new is begun, and those at work are told when they give something out; that is still shown.
     pub(super) fn run<K: Default, T: Send>(

@@ -21,8 +21,8 @@ const WORTH: f64 = 0.97;
 /// Sequences that share nothing are in one row up to so many tokens.
 const LONGEST_TREE: usize = 1024;
 
-/// Keys and values of a prefix's token, which every row of a pass has in each block but for a CPU, take about such a part of the
-/// memory that a token takes on its way through a block.
+/// Keys and values of a prefix's token, where rows have copies of it, take about such a part of the memory that a token takes on its
+/// way through a block.
 const PREFIX_PART: usize = 16;
 
 /// What is computed in one go.
@@ -106,7 +106,7 @@ pub fn together(sequences: &[Sequences], cost: Cost, batch_tokens: usize) -> Vec
             singles.extend(rows);
         } else {
             let first = &sequences[questions[first].documents[0]].0[0].ids[..prefix];
-            families.push(family(first, rows.collect(), batch_tokens));
+            families.push(family(first, rows.collect(), cost, batch_tokens));
         }
     }
     // The batches of a family stay together: who does one after the other reads the prefix once.
@@ -126,10 +126,10 @@ fn scattered(mut windows: Vec<Row>, batch_tokens: usize) -> Batch {
 }
 
 /// A family as batches, the longest rows first.
-fn family(prefix: &[i64], mut rows: Vec<Row>, batch_tokens: usize) -> Vec<Batch> {
+fn family(prefix: &[i64], mut rows: Vec<Row>, cost: Cost, batch_tokens: usize) -> Vec<Batch> {
     rows.sort_by_key(|row| Reverse(row.len()));
     let prefix: Arc<[i64]> = prefix.into();
-    let seen = prefix.len() / PREFIX_PART;
+    let seen = if cost.copies_prefix { prefix.len() / PREFIX_PART } else { 0 };
     packed(rows, seen, batch_tokens)
         .map(|pass| Batch { prefix: Arc::clone(&prefix), passes: vec![pass] })
         .collect()
@@ -282,7 +282,7 @@ mod tests {
         batches.iter().map(Batch::documents).collect()
     }
 
-    const FREE: Cost = Cost { linear: 1.0, attention: 0.0 };
+    const FREE: Cost = Cost { linear: 1.0, attention: 0.0, copies_prefix: true };
 
     #[test]
     fn rows_of_like_length_are_one_pass_up_to_the_limit() {
@@ -331,7 +331,7 @@ mod tests {
         let prefixes =
             |cost| together(&all, cost, 100).iter().filter(|batch| !batch.prefix.is_empty()).count();
         assert!(prefixes(FREE) > 0);
-        assert_eq!(prefixes(Cost { linear: 1.0, attention: 1.0 }), 0);
+        assert_eq!(prefixes(Cost { attention: 1.0, ..FREE }), 0);
     }
 
     #[test]
@@ -347,6 +347,12 @@ mod tests {
                 .all(|batch| *batch.prefix == *header && batch.passes.len() == 1 && batch.cells() <= 100)
         );
         assert_eq!(found.iter().map(|batch| batch.documents().len()).sum::<usize>(), 60);
+        // Where rows share it, it takes no room of theirs.
+        assert!(
+            together(&all, Cost { copies_prefix: false, ..FREE }, 160)
+                .iter()
+                .all(|batch| batch.tokens() == 160)
+        );
     }
 
     #[test]

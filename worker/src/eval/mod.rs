@@ -22,6 +22,7 @@ pub mod layout;
 pub mod mcqa;
 mod metrics;
 pub mod oracle;
+pub mod prefixes;
 mod python;
 pub mod questions;
 mod queue;

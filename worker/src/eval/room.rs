@@ -61,8 +61,8 @@ impl Room {
         let (config, element) = (decoder.config(), decoder.kind().elt_size_in_bytes() as u64);
         let bytes = |batch: &Batch| {
             token_bytes(decoder) * batch.cells() as u64
-                // A reference has its own.
-                + 2 * config.cache_bytes(element) * batch.prefix.len() as u64
+                // A reference has its own. Attention may keep them once more in its own order, values in float32.
+                + 2 * config.cache_bytes(element + (element + 4) / 2) * batch.prefix.len() as u64
                 + 3 * LOGITS_BYTES as u64
         };
         let by_memory = self.bytes / batches.iter().map(bytes).max().unwrap_or(1);

@@ -13,6 +13,7 @@
 
 use std::collections::HashMap;
 
+use super::layout;
 use super::sequences::Sequences;
 
 /// What a token costs in a model, in operations that only compare with each other.
@@ -22,6 +23,8 @@ pub struct Cost {
     pub linear: f64,
     /// Of attention to one other token.
     pub attention: f64,
+    /// Whether every row of a pass has its own copy of the prefix's keys and values, block by block.
+    pub copies_prefix: bool,
 }
 
 impl Cost {
@@ -131,17 +134,22 @@ impl Tree {
     fn add(&mut self, index: usize, sequences: &Sequences, requests: impl IntoIterator<Item = usize>) {
         let document = self.row.documents.len();
         self.row.documents.push((index, sequences.0.len()));
+        // Of the sequence before, and where its tokens are: what both begin with need not be looked up again.
+        let (mut last, mut path): (&[i64], Vec<usize>) = (&[], Vec::new());
         for request in requests {
             let sequence = &sequences.0[request];
-            let mut before = None;
+            path.truncate(layout::common(last, &sequence.ids).saturating_sub(self.prefix));
+            last = &sequence.ids[..sequence.ids.len() - 1];
             for (position, &id) in sequence.ids.iter().enumerate().skip(self.prefix) {
+                let number = position - self.prefix;
+                let before = number.checked_sub(1).map(|number| path[number]);
                 if let Some(place) = before
                     && position >= sequence.context
                 {
                     self.row.targets.push(Target { document, request, place, id });
                 }
-                if position + 1 < sequence.ids.len() {
-                    before = Some(self.place(before, id, position));
+                if position < last.len() && number == path.len() {
+                    path.push(self.place(before, id, position));
                 }
             }
         }

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use qpipe_nodes::protocol::Level;
 
-use super::engine::{self, Readers, Responses};
+use super::engine::{self, Responses};
 use super::error::EvalError;
 use super::lanes::Lanes;
+use super::prefixes::{Models, Prefix, Shared};
 use super::queue::Queue;
 use super::replies::Writer;
 use super::room::Room;
@@ -118,18 +119,20 @@ impl<'a> Scorer<'a> {
             );
             self.context.log(Level::Info, message);
         }
-        let (queue, batches) = open_batches(group, &answers);
-        let (models, writer) = ((self.decoder, self.reference), self.writer.clone());
-        let answer = |kept: &mut Readers, number: usize, give: &mut Give<'_>| {
+        let began = Instant::now();
+        let lanes = lanes.for_batches(group.iter().map(|task| task.work.len()).sum());
+        let is_open = |task: usize, batch: usize| is_open(&group[task].work, batch, &answers[task]);
+        let shared = self.shared(group, lanes, &is_open)?;
+        let (queue, batches) = open_batches(group, &shared, &is_open);
+        let (models, writer) = (self.models(), self.writer.clone());
+        let answer = |kept: &mut Prefix, number: usize, give: &mut Give<'_>| {
             let (task, batch) = batches[number];
-            if let Err(error) = ask(models, &writer, kept, group[task], batch, give) {
+            if let Err(error) = ask(models, &writer, (&shared, kept), group[task], batch, give) {
                 let _ = give(Err(error));
             }
         };
-        let began = Instant::now();
         let mut unit = Unit::of(group.len());
         let mut failure: Option<(usize, ActionError)> = None;
-        let lanes = lanes.for_batches(group.iter().map(|task| task.work.len()).sum());
         lanes.run(&queue, &answer, &mut |number, found| {
             let (task, _) = batches[number];
             let kept = found.map_err(ActionError::from).and_then(|mut found| {
@@ -158,6 +161,34 @@ impl<'a> Scorer<'a> {
         failure.map_or(rest, |(_, error)| Err(error)).map(|()| answers)
     }
 
+    /// What families begin with, where there are fewer of them than lanes: all threads read it together, and lanes share it. Where there are
+    /// more, each lane reads that of its own. Which it is does not depend on what is open, so that what is resumed has the same bits.
+    fn shared(
+        &self,
+        group: &[&Prepared],
+        lanes: Lanes,
+        is_open: &dyn Fn(usize, usize) -> bool,
+    ) -> Result<Shared, ActionError> {
+        let mut shared = Shared::default();
+        if lanes.outnumber(group.iter().map(|task| task.work.families().count()).sum()) {
+            for (index, task) in group.iter().enumerate() {
+                for (_, mut family) in task.work.families() {
+                    if let Some(prefix) = task.work.prefix(family.start)
+                        && family.any(|batch| is_open(index, batch))
+                    {
+                        shared.add(self.models(), prefix);
+                        self.context.check_stop()?;
+                    }
+                }
+            }
+        }
+        Ok(shared)
+    }
+
+    fn models(&self) -> Models<'a> {
+        (self.decoder, self.reference)
+    }
+
     /// Writes the answers of `unit`, adds them to those of the `group`, and begins again.
     fn publish(
         &mut self,
@@ -177,19 +208,26 @@ impl<'a> Scorer<'a> {
     }
 }
 
-/// The batches of `group` that have a document without an answer: in a queue by their numbers, and of each number the task and
-/// which of its batches it is.
-fn open_batches(group: &[&Prepared], answers: &[Answers]) -> (Queue, Vec<(usize, usize)>) {
+/// Whether a batch has a document that is not among `answers`.
+fn is_open(work: &Work, batch: usize, answers: &Answers) -> bool {
+    work.documents(batch).iter().any(|document| !answers.contains_key(document))
+}
+
+/// The batches of `group` that are open: in a queue by their numbers, and of each number the task and which of its batches it is.
+fn open_batches(
+    group: &[&Prepared],
+    shared: &Shared,
+    is_open: &dyn Fn(usize, usize) -> bool,
+) -> (Queue, Vec<(usize, usize)>) {
     let (mut queue, mut batches) = (Queue::default(), Vec::new());
-    for (index, (task, answers)) in group.iter().zip(answers).enumerate() {
-        let is_open = |&batch: &usize| {
-            task.work.documents(batch).iter().any(|document| !answers.contains_key(document))
-        };
-        for (prefix, family) in task.work.families() {
+    for (index, task) in group.iter().enumerate() {
+        for (length, family) in task.work.families() {
+            let is_read = task.work.prefix(family.start).is_some_and(|prefix| shared.of(prefix).is_some());
             let first = batches.len();
-            batches.extend(family.filter(is_open).map(|batch| (index, batch)));
+            batches.extend(family.filter(|&batch| is_open(index, batch)).map(|batch| (index, batch)));
             let open = batches.iter().enumerate().skip(first);
-            queue.add(prefix, open.map(|(number, &(_, batch))| (number, task.work.tokens_of(batch))));
+            let unread = if is_read { 0 } else { length };
+            queue.add(unread, open.map(|(number, &(_, batch))| (number, task.work.tokens_of(batch))));
         }
     }
     (queue, batches)
@@ -197,20 +235,27 @@ fn open_batches(group: &[&Prepared], answers: &[Answers]) -> (Queue, Vec<(usize,
 
 /// Puts a batch of `task` to the model.
 fn ask(
-    models: (&Decoder, Option<&Decoder>),
+    models: Models<'_>,
     writer: &Writer<'_>,
-    kept: &mut Readers,
+    (shared, kept): (&Shared, &mut Prefix),
     task: &Prepared,
     batch: usize,
     give: &mut Give<'_>,
 ) -> Result<(), EvalError> {
     match &task.work {
-        Work::Score(batches) => engine::score(models, kept, &batches[batch], &mut |answers| {
-            for (document, response) in &answers {
-                task.questions.documents[*document].check_finite(response.scores())?;
-            }
-            Ok(give(Ok(answers)))
-        }),
+        Work::Score(batches) => {
+            let batch = &batches[batch];
+            let prefix = match shared.of(&batch.prefix) {
+                Some(prefix) => prefix,
+                None => kept.hold(models, &batch.prefix),
+            };
+            engine::score(models, prefix, batch, &mut |answers| {
+                for (document, response) in &answers {
+                    task.questions.documents[*document].check_finite(response.scores())?;
+                }
+                Ok(give(Ok(answers)))
+            })
+        }
         Work::Write { prompts, batches } => {
             let replies = writer.reply(prompts, &batches[batch])?.into_iter().map(Response::Reply);
             let _ = give(Ok(batches[batch].iter().copied().zip(replies).collect()));

@@ -1,6 +1,7 @@
 //! A task's documents on their way to the model: as tokens, then laid out in batches.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::engine;
 use super::layout::{self, Batch};
@@ -38,7 +39,7 @@ impl Work {
         match tokens {
             Tokens::Sequences(sequences) => Self::Score(match is_apart {
                 true => layout::apart(&sequences, batch_tokens),
-                false => layout::together(&sequences, engine::cost(decoder.config()), batch_tokens),
+                false => layout::together(&sequences, engine::cost(decoder), batch_tokens),
             }),
             Tokens::Prompts(prompts) => {
                 let most = if is_apart { 1 } else { replies::MOST_PROMPTS };
@@ -85,6 +86,14 @@ impl Work {
             }
         }
         families.into_iter()
+    }
+
+    /// What the rows of a batch begin with; nothing, mostly.
+    pub(super) fn prefix(&self, batch: usize) -> Option<&Arc<[i64]>> {
+        match self {
+            Self::Score(batches) => Some(&batches[batch].prefix).filter(|prefix| !prefix.is_empty()),
+            Self::Write { .. } => None,
+        }
     }
 
     /// Tokens of a batch behind those of its family.

@@ -8,12 +8,16 @@ use super::block::Observer;
 use super::checkpoint::Checkpoint;
 use super::error::ModelError;
 use super::formats;
+use super::frame::Frame;
 use super::kv_cache::Past;
 use super::linear::{Linear, LinearSpec, LoadOptions};
 use super::norm::RmsNorm;
-use super::patterns::{Pattern, Patterns};
+use super::patterns::Pattern;
 use super::rope::Rotation;
 use super::shared_prefix;
+
+/// Why a past has what is asked of it.
+const READ: &str = "shared tokens went through every layer";
 
 /// The attention of one decoder block.
 #[derive(Debug)]
@@ -75,53 +79,98 @@ impl SelfAttention {
     pub(super) fn forward(
         &self,
         x: Input<'_>,
-        rotation: &Rotation,
-        patterns: &Patterns,
+        frame: &Frame,
         past: Option<&mut dyn Past>,
         mut observe: Option<&mut Observer<'_>>,
     ) -> Tensor {
         if let Some(observe) = &mut observe {
             observe("self_attn.q_proj", x.tensor());
         }
-        let shape = x.size();
-        let (batch, new) = (shape[0], shape[1]);
-        let pattern = patterns.of_layer(self.window);
+        let pattern = frame.patterns.of_layer(self.window);
         if let (Pattern::Next, Some(past)) = (pattern, &past) {
-            return self.next(&x, rotation, &**past);
+            return self.next(&x, &frame.rotation, &**past);
         }
-        let heads = |projected: Tensor, norm: Option<&RmsNorm>| {
-            let heads = projected.view([batch, new, -1, self.head_dim]);
-            norm.map_or(heads.shallow_clone(), |norm| norm.forward(&heads)).transpose(1, 2)
-        };
-        let queries = rotation.apply(&heads(self.query.forward_input(&x), self.query_norm.as_ref()));
-        let mut keys = rotation.apply(&heads(self.key.forward_input(&x), self.key_norm.as_ref()));
-        let mut values = heads(self.value.forward_input(&x), None);
+        let queries = self.queries(&x, &frame.rotation);
+        let new = self.keys_values(&x, &frame.rotation);
         // With all that was kept for these three.
         drop(x);
-        let mut prefix = None;
-        match past {
-            Some(past) if pattern.is_after_prefix() => {
-                prefix = Some(past.shared(self.layer).expect("shared tokens went through every layer"));
-            }
-            Some(past) => (keys, values) = past.append(self.layer, &keys, &values),
-            None => {}
-        }
-        let joined = |attended: Tensor| attended.transpose(1, 2).reshape([batch, new, -1]);
-        let joined = match (pattern, &prefix) {
-            (Pattern::Ours { seen, .. }, prefix) => {
-                let prefix = prefix.as_ref().map(|(keys, values)| (keys, values));
-                attention::attend(&queries, prefix, (&keys, &values), seen)
-                    .expect("shapes fit, and there is memory")
-            }
-            (Pattern::AfterPrefix(mask), Some(prefix)) => {
-                joined(shared_prefix::attend(&queries, prefix, (&keys, &values), mask.as_ref()))
-            }
-            _ => joined(attend(&queries, &keys, &values, pattern, self.group_size)),
-        };
+        let joined = self.attend(&queries, new, pattern, past);
         if let Some(observe) = observe {
             observe("self_attn.o_proj", &joined);
         }
         self.output.forward(&joined)
+    }
+
+    /// The same with queries of other inputs, [B, W, hidden], of the same shape.
+    pub(super) fn forward_wanted(
+        &self,
+        (x, frame): (Input<'_>, &Frame),
+        (asking, wanted): (Input<'_>, &Frame),
+        past: Option<&mut dyn Past>,
+    ) -> Tensor {
+        let queries = self.queries(&asking, &wanted.rotation);
+        drop(asking);
+        let new = self.keys_values(&x, &frame.rotation);
+        drop(x);
+        let joined = self.attend(&queries, new, wanted.patterns.of_layer(self.window), past);
+        self.output.forward(&joined)
+    }
+
+    /// Lets `past` take in the keys and values of `x` [B, T, hidden], and nothing else.
+    pub(super) fn remember(&self, x: &Input<'_>, frame: &Frame, past: Option<&mut dyn Past>) {
+        if let Some(past) = past {
+            let (keys, values) = self.keys_values(x, &frame.rotation);
+            let _ = past.append(self.layer, &keys, &values);
+        }
+    }
+
+    /// [B, heads, T, D] of `x` [B, T, hidden].
+    fn queries(&self, x: &Input<'_>, rotation: &Rotation) -> Tensor {
+        rotation.apply(&self.heads(x, self.query.as_ref(), self.query_norm.as_ref()))
+    }
+
+    /// [B, kv_heads, T, D] of `x` [B, T, hidden].
+    fn keys_values(&self, x: &Input<'_>, rotation: &Rotation) -> (Tensor, Tensor) {
+        let keys = rotation.apply(&self.heads(x, self.key.as_ref(), self.key_norm.as_ref()));
+        (keys, self.heads(x, self.value.as_ref(), None))
+    }
+
+    /// What `projection` makes of `x` [B, T, hidden], [B, heads, T, D].
+    fn heads(&self, x: &Input<'_>, projection: &dyn Linear, norm: Option<&RmsNorm>) -> Tensor {
+        let shape = x.size();
+        let heads = projection.forward_input(x).view([shape[0], shape[1], -1, self.head_dim]);
+        norm.map_or(heads.shallow_clone(), |norm| norm.forward(&heads)).transpose(1, 2)
+    }
+
+    /// What `queries` [B, heads, T, D] find in the new keys and values and those of the past, [B, T, heads · D].
+    fn attend(
+        &self,
+        queries: &Tensor,
+        (mut keys, mut values): (Tensor, Tensor),
+        pattern: &Pattern,
+        past: Option<&mut dyn Past>,
+    ) -> Tensor {
+        let past = match past {
+            Some(past) if pattern.is_after_prefix() => Some(&*past),
+            Some(past) => {
+                (keys, values) = past.append(self.layer, &keys, &values);
+                None
+            }
+            None => None,
+        };
+        let joined = |attended: Tensor| attended.transpose(1, 2).flatten(2, 3);
+        match (pattern, past) {
+            (Pattern::Ours { seen, .. }, past) => {
+                let prefix = past.map(|past| past.shared_packed(self.layer).expect(READ));
+                attention::attend(queries, prefix, (&keys, &values), seen)
+                    .expect("shapes fit, and there is memory")
+            }
+            (Pattern::AfterPrefix(mask), Some(past)) => {
+                let prefix = past.shared(self.layer).expect(READ);
+                joined(shared_prefix::attend(queries, &prefix, (&keys, &values), mask.as_ref()))
+            }
+            _ => joined(attend(queries, &keys, &values, pattern, self.group_size)),
+        }
     }
 
     /// `x` [B, 1, hidden], of the same shape: of one new token a row, which goes where `past` says.

@@ -6,12 +6,11 @@ use super::attention::SelfAttention;
 use super::checkpoint::Checkpoint;
 use super::decoder::block_name;
 use super::error::ModelError;
+use super::frame::{Frame, Wanted};
 use super::kv_cache::Past;
 use super::linear::{Linear, LoadOptions, tensor_bytes};
 use super::mlp::Mlp;
 use super::norm::RmsNorm;
-use super::patterns::Patterns;
-use super::rope::Rotation;
 
 /// The inputs of a block's linear layers, in the order in which they arise: what an observer of
 /// [`super::BlockRunner::forward`] is shown as, and the linear layers that share it.
@@ -61,14 +60,37 @@ impl Block {
     pub(super) fn forward(
         &self,
         x: Tensor,
-        rotation: &Rotation,
-        patterns: &Patterns,
+        frame: &Frame,
         past: Option<&mut dyn Past>,
         mut observe: Option<&mut Observer<'_>>,
     ) -> Tensor {
         let input = self.input_norm.input(&x);
-        let attended = self.attention.forward(input, rotation, patterns, past, observe.as_deref_mut());
-        let x = sum(&x, attended);
+        let attended = self.attention.forward(input, frame, past, observe.as_deref_mut());
+        self.rest(&x, attended, observe)
+    }
+
+    /// The same for the `wanted` of the tokens alone, [B, W, hidden]. Of the others only keys and values are computed.
+    pub(super) fn forward_wanted(
+        &self,
+        x: &Tensor,
+        frame: &Frame,
+        past: Option<&mut dyn Past>,
+        wanted: &Wanted,
+    ) -> Tensor {
+        let some = wanted.select(x);
+        let input = self.input_norm.input(x);
+        if wanted.is_empty() {
+            self.attention.remember(&input, frame, past);
+            return some;
+        }
+        let asking = self.input_norm.input(&some);
+        let attended = self.attention.forward_wanted((input, frame), (asking, &wanted.frame), past);
+        self.rest(&some, attended, None)
+    }
+
+    /// What comes after attention.
+    fn rest(&self, x: &Tensor, attended: Tensor, observe: Option<&mut Observer<'_>>) -> Tensor {
+        let x = sum(x, attended);
         let transformed = self.mlp.forward(self.mlp_norm.input(&x), observe);
         sum(&x, transformed)
     }

@@ -10,10 +10,11 @@ use super::checkpoint::Checkpoint;
 use super::config::Config;
 use super::embedding::Embedding;
 use super::error::ModelError;
+use super::frame::Frame;
 use super::linear::LoadOptions;
 use super::norm::RmsNorm;
-use super::patterns::{Attention, Patterns, Setting};
-use super::rope::{RotaryEmbedding, Rotation};
+use super::patterns::{Attention, Setting};
+use super::rope::RotaryEmbedding;
 
 /// Loads and runs the blocks of one checkpoint.
 ///
@@ -33,13 +34,6 @@ pub struct BlockRunner<'a> {
     /// Loaded when it is first needed: one block after the other, a model may be taken in hand by several runners.
     embedding: OnceCell<Embedding>,
     rotary: RotaryEmbedding,
-}
-
-/// What all blocks share in one pass over a batch: where its tokens stand and what they see.
-#[derive(Debug)]
-pub struct Frame {
-    rotation: Rotation,
-    patterns: Patterns,
 }
 
 impl<'a> BlockRunner<'a> {
@@ -91,10 +85,7 @@ impl<'a> BlockRunner<'a> {
     pub fn frame(&self, positions: &Tensor, attention: &Attention) -> Frame {
         let setting =
             Setting { config: &self.checkpoint.config, kind: self.kind, attention: self.options.attention() };
-        Frame {
-            rotation: self.rotary.at(positions, self.kind),
-            patterns: Patterns::new(attention, (positions, positions), 0, setting),
-        }
+        Frame::new(attention, (positions, positions), 0, setting, &self.rotary)
     }
 
     /// `hidden` [B, T, hidden] through `block`. `observe` is shown every input of a linear layer, [B, T, K], once
@@ -106,7 +97,7 @@ impl<'a> BlockRunner<'a> {
         frame: &Frame,
         observe: &mut Observer<'_>,
     ) -> Tensor {
-        block.forward(hidden, &frame.rotation, &frame.patterns, None, Some(observe))
+        block.forward(hidden, frame, None, Some(observe))
     }
 
     /// The final norm, which is not kept: what comes out of the last block, [B, T, hidden], as

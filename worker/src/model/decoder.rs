@@ -9,10 +9,11 @@ use super::config::Config;
 use super::embedding::Embedding;
 use super::error::ModelError;
 use super::formats;
+use super::frame::{Frame, Wanted};
 use super::kv_cache::Past;
 use super::linear::{Linear, LinearSpec, LoadOptions, tensor_bytes};
 use super::norm::RmsNorm;
-use super::patterns::{Attention, Patterns, Setting};
+use super::patterns::{Attention, Setting};
 use super::rope::RotaryEmbedding;
 
 /// The embedding, as formats name a layer.
@@ -90,7 +91,37 @@ impl Decoder {
         ids: &Tensor,
         positions: &Tensor,
         attention: &Attention,
+        past: Option<&mut dyn Past>,
+    ) -> Tensor {
+        self.pass(ids, positions, attention, past, None)
+    }
+
+    /// The same of the tokens at `places` alone, i64 [B, W], each below T: [B, W, hidden]. The last block computes no more of the others than
+    /// their keys and values; without gradients.
+    pub fn hidden_at(
+        &self,
+        places: &Tensor,
+        ids: &Tensor,
+        positions: &Tensor,
+        attention: &Attention,
+        past: Option<&mut dyn Past>,
+    ) -> Tensor {
+        if self.mixes_tokens() {
+            // What is wanted depends on the others in every layer.
+            let hidden = self.pass(ids, positions, attention, past, None);
+            let index = places.unsqueeze(2).expand([-1, -1, hidden.size()[2]], false);
+            return hidden.gather(1, &index, false);
+        }
+        self.pass(ids, positions, attention, past, Some(places))
+    }
+
+    fn pass(
+        &self,
+        ids: &Tensor,
+        positions: &Tensor,
+        attention: &Attention,
         mut past: Option<&mut dyn Past>,
+        places: Option<&Tensor>,
     ) -> Tensor {
         let all_positions = match &mut past {
             Some(past) => past.append_positions(positions),
@@ -98,12 +129,19 @@ impl Decoder {
         };
         let shared = past.as_ref().map_or(0, |past| past.shared_tokens());
         let setting = Setting { config: &self.config, kind: self.kind, attention: self.attention };
-        let patterns = Patterns::new(attention, (positions, &all_positions), shared, setting);
-        let rotation = self.rotary.at(positions, self.kind);
+        let places_in = (positions, &all_positions);
+        let frame = Frame::new(attention, places_in, shared, setting, &self.rotary);
+        let wanted =
+            places.map(|places| Wanted::new(places, attention, places_in, shared, setting, &self.rotary));
         let mut x = self.embedding.look_up(ids).expect("ids are below the vocabulary's size");
-        for block in &self.blocks {
+        for (layer, block) in self.blocks.iter().enumerate() {
             let past = past.as_mut().map(|past| &mut **past as &mut dyn Past);
-            x = block.forward(x, &rotation, &patterns, past, None);
+            x = match &wanted {
+                Some(wanted) if layer + 1 == self.blocks.len() => {
+                    block.forward_wanted(&x, &frame, past, wanted)
+                }
+                _ => block.forward(x, &frame, past, None),
+            };
         }
         self.norm.forward(&x)
     }

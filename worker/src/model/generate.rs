@@ -60,8 +60,13 @@ pub fn generate<E: From<TchError>>(
                     true => Attention::Mask(visible(past, new, &padding)?),
                     false => Attention::Causal,
                 };
-                let hidden = decoder.hidden(&input, &positions, &attention, Some(&mut cache));
-                decoder.logits(&hidden.f_select(1, new - 1)?)
+                let hidden = if new == 1 {
+                    decoder.hidden(&input, &positions, &attention, Some(&mut cache))
+                } else {
+                    let last = Tensor::f_full([rows.len() as i64, 1], new - 1, (Kind::Int64, device))?;
+                    decoder.hidden_at(&last, &input, &positions, &attention, Some(&mut cache))
+                };
+                decoder.logits(&hidden.f_squeeze_dim(1)?)
             }
         };
         let chosen = choose(&rows, &logits)?;

@@ -2,7 +2,9 @@
 //! place.
 
 use std::fmt::Debug;
+use std::sync::OnceLock;
 
+use qpipe_kernels::attention;
 use qpipe_kernels::decode::Slots;
 use tch::{TchError, Tensor};
 
@@ -25,6 +27,11 @@ pub trait Past: Debug {
 
     /// The keys and values of these in `layer`, [1, kv_heads, P, head_dim], to be attended to without [`Past::append`].
     fn shared(&self, _layer: usize) -> Option<(Tensor, Tensor)> {
+        None
+    }
+
+    /// The same in the order of our own kernel, where that is here.
+    fn shared_packed(&self, _layer: usize) -> Option<&attention::Prefix> {
         None
     }
 
@@ -69,8 +76,15 @@ impl Past for Prefix<'_> {
     }
 
     fn shared(&self, layer: usize) -> Option<(Tensor, Tensor)> {
-        let cache = self.0.layers[layer].as_ref()?;
-        Some((cache.keys.narrow(2, 0, cache.len), cache.values.narrow(2, 0, cache.len)))
+        Some(self.0.layers[layer].as_ref()?.filled())
+    }
+
+    fn shared_packed(&self, layer: usize) -> Option<&attention::Prefix> {
+        let layer = self.0.layers[layer].as_ref()?;
+        Some(layer.packed.get_or_init(|| {
+            let (keys, values) = layer.filled();
+            attention::Prefix::new(&keys, &values).expect("they are there already")
+        }))
     }
 }
 
@@ -91,6 +105,21 @@ struct LayerCache {
     keys: Tensor,
     values: Tensor,
     len: i64,
+    /// What is filled, once somebody asks.
+    packed: OnceLock<attention::Prefix>,
+}
+
+impl LayerCache {
+    /// Keys and values [B, kv_heads, len, head_dim].
+    fn filled(&self) -> (Tensor, Tensor) {
+        (self.keys.narrow(2, 0, self.len), self.values.narrow(2, 0, self.len))
+    }
+
+    /// So many of its places are filled from now on, or others than before.
+    fn set_len(&mut self, len: i64) {
+        self.len = len;
+        self.packed = OnceLock::new();
+    }
 }
 
 impl KvCache {
@@ -128,7 +157,7 @@ impl KvCache {
         }
         self.positions = self.positions.take().map(|positions| positions.narrow(1, 0, len));
         for layer in self.layers.iter_mut().flatten() {
-            layer.len = layer.len.min(len);
+            layer.set_len(layer.len.min(len));
         }
     }
 
@@ -144,6 +173,7 @@ impl KvCache {
                         keys: copies(&layer.keys),
                         values: copies(&layer.values),
                         len: layer.len,
+                        packed: OnceLock::new(),
                     })
                 })
                 .collect(),
@@ -164,6 +194,7 @@ impl KvCache {
         for layer in self.layers.iter_mut().flatten() {
             layer.keys = layer.keys.f_index_select(0, rows)?;
             layer.values = layer.values.f_index_select(0, rows)?;
+            layer.packed = OnceLock::new();
         }
         Ok(())
     }
@@ -182,7 +213,7 @@ impl KvCache {
     pub(super) fn advance(&mut self, positions: &Tensor) {
         let _ = self.append_positions(positions);
         for layer in self.layers.iter_mut().flatten() {
-            layer.len += positions.size()[1];
+            layer.set_len(layer.len + positions.size()[1]);
         }
     }
 
@@ -211,6 +242,7 @@ impl Past for KvCache {
             keys: with_room(keys, capacity.max(added)),
             values: with_room(values, capacity.max(added)),
             len: 0,
+            packed: OnceLock::new(),
         });
         let len = cache.len + added;
         let room = cache.keys.size()[2];
@@ -220,8 +252,8 @@ impl Past for KvCache {
         }
         cache.keys.narrow(2, cache.len, added).copy_(keys);
         cache.values.narrow(2, cache.len, added).copy_(values);
-        cache.len = len;
-        (cache.keys.narrow(2, 0, len), cache.values.narrow(2, 0, len))
+        cache.set_len(len);
+        cache.filled()
     }
 }
 

@@ -21,6 +21,21 @@ pub enum Attention {
     Next,
 }
 
+impl Attention {
+    /// That of the tokens at `places`, i64 [B, W], of the T `new` ones among S.
+    pub(super) fn of(&self, places: &Tensor, (new, all): (i64, i64)) -> Self {
+        let mask = match self {
+            Self::Mask(mask) => mask.shallow_clone(),
+            Self::Causal => triangle(new, all, places.device()),
+            Self::Next => unreachable!("of one token nothing is left out"),
+        };
+        let (batch, wanted) = (places.size()[0], places.size()[1]);
+        let mask = mask.expand([batch, 1, new, all], false);
+        let places = places.view([batch, 1, wanted, 1]).expand([batch, 1, wanted, all], false);
+        Self::Mask(mask.gather(2, &places, false))
+    }
+}
+
 /// An [`Attention`] worked out for one forward pass, in the form that is cheapest to compute.
 #[derive(Debug)]
 pub(super) enum Pattern {

@@ -9,8 +9,8 @@
 //! In bfloat16 scores are sums of products of pairs, as those of layers are. In both types they, their softmax, and its products with the values are
 //! float32; the result is rounded once.
 //!
-//! What a sequence shares with the others of its batch, a prefix, comes before its own keys in the same pass. A thread packs a head once for all
-//! sequences that it goes through one after the other.
+//! What a sequence shares with the others of its batch, a prefix, comes before its own keys in the same pass. It is packed once, for all batches
+//! behind it.
 
 mod block;
 mod heads;
@@ -26,9 +26,55 @@ use self::heads::Heads;
 use self::packed::Packed;
 use super::fours::ROWS;
 use super::outer_wide::Factor;
-use super::threads::{ALONE, in_parts, parts};
+use super::shared::Shared;
+use super::threads::{ALONE, VALUES_ALONE, in_parts, parts};
 use super::view::{Columns, Element};
 use crate::attention::{Seen, View};
+
+/// The heads of a prefix.
+#[derive(Debug)]
+pub(crate) struct Prefix {
+    heads: Vec<Packed>,
+    width: usize,
+    kind: Kind,
+}
+
+impl Prefix {
+    /// Of keys and values [1, kv_heads, P, D].
+    ///
+    /// # Safety
+    ///
+    /// The processor has the unit, see [`super::outer_wide::is_best`].
+    pub(crate) unsafe fn new(keys: &Tensor, values: &Tensor) -> Result<Self, TchError> {
+        match keys.kind() {
+            // SAFETY: the caller promises it.
+            Kind::BFloat16 => unsafe { Self::of::<bf16>(keys, values) },
+            // SAFETY: likewise.
+            _ => unsafe { Self::of::<f32>(keys, values) },
+        }
+    }
+
+    unsafe fn of<T: Factor>(keys: &Tensor, values: &Tensor) -> Result<Self, TchError> {
+        let keys_values = heads_of::<T>((keys, values))?;
+        let [sequences, count, tokens, width] = keys_values.0.size();
+        assert!(sequences == 1 && keys_values.1.size() == keys_values.0.size());
+        let mut heads: Vec<Packed> = Vec::new();
+        heads.resize_with(count, Packed::default);
+        let shared = Shared::new(&mut heads);
+        in_parts(count, 1, VALUES_ALONE / (tokens * width).max(1), |part| {
+            for head in part {
+                // SAFETY: each head is given to one thread; the caller promises the unit.
+                unsafe { shared.part(head, 1)[0].fill(&keys_values, 0, head) };
+            }
+        });
+        Ok(Self { heads, width, kind: T::KIND })
+    }
+
+    /// Bytes that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.heads.iter().map(Packed::bytes).sum()
+    }
+}
 
 /// See [`crate::attention::attend`].
 ///
@@ -37,7 +83,7 @@ use crate::attention::{Seen, View};
 /// The processor has the unit, see [`super::outer_wide::is_best`].
 pub(crate) unsafe fn attend(
     queries: &Tensor,
-    prefix: Option<(&Tensor, &Tensor)>,
+    prefix: Option<&Prefix>,
     own: (&Tensor, &Tensor),
     seen: &Seen,
 ) -> Result<Tensor, TchError> {
@@ -51,14 +97,13 @@ pub(crate) unsafe fn attend(
 
 unsafe fn attend_in<T: Factor>(
     queries: &Tensor,
-    prefix: Option<(&Tensor, &Tensor)>,
+    prefix: Option<&Prefix>,
     own: (&Tensor, &Tensor),
     seen: &Seen,
 ) -> Result<Tensor, TchError> {
     let (sequences, heads, tokens, width) = queries.size4()?;
     let mut y = Tensor::f_empty([sequences, tokens, heads * width], (T::KIND, Device::Cpu))?;
-    let (prefix, own) = (prefix.map(heads_of::<T>).transpose()?, heads_of(own)?);
-    let work = Work::new(Heads::new(queries)?, prefix, own, seen, Columns::new(&mut y));
+    let work = Work::new(Heads::<T>::new(queries)?, prefix, heads_of(own)?, seen, Columns::new(&mut y));
     let products = work.tokens * work.group * work.keys() * work.queries.width();
     in_parts(work.units(), 1, ALONE * work.divisions / products.max(1), |units| {
         // SAFETY: the caller promises it.
@@ -79,7 +124,7 @@ fn heads_of<'a, T: Element>((keys, values): (&'a Tensor, &'a Tensor)) -> Result<
 
 struct Work<'a, T> {
     queries: Heads<'a, T>,
-    prefix: Option<KeysValues<'a, T>>,
+    prefix: Option<&'a Prefix>,
     own: KeysValues<'a, T>,
     seen: &'a Seen,
     /// [B · T, heads · D].
@@ -94,7 +139,7 @@ struct Work<'a, T> {
 impl<'a, T: Factor> Work<'a, T> {
     fn new(
         queries: Heads<'a, T>,
-        prefix: Option<KeysValues<'a, T>>,
+        prefix: Option<&'a Prefix>,
         own: KeysValues<'a, T>,
         seen: &'a Seen,
         y: Columns<T>,
@@ -104,9 +149,8 @@ impl<'a, T: Factor> Work<'a, T> {
         let group = heads / key_heads;
         assert!(own.0.size() == [sequences, key_heads, keys, width] && own.0.size() == own.1.size());
         assert!(heads == group * key_heads && seen.fits(sequences, tokens, keys));
-        if let Some((keys, values)) = &prefix {
-            let [_, _, before, _] = keys.size();
-            assert!(keys.size() == [1, key_heads, before, width] && values.size() == keys.size());
+        if let Some(prefix) = prefix {
+            assert!((prefix.heads.len(), prefix.width, prefix.kind) == (key_heads, width, T::KIND));
         }
         let most = group * tokens / (LEAST_BLOCKS * ROWS);
         let divisions = parts().div_ceil((sequences * key_heads).max(1)).clamp(1, most.max(1));
@@ -115,8 +159,8 @@ impl<'a, T: Factor> Work<'a, T> {
 
     /// Keys that a query may see.
     fn keys(&self) -> usize {
-        let count = |(keys, _): &KeysValues<'_, T>| keys.size()[2];
-        count(&self.own) + self.prefix.as_ref().map_or(0, count)
+        let [_, _, own, _] = self.own.0.size();
+        own + self.prefix.and_then(|prefix| prefix.heads.first()).map_or(0, Packed::keys)
     }
 
     /// Key heads by sequences by divisions: neighbours have the same prefix, and often the same keys.
@@ -130,18 +174,16 @@ impl<'a, T: Factor> Work<'a, T> {
     /// The processor has the unit.
     unsafe fn attend(&self, units: Range<usize>) {
         let [sequences, _, _, width] = self.own.0.size();
-        let (mut prefix, mut own) = (Packed::default(), Packed::default());
+        let (mut own, mut held) = (Packed::default(), None);
         let mut block = Block::new(width);
         for unit in units {
             let (division, unit) = (unit % self.divisions, unit / self.divisions);
             let (sequence, head) = (unit % sequences, unit / sequences);
-            // SAFETY: the caller promises it.
-            unsafe {
-                if let Some(keys_values) = &self.prefix {
-                    prefix.hold(keys_values, 0, head);
-                }
-                own.hold(&self.own, sequence, head);
+            if held.replace(unit) != Some(unit) {
+                // SAFETY: the caller promises it.
+                unsafe { own.fill(&self.own, sequence, head) };
             }
+            let before = self.prefix.map(|prefix| &prefix.heads[head]);
             let rows = self.group * self.tokens;
             let bound = |division: usize| rows * division / self.divisions;
             for some in evenly(bound(division)..bound(division + 1)) {
@@ -153,10 +195,7 @@ impl<'a, T: Factor> Work<'a, T> {
                     Query { values, sees: self.seen.by(sequence, token), y }
                 };
                 let mut queries: Vec<Query<'_, T>> = some.map(query).collect();
-                let before = self
-                    .prefix
-                    .as_ref()
-                    .map(|_| Part { held: &prefix, sees: Some(View::First(prefix.keys())) });
+                let before = before.map(|held| Part { held, sees: Some(View::First(held.keys())) });
                 let parts = before.into_iter().chain([Part { held: &own, sees: None }]);
                 // SAFETY: the caller promises it.
                 unsafe { block.attend(&mut queries, parts) };

@@ -15,9 +15,7 @@ pub(super) struct Values(pub(super) [f32; CHANNELS]);
 
 /// The keys and values of a sequence and head, [`KEYS`] tokens at a time; zeros in place of those that are missing.
 #[derive(Debug, Default)]
-pub(super) struct Packed {
-    /// What they are of.
-    held: Option<(usize, usize)>,
+pub(crate) struct Packed {
     keys: usize,
     strips: Vec<Strip>,
     /// Of each strip's tokens, [parts, tokens].
@@ -27,20 +25,17 @@ pub(super) struct Packed {
 }
 
 impl Packed {
-    /// Packs the keys and values of a sequence and head, unless they were packed last.
+    /// Packs the keys and values of a sequence and head.
     ///
     /// # Safety
     ///
     /// The processor has AVX-512.
-    pub(super) unsafe fn hold<T: Factor>(
+    pub(super) unsafe fn fill<T: Factor>(
         &mut self,
         (keys, values): &(Heads<'_, T>, Heads<'_, T>),
         sequence: usize,
         head: usize,
     ) {
-        if self.held.replace((sequence, head)) == Some((sequence, head)) {
-            return;
-        }
         let [_, _, count, width] = keys.size();
         (self.keys, self.parts) = (count, width.div_ceil(CHANNELS));
         self.strips.resize_with(count.div_ceil(KEYS), Strip::default);
@@ -65,6 +60,12 @@ impl Packed {
     /// How many there are.
     pub(super) fn keys(&self) -> usize {
         self.keys
+    }
+
+    /// Bytes that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.strips.iter().map(|strip| size_of_val(strip.all())).sum::<usize>()
+            + size_of_val(self.values.as_slice())
     }
 
     /// The strips of keys.
