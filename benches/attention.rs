@@ -11,7 +11,7 @@
 use std::error::Error;
 
 use qpipe_kernels::Multiplier;
-use qpipe_kernels::attention::{Prefix, Seen, attend, can_attend};
+use qpipe_kernels::attention::{PackedPrefix, Seen, attend, can_attend};
 use qpipe_kernels::speed::Speed;
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let prefix = [(); 2].map(|()| random(1, key_heads, before));
             let seen = Seen::before(tokens as usize, tokens as usize);
             // It serves many passes.
-            let packed = (before > 0).then(|| Prefix::new(&prefix[0], &prefix[1])).transpose()?;
+            let packed = (before > 0).then(|| PackedPrefix::new(&prefix[0], &prefix[1])).transpose()?;
             let ours = Speed::of(|| {
                 let _ = attend(&queries, packed.as_ref(), (&own[0], &own[1]), &seen).expect("shapes fit");
             });

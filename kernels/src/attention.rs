@@ -132,12 +132,12 @@ fn is_best() -> bool {
 
 /// The keys and values of a prefix, in the order in which they are multiplied: for all passes behind it.
 #[derive(Debug)]
-pub struct Prefix {
+pub struct PackedPrefix {
     #[cfg(target_arch = "x86_64")]
-    packed: cpu::attention::Prefix,
+    packed: cpu::attention::PackedPrefix,
 }
 
-impl Prefix {
+impl PackedPrefix {
     /// Of `keys` and `values` [1, kv_heads, P, D], float32 or bfloat16, on a CPU, without gaps in their last dimension.
     ///
     /// # Errors
@@ -146,13 +146,13 @@ impl Prefix {
     ///
     /// # Panics
     ///
-    /// If shapes do not fit each other, and where [`can_attend`] says no.
+    /// If shapes do not fit each other, where [`can_attend`] says no, and where gradients are wanted.
     pub fn new(keys: &Tensor, values: &Tensor) -> Result<Self, TchError> {
         assert!(is_best(), "`can_attend` says whether this can be called");
         assert!(!keys.requires_grad() && !values.requires_grad(), "no gradients come through this");
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the unit is here.
-        return Ok(Self { packed: unsafe { cpu::attention::Prefix::new(keys, values) }? });
+        return Ok(Self { packed: unsafe { cpu::attention::PackedPrefix::new(keys, values) }? });
         #[cfg(not(target_arch = "x86_64"))]
         unreachable!("it is best nowhere: {keys:?} {values:?}")
     }
@@ -177,10 +177,10 @@ impl Prefix {
 ///
 /// # Panics
 ///
-/// If shapes do not fit each other, where [`can_attend`] says no, and where gradients are wanted.
+/// If shapes or types do not fit each other, the prefix's among them, where [`can_attend`] says no, and where gradients are wanted.
 pub fn attend(
     queries: &Tensor,
-    prefix: Option<&Prefix>,
+    prefix: Option<&PackedPrefix>,
     own: (&Tensor, &Tensor),
     seen: &Seen,
 ) -> Result<Tensor, TchError> {
@@ -263,7 +263,7 @@ mod tests {
                         "causal" => Seen::before(tokens as usize, all as usize),
                         _ => Seen::marked(&mask, tokens as usize).unwrap(),
                     };
-                    let prefix = (before > 0).then(|| Prefix::new(&prefix[0], &prefix[1]).unwrap());
+                    let prefix = (before > 0).then(|| PackedPrefix::new(&prefix[0], &prefix[1]).unwrap());
                     let found = attend(&queries, prefix.as_ref(), (&own[0], &own[1]), &seen).unwrap();
                     let mask = mask.expand([sequences, 1, tokens, all], false);
                     let prefix = Tensor::ones([sequences, 1, tokens, before], CPU).to_kind(Kind::Bool);
@@ -310,7 +310,7 @@ mod tests {
         for kind in [Kind::Float, Kind::BFloat16] {
             let [queries, keys, values] = [(); 3].map(|()| random(sequences, heads, tokens, width, kind));
             let prefix = [(); 2].map(|()| random(1, heads, 400, width, kind));
-            let prefix = Prefix::new(&prefix[0], &prefix[1]).unwrap();
+            let prefix = PackedPrefix::new(&prefix[0], &prefix[1]).unwrap();
             let prefix = || Some(&prefix);
             for (name, mask) in masks(sequences, tokens, tokens) {
                 let of = |mask: &Tensor| Seen::marked(mask, mask.size()[2].max(1) as usize).unwrap();

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod wanted;
+
 use std::path::Path;
 
 use qpipe_kernels::cuda::graphs_recorded;
@@ -67,6 +69,15 @@ fn logits_on_a_card_equal_those_of_transformers() {
         let found = full_pass(&decoder, &ids).index_select(0, &places.to_device(CARD));
         let distance = distance(&found, &logits);
         assert!(distance <= TOLERANCE, "{name}: off by {distance}");
+    }
+}
+
+#[test]
+fn what_is_wanted_of_a_pass_on_a_card_is_that_of_the_whole_pass() {
+    if has_cuda() {
+        for (name, decoder, _) in golden() {
+            wanted::check(&decoder, &name, TOLERANCE);
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and print")]
 
+mod wanted;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -168,50 +170,14 @@ fn long_texts_are_attended_to_alike_by_both() {
     }
 }
 
-/// Some tokens of each row, one, and none: without a past, behind a prefix, and behind a cache, which keeps all of them.
 #[test]
 fn what_is_wanted_of_a_pass_is_that_of_the_whole_pass() {
-    let _guard = tch::no_grad_guard();
-    tch::manual_seed(8);
-    for (golden, decoder, name) in Golden::decoders(Kind::Float) {
-        let (before, new) = (40, 30);
-        let ids = Tensor::randint(golden.vocabulary(), [2, before + new], (Kind::Int64, Device::Cpu));
-        let mut prefix = KvCache::new(decoder.config());
-        let first = ids.narrow(0, 0, 1).narrow(1, 0, before);
-        let none = Tensor::zeros([1, 0], (Kind::Int64, Device::Cpu));
-        let nothing =
-            decoder.hidden_at(&none, &first, &positions(0, before), &Attention::Causal, Some(&mut prefix));
-        assert_eq!((nothing.size()[1], prefix.len()), (0, before));
-        let rest = ids.narrow(1, before, new);
-        let own = Tensor::rand([2, 1, new, new], (Kind::Float, Device::Cpu)).lt(0.4);
-        let own = own.logical_or(&Tensor::eye(new, (Kind::Bool, Device::Cpu)));
-        let after_cache =
-            Tensor::cat(&[&Tensor::ones([2, 1, new, before], (Kind::Bool, Device::Cpu)), &own], 3);
-        let places = Tensor::from_slice(&[3i64, 29, 29, 17, 0, 5]).view([2, 3]);
-        for places in [places.shallow_clone(), places.narrow(1, 1, 1)] {
-            let mut caches = [prefix.repeat(2), prefix.repeat(2)];
-            for (attention, after_cache) in [
-                (Attention::Causal, Attention::Causal),
-                (Attention::Mask(own.shallow_clone()), Attention::Mask(after_cache.shallow_clone())),
-            ] {
-                let compare =
-                    |case: &str, from: i64, attention: &Attention, pasts: [Option<&mut dyn Past>; 2]| {
-                        let [past, other] = pasts;
-                        let at = positions(from, from + new).repeat([2, 1]);
-                        let found = decoder.hidden_at(&places, &rest, &at, attention, past);
-                        let whole = decoder.hidden(&rest, &at, attention, other);
-                        let index = places.unsqueeze(2).expand([-1, -1, whole.size()[2]], false);
-                        let distance = distance(&found, &whole.gather(1, &index, false));
-                        assert!(distance <= SAME_TOLERANCE, "{name}, {case}, {places:?}: off by {distance}");
-                    };
-                compare("alone", 0, &attention, [None, None]);
-                let (mut one, mut other) = (Prefix::new(&prefix), Prefix::new(&prefix));
-                compare("prefix", before, &attention, [Some(&mut one), Some(&mut other)]);
-                let [one, other] = &mut caches;
-                compare("cache", before, &after_cache, [Some(one), Some(other)]);
-                caches.iter_mut().for_each(|cache| cache.truncate(before));
-            }
-        }
+    for (_, decoder, name) in Golden::decoders(Kind::Float) {
+        wanted::check(&decoder, &name, SAME_TOLERANCE);
+    }
+    // Few rows and many are multiplied by other kernels, and rounded at other places.
+    for (_, decoder, name) in Golden::decoders(Kind::BFloat16) {
+        wanted::check(&decoder, &name, 0.1);
     }
 }
 

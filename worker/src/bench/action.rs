@@ -14,7 +14,7 @@ use super::{generation, hardware, sequential};
 use crate::context::{Context, Facts};
 use crate::error::ActionError;
 use crate::eval::layout::Batch;
-use crate::eval::prefixes::Prefix;
+use crate::eval::prefixes::ReadPrefix;
 use crate::eval::rows::Data;
 use crate::eval::sequences::Encoder;
 use crate::eval::task::TaskOptions;
@@ -147,15 +147,15 @@ impl Bench<'_> {
 
     fn batched(&self) -> Result<(Vec<Measurement>, Option<Energy>), ActionError> {
         let batches = Batches::new(self.encoder, self.decoder, self.documents)?;
-        let measure = |batch: &Batch, kept: &mut Prefix| {
+        let measure = |batch: &Batch, kept: &mut ReadPrefix| {
             batches.measure(self.decoder, &self.peak, self.documents, batch, kept)
         };
         if let Some(first) = batches.iter().next() {
-            measure(first, &mut Prefix::default())?;
+            measure(first, &mut ReadPrefix::default())?;
         }
         let (mut meter, mut joules) = (Meter::start(self.context.device()), 0.0);
         let mut measurements = Vec::with_capacity(self.documents.len());
-        let mut kept = Prefix::default();
+        let mut kept = ReadPrefix::default();
         for batch in batches.iter() {
             self.context.check_stop()?;
             measurements.extend(measure(batch, &mut kept)?);

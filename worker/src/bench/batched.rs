@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::measure::Measurement;
 use crate::error::ActionError;
 use crate::eval::layout::{self, Batch};
-use crate::eval::prefixes::Prefix;
+use crate::eval::prefixes::ReadPrefix;
 use crate::eval::sequences::{Encoder, Sequences};
 use crate::eval::task::Response;
 use crate::eval::{Document, engine};
@@ -37,7 +37,7 @@ impl Batches {
         let sequences = encoder.encode_all(documents)?;
         let batches = match decoder.mixes_tokens() {
             true => layout::apart(&sequences, BATCH_TOKENS),
-            false => layout::together(&sequences, engine::cost(decoder), BATCH_TOKENS),
+            false => layout::together(&sequences, engine::cost((decoder, None)), BATCH_TOKENS),
         };
         let seconds_a_question = began.elapsed().as_secs_f64() / documents.len() as f64;
         Ok(Self { sequences, batches, seconds_a_question })
@@ -59,7 +59,7 @@ impl Batches {
         peak: &PeakMemory,
         documents: &[Document],
         batch: &Batch,
-        kept: &mut Prefix,
+        kept: &mut ReadPrefix,
     ) -> Result<Vec<Measurement>, ActionError> {
         peak.reset()?;
         let began = Instant::now();
@@ -70,7 +70,7 @@ impl Batches {
             Ok(ControlFlow::Continue(()))
         })?;
         let seconds = began.elapsed().as_secs_f64() / answers.len() as f64 + self.seconds_a_question;
-        let peak_bytes = peak.peak_bytes()?;
+        let peak_bytes = peak.peak_bytes()? + kept.packed_bytes();
         let measurement = |(index, response): (usize, Response)| {
             documents[index].check_finite(response.scores())?;
             Ok(Measurement { seconds, tokens: self.sequences[index].tokens(), peak_bytes })

@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::error::EvalError;
 use super::layout::Batch;
-use super::prefixes::{self, Models};
+use super::prefixes::{Models, ReadPrefix};
 use super::row::{Cost, Row};
 use super::task::{Response, Score};
 use crate::model::{Attention, Checkpoint, Decoder, KvCache, LoadOptions, Past, Prefix, Products, Tokenizer};
@@ -18,6 +18,8 @@ use crate::torch;
 
 /// Logits that are held at one time, in bytes of float32.
 pub(super) const LOGITS_BYTES: usize = 64 << 20;
+/// Where at least one of so many places predicts nothing, the last block leaves such places out: attention that is not plainly causal costs something.
+const WORTH_LEAVING_OUT: usize = 4;
 /// Logits that a CPU makes probabilities of at one time, in bytes of float32: they stay in its caches meanwhile.
 const CPU_PROBABILITIES_BYTES: usize = 2 << 20;
 
@@ -55,9 +57,12 @@ pub type Responses = Vec<(usize, Response)>;
 ///
 /// # Errors
 /// When libtorch's answer has another shape than expected, and those of `give`.
+///
+/// # Panics
+/// If `prefix` is another one than the batch's.
 pub fn score(
     (decoder, reference): Models<'_>,
-    prefix: &prefixes::Prefix,
+    prefix: &ReadPrefix,
     batch: &Batch,
     give: &mut dyn FnMut(Responses) -> Result<ControlFlow<()>, EvalError>,
 ) -> Result<(), EvalError> {
@@ -114,7 +119,7 @@ impl Reader<'_> {
         let mut past = self.prefix.map(Prefix::new);
         let past = past.as_mut().map(|past| past as &mut dyn Past);
         let most = places.iter().map(Vec::len).max().unwrap_or(0);
-        let (hidden, index) = if most < width {
+        let (hidden, index) = if WORTH_LEAVING_OUT * most <= (WORTH_LEAVING_OUT - 1) * width {
             let mut padded = Vec::with_capacity(rows.len() * most);
             for (row, places) in places.iter().enumerate() {
                 padded.extend_from_slice(places);
@@ -143,23 +148,22 @@ fn flattened(places: &[Vec<i64>], width: usize, at: fn((usize, &i64)) -> i64) ->
 /// The responses to each row's documents, in one forward pass.
 fn pass(own: &Reader<'_>, reference: Option<&Reader<'_>>, rows: &[Row]) -> Result<Responses, EvalError> {
     let width = rows.iter().map(Row::len).max().unwrap_or(0);
-    if width == 0 {
-        // Texts without a token: nothing is predicted.
-        let documents = rows.iter().flat_map(|row| &row.documents);
-        let nothing = |&(index, _): &(usize, usize)| (index, Response::Scores(Vec::new(), None));
-        return Ok(documents.map(nothing).collect());
-    }
     let targets = Targets::new(rows);
+    let certain = Score { log_probability: 0.0, is_greedy: true };
+    let documents = rows.iter().flat_map(|row| &row.documents);
+    let nothing = reference.map(|_| Divergence::default());
+    let mut answers: Vec<(usize, Vec<Score>, Option<Divergence>)> =
+        documents.map(|&(index, requests)| (index, vec![certain; requests], nothing)).collect();
+    let response = |(document, scores, divergence)| (document, Response::Scores(scores, divergence));
+    if targets.askers.is_empty() {
+        // Texts without a token: nothing is predicted.
+        return Ok(answers.into_iter().map(response).collect());
+    }
     let hidden = own.read(rows, width, &targets.places)?;
     let compared = match reference {
         Some(reference) => Some((reference.decoder, reference.read(rows, width, &targets.places)?)),
         None => None,
     };
-    let certain = Score { log_probability: 0.0, is_greedy: true };
-    let documents = rows.iter().flat_map(|row| &row.documents);
-    let nothing = compared.as_ref().map(|_| Divergence::default());
-    let mut answers: Vec<(usize, Vec<Score>, Option<Divergence>)> =
-        documents.map(|&(index, requests)| (index, vec![certain; requests], nothing)).collect();
     let (predicted, divergences) = targets.predicted(own.decoder, &hidden, compared.as_ref())?;
     for (&(document, request), token) in targets.owners.iter().zip(&predicted) {
         let score = &mut answers[document].1[request];
@@ -170,12 +174,11 @@ fn pass(own: &Reader<'_>, reference: Option<&Reader<'_>>, rows: &[Row]) -> Resul
         let sum = &mut answers[document].2;
         *sum = sum.map(|sum| sum.and(divergence));
     }
-    let response = |(document, scores, divergence)| (document, Response::Scores(scores, divergence));
     Ok(answers.into_iter().map(response).collect())
 }
 
-/// What a token of a model costs, to lay out rows by.
-pub fn cost(decoder: &Decoder) -> Cost {
+/// What a token costs in a model, and what rows take where there is another one to compare it with, to lay them out by.
+pub fn cost((decoder, reference): Models<'_>) -> Cost {
     let config = decoder.config();
     let queries = (config.heads * config.head_dim) as f64;
     // Two products a pair of tokens; libtorch's run at about half the speed of the linear layers'.
@@ -183,7 +186,9 @@ pub fn cost(decoder: &Decoder) -> Cost {
         linear: config.block_weights() as f64,
         attention: 2.0 * 2.0 * queries,
         // Layers with a window see a part of it, as a part of each row.
-        copies_prefix: decoder.device() != Device::Cpu || config.windows.iter().any(Option::is_some),
+        copies_prefix: [Some(decoder), reference].into_iter().flatten().any(|decoder| {
+            decoder.device() != Device::Cpu || decoder.config().windows.iter().any(Option::is_some)
+        }),
     }
 }
 

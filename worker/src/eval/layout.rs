@@ -30,6 +30,8 @@ const PREFIX_PART: usize = 16;
 pub struct Batch {
     /// Tokens that all its rows begin with and do not hold themselves; mostly none. The batches of a family have the same.
     pub prefix: Arc<[i64]>,
+    /// Tokens that a row counts more than its own, by memory, for its copy of the prefix; none where rows share it.
+    pub copied: usize,
     /// Rows that go through the model together, one pass after the other; one where there is a prefix.
     pub passes: Vec<Vec<Row>>,
 }
@@ -50,10 +52,10 @@ impl Batch {
         !self.prefix.is_empty() && self.prefix == other.prefix
     }
 
-    /// Tokens of its largest pass, padding counted, and what its rows see of the prefix, by memory.
+    /// Tokens of its largest pass, padding counted, and its rows' copies of the prefix, by memory.
     pub fn cells(&self) -> usize {
-        let seen = self.prefix.len() / PREFIX_PART;
-        let cells = |pass: &Vec<Row>| pass.len() * (seen + pass.iter().map(Row::len).max().unwrap_or(0));
+        let cells =
+            |pass: &Vec<Row>| pass.len() * (self.copied + pass.iter().map(Row::len).max().unwrap_or(0));
         self.passes.iter().map(cells).max().unwrap_or(0).max(self.prefix.len())
     }
 
@@ -129,19 +131,19 @@ fn scattered(mut windows: Vec<Row>, batch_tokens: usize) -> Batch {
 fn family(prefix: &[i64], mut rows: Vec<Row>, cost: Cost, batch_tokens: usize) -> Vec<Batch> {
     rows.sort_by_key(|row| Reverse(row.len()));
     let prefix: Arc<[i64]> = prefix.into();
-    let seen = if cost.copies_prefix { prefix.len() / PREFIX_PART } else { 0 };
-    packed(rows, seen, batch_tokens)
-        .map(|pass| Batch { prefix: Arc::clone(&prefix), passes: vec![pass] })
+    let copied = if cost.copies_prefix { prefix.len() / PREFIX_PART } else { 0 };
+    packed(rows, copied, batch_tokens)
+        .map(|pass| Batch { prefix: Arc::clone(&prefix), copied, passes: vec![pass] })
         .collect()
 }
 
-/// Neighbouring rows, the first of which is the longest of its kind, in passes. Each counts `seen` tokens more than its own.
-fn packed(rows: Vec<Row>, seen: usize, batch_tokens: usize) -> impl Iterator<Item = Vec<Row>> {
+/// Neighbouring rows, the first of which is the longest of its kind, in passes. Each counts `copied` tokens more than its own.
+fn packed(rows: Vec<Row>, copied: usize, batch_tokens: usize) -> impl Iterator<Item = Vec<Row>> {
     let mut passes: Vec<Vec<Row>> = Vec::new();
     let (mut width, mut plain) = (0, false);
     for row in rows {
         match passes.last_mut() {
-            Some(pass) if (pass.len() + 1) * (seen + width) <= batch_tokens && row.is_plain() == plain => {
+            Some(pass) if (pass.len() + 1) * (copied + width) <= batch_tokens && row.is_plain() == plain => {
                 pass.push(row)
             }
             _ => {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use qpipe_kernels::attention::PackedPrefix;
 use tch::{Kind, Tensor};
 
 use crate::model::{Attention, Decoder, KvCache};
@@ -11,7 +12,7 @@ pub type Models<'a> = (&'a Decoder, Option<&'a Decoder>);
 
 /// The keys and values of one prefix; of none, which is the beginning of every row, there are none.
 #[derive(Debug, Default)]
-pub struct Prefix {
+pub struct ReadPrefix {
     ids: Arc<[i64]>,
     /// The model's.
     pub(super) own: Option<KvCache>,
@@ -19,22 +20,32 @@ pub struct Prefix {
     pub(super) reference: Option<KvCache>,
 }
 
-// SAFETY: a shared prefix is only read: passes behind it take views of its tensors, and libtorch counts references to a tensor atomically.
-unsafe impl Sync for Prefix {}
+// SAFETY: passes behind a shared prefix take views of its tensors and write to none, and libtorch counts references to a tensor atomically. What they bring
+// into attention's order lies in a `OnceLock`, and is `Sync` by itself.
+unsafe impl Sync for ReadPrefix {}
+const _: () = {
+    const fn is_sync<T: Send + Sync>() {}
+    is_sync::<PackedPrefix>();
+};
 
-impl Prefix {
+impl ReadPrefix {
     /// Has both models read `ids`, unless that is what they read last: the next batch is often of the same family.
     pub fn hold(&mut self, (decoder, reference): Models<'_>, ids: &Arc<[i64]>) -> &Self {
         if !self.is(ids) {
             // Before others take its place in memory.
             *self = Self::default();
             if !ids.is_empty() {
-                self.own = Some(read(decoder, ids));
-                self.reference = reference.map(|reference| read(reference, ids));
-                self.ids = Arc::clone(ids);
+                let own = Some(read(decoder, ids));
+                let reference = reference.map(|reference| read(reference, ids));
+                *self = Self { ids: Arc::clone(ids), own, reference };
             }
         }
         self
+    }
+
+    /// Bytes that libtorch's allocator knows nothing of.
+    pub fn packed_bytes(&self) -> u64 {
+        [&self.own, &self.reference].into_iter().flatten().map(KvCache::packed_bytes).sum()
     }
 
     /// Whether it is that of `ids`.
@@ -45,18 +56,20 @@ impl Prefix {
 
 /// Prefixes that several lanes have in common.
 #[derive(Debug, Default)]
-pub(super) struct Shared(Vec<Prefix>);
+pub(super) struct Shared(Vec<ReadPrefix>);
 
 impl Shared {
-    /// Has both models read `ids`, on all threads there are.
+    /// Has both models read `ids`, on all threads there are, unless they did.
     pub(super) fn add(&mut self, models: Models<'_>, ids: &Arc<[i64]>) {
-        let mut prefix = Prefix::default();
-        prefix.hold(models, ids);
-        self.0.push(prefix);
+        if self.of(ids).is_none() {
+            let mut prefix = ReadPrefix::default();
+            prefix.hold(models, ids);
+            self.0.push(prefix);
+        }
     }
 
     /// That of `ids`, if it was read.
-    pub(super) fn of(&self, ids: &[i64]) -> Option<&Prefix> {
+    pub(super) fn of(&self, ids: &[i64]) -> Option<&ReadPrefix> {
         self.0.iter().find(|prefix| prefix.is(ids))
     }
 }

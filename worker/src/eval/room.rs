@@ -1,6 +1,7 @@
 //! How much goes through the model at one time: as much as is fast, where memory allows it.
 
 use fs_err as fs;
+use qpipe_kernels::attention::can_attend;
 use tch::Device;
 
 use super::engine::LOGITS_BYTES;
@@ -9,7 +10,7 @@ use super::layout::Batch;
 use crate::context::Context;
 use crate::error::ActionError;
 use crate::memory;
-use crate::model::Decoder;
+use crate::model::{Decoder, Products};
 
 /// Tokens of a batch on a CPU: enough for its matrix products, and what lies between them stays in its caches.
 const CPU_TOKENS: usize = 512;
@@ -59,10 +60,13 @@ impl Room {
             return Lanes::new(1, self.threads);
         }
         let (config, element) = (decoder.config(), decoder.kind().elt_size_in_bytes() as u64);
+        // Our own attention keeps a prefix once more in its order, the values in float32.
+        let is_packed = can_attend(2, decoder.kind(), self.device, Products::FASTEST.attention);
+        let packed = if is_packed { (element + 4) / 2 } else { 0 };
         let bytes = |batch: &Batch| {
             token_bytes(decoder) * batch.cells() as u64
-                // A reference has its own. Attention may keep them once more in its own order, values in float32.
-                + 2 * config.cache_bytes(element + (element + 4) / 2) * batch.prefix.len() as u64
+                // A reference has its own.
+                + 2 * config.cache_bytes(element + packed) * batch.prefix.len() as u64
                 + 3 * LOGITS_BYTES as u64
         };
         let by_memory = self.bytes / batches.iter().map(bytes).max().unwrap_or(1);

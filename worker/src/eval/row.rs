@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use super::layout;
 use super::sequences::Sequences;
 
-/// What a token costs in a model, in operations that only compare with each other.
+/// What tokens cost in a model: in operations that only compare with each other, and in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
     /// Of the linear layers.

@@ -10,7 +10,7 @@ use qpipe_nodes::protocol::Level;
 use super::engine::{self, Responses};
 use super::error::EvalError;
 use super::lanes::Lanes;
-use super::prefixes::{Models, Prefix, Shared};
+use super::prefixes::{Models, ReadPrefix, Shared};
 use super::queue::Queue;
 use super::replies::Writer;
 use super::room::Room;
@@ -121,11 +121,11 @@ impl<'a> Scorer<'a> {
         }
         let began = Instant::now();
         let lanes = lanes.for_batches(group.iter().map(|task| task.work.len()).sum());
-        let is_open = |task: usize, batch: usize| is_open(&group[task].work, batch, &answers[task]);
-        let shared = self.shared(group, lanes, &is_open)?;
-        let (queue, batches) = open_batches(group, &shared, &is_open);
+        let open = |task: usize, batch: usize| is_open(&group[task].work, batch, &answers[task]);
+        let shared = self.shared(group, lanes, &open)?;
+        let (queue, batches) = open_batches(group, &shared, &open);
         let (models, writer) = (self.models(), self.writer.clone());
-        let answer = |kept: &mut Prefix, number: usize, give: &mut Give<'_>| {
+        let answer = |kept: &mut ReadPrefix, number: usize, give: &mut Give<'_>| {
             let (task, batch) = batches[number];
             if let Err(error) = ask(models, &writer, (&shared, kept), group[task], batch, give) {
                 let _ = give(Err(error));
@@ -161,7 +161,7 @@ impl<'a> Scorer<'a> {
         failure.map_or(rest, |(_, error)| Err(error)).map(|()| answers)
     }
 
-    /// What families begin with, where there are fewer of them than lanes: all threads read it together, and lanes share it. Where there are
+    /// What families begin with, where there are fewer of them than lanes: all threads read such a prefix together, and lanes share it. Where there are
     /// more, each lane reads that of its own. Which it is does not depend on what is open, so that what is resumed has the same bits.
     fn shared(
         &self,
@@ -170,7 +170,8 @@ impl<'a> Scorer<'a> {
         is_open: &dyn Fn(usize, usize) -> bool,
     ) -> Result<Shared, ActionError> {
         let mut shared = Shared::default();
-        if lanes.outnumber(group.iter().map(|task| task.work.families().count()).sum()) {
+        let families = group.iter().flat_map(|task| task.work.families());
+        if lanes.outnumber(families.filter(|(prefix, _)| *prefix > 0).count()) {
             for (index, task) in group.iter().enumerate() {
                 for (_, mut family) in task.work.families() {
                     if let Some(prefix) = task.work.prefix(family.start)
@@ -237,7 +238,7 @@ fn open_batches(
 fn ask(
     models: Models<'_>,
     writer: &Writer<'_>,
-    (shared, kept): (&Shared, &mut Prefix),
+    (shared, kept): (&Shared, &mut ReadPrefix),
     task: &Prepared,
     batch: usize,
     give: &mut Give<'_>,

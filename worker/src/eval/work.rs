@@ -39,7 +39,7 @@ impl Work {
         match tokens {
             Tokens::Sequences(sequences) => Self::Score(match is_apart {
                 true => layout::apart(&sequences, batch_tokens),
-                false => layout::together(&sequences, engine::cost(decoder), batch_tokens),
+                false => layout::together(&sequences, engine::cost((decoder, reference)), batch_tokens),
             }),
             Tokens::Prompts(prompts) => {
                 let most = if is_apart { 1 } else { replies::MOST_PROMPTS };

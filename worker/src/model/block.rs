@@ -79,12 +79,12 @@ impl Block {
     ) -> Tensor {
         let some = wanted.select(x);
         let input = self.input_norm.input(x);
-        if wanted.is_empty() {
+        let Some(wanted) = &wanted.frame else {
             self.attention.remember(&input, frame, past);
             return some;
-        }
+        };
         let asking = self.input_norm.input(&some);
-        let attended = self.attention.forward_wanted((input, frame), (asking, &wanted.frame), past);
+        let attended = self.attention.forward_wanted((input, frame), (asking, wanted), past);
         self.rest(&some, attended, None)
     }
 

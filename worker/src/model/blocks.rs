@@ -10,7 +10,7 @@ use super::checkpoint::Checkpoint;
 use super::config::Config;
 use super::embedding::Embedding;
 use super::error::ModelError;
-use super::frame::Frame;
+use super::frame::{Frame, Pass};
 use super::linear::LoadOptions;
 use super::norm::RmsNorm;
 use super::patterns::{Attention, Setting};
@@ -85,7 +85,9 @@ impl<'a> BlockRunner<'a> {
     pub fn frame(&self, positions: &Tensor, attention: &Attention) -> Frame {
         let setting =
             Setting { config: &self.checkpoint.config, kind: self.kind, attention: self.options.attention() };
-        Frame::new(attention, (positions, positions), 0, setting, &self.rotary)
+        let pass =
+            Pass { attention, queries: positions, keys: positions, shared: 0, setting, rotary: &self.rotary };
+        pass.frame()
     }
 
     /// `hidden` [B, T, hidden] through `block`. `observe` is shown every input of a linear layer, [B, T, K], once

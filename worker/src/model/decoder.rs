@@ -9,7 +9,7 @@ use super::config::Config;
 use super::embedding::Embedding;
 use super::error::ModelError;
 use super::formats;
-use super::frame::{Frame, Wanted};
+use super::frame::Pass;
 use super::kv_cache::Past;
 use super::linear::{Linear, LinearSpec, LoadOptions, tensor_bytes};
 use super::norm::RmsNorm;
@@ -96,8 +96,12 @@ impl Decoder {
         self.pass(ids, positions, attention, past, None)
     }
 
-    /// The same of the tokens at `places` alone, i64 [B, W], each below T: [B, W, hidden]. The last block computes no more of the others than
-    /// their keys and values; without gradients.
+    /// The same of the tokens at `places` in their rows alone, i64 [B, W], each below T: [B, W, hidden]. The last block computes no more of
+    /// the others than their keys and values, unless what a token becomes depends on them ([`Decoder::mixes_tokens`]).
+    ///
+    /// # Panics
+    ///
+    /// With [`Attention::Next`].
     pub fn hidden_at(
         &self,
         places: &Tensor,
@@ -129,10 +133,16 @@ impl Decoder {
         };
         let shared = past.as_ref().map_or(0, |past| past.shared_tokens());
         let setting = Setting { config: &self.config, kind: self.kind, attention: self.attention };
-        let places_in = (positions, &all_positions);
-        let frame = Frame::new(attention, places_in, shared, setting, &self.rotary);
-        let wanted =
-            places.map(|places| Wanted::new(places, attention, places_in, shared, setting, &self.rotary));
+        let pass = Pass {
+            attention,
+            queries: positions,
+            keys: &all_positions,
+            shared,
+            setting,
+            rotary: &self.rotary,
+        };
+        let frame = pass.frame();
+        let wanted = places.map(|places| pass.wanted(places));
         let mut x = self.embedding.look_up(ids).expect("ids are below the vocabulary's size");
         for (layer, block) in self.blocks.iter().enumerate() {
             let past = past.as_mut().map(|past| &mut **past as &mut dyn Past);

@@ -1,74 +1,73 @@
-//! What all blocks share in one pass over a batch: where its tokens stand, and what they see.
+//! Where the tokens of a pass stand, and what they see: worked out once for all blocks.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::patterns::{Attention, Patterns, Setting};
 use super::rope::{RotaryEmbedding, Rotation};
 
-/// A pass over a batch.
+/// The tokens of one pass over a batch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pass<'a> {
+    /// What they see.
+    pub(super) attention: &'a Attention,
+    /// Positions of the T new ones, i64 [B, T].
+    pub(super) queries: &'a Tensor,
+    /// Of those before them, too, i64 [B, S].
+    pub(super) keys: &'a Tensor,
+    /// So many of S, the first, are those of a shared prefix.
+    pub(super) shared: i64,
+    /// What they are computed with.
+    pub(super) setting: Setting<'a>,
+    /// How they are rotated.
+    pub(super) rotary: &'a RotaryEmbedding,
+}
+
+impl Pass<'_> {
+    /// For all of its tokens.
+    pub(super) fn frame(self) -> Frame {
+        Frame {
+            rotation: self.rotary.at(self.queries, self.setting.kind),
+            patterns: Patterns::new(self.attention, (self.queries, self.keys), self.shared, self.setting),
+        }
+    }
+
+    /// For those at `places` in their rows, i64 [B, W].
+    pub(super) fn wanted(self, places: &Tensor) -> Wanted {
+        let (batch, new) = (self.queries.size()[0], self.queries.size()[1]);
+        let count = places.size()[1];
+        let rows = Tensor::arange(batch, (Kind::Int64, places.device())).unsqueeze(1) * new;
+        let frame = (count > 0).then(|| {
+            let attention = self.attention.at(places, (new, self.keys.size()[1] - self.shared));
+            let queries = self.queries.gather(1, places, false);
+            Pass { attention: &attention, queries: &queries, ..self }.frame()
+        });
+        Wanted { index: (places + rows).reshape([-1]), size: [batch, count], frame }
+    }
+}
+
+/// What all blocks share in one pass over a batch: where its tokens stand and what they see.
 #[derive(Debug)]
 pub struct Frame {
     pub(super) rotation: Rotation,
     pub(super) patterns: Patterns,
 }
 
-impl Frame {
-    /// `queries` i64 [B, T] and `keys` i64 [B, S] are positions, the first `shared` of S those of a shared prefix.
-    pub(super) fn new(
-        attention: &Attention,
-        (queries, keys): (&Tensor, &Tensor),
-        shared: i64,
-        setting: Setting<'_>,
-        rotary: &RotaryEmbedding,
-    ) -> Self {
-        Self {
-            rotation: rotary.at(queries, setting.kind),
-            patterns: Patterns::new(attention, (queries, keys), shared, setting),
-        }
-    }
-}
-
-/// Tokens of a batch whose hidden states are wanted. Nothing of the others is needed after the last block's keys and values.
+/// Tokens of a batch whose hidden states are wanted. Of the others nothing is needed after the last block's keys and values.
 #[derive(Debug)]
 pub(super) struct Wanted {
     /// i64 [B · W], places in the flattened batch.
     index: Tensor,
     /// B and W.
-    size: (i64, i64),
-    /// Of their queries.
-    pub(super) frame: Frame,
+    size: [i64; 2],
+    /// Of their queries; `None` where there are none.
+    pub(super) frame: Option<Frame>,
 }
 
 impl Wanted {
-    /// Of the T tokens of each row those at `places`, i64 [B, W]; the rest as in [`Frame::new`].
-    pub(super) fn new(
-        places: &Tensor,
-        attention: &Attention,
-        (queries, keys): (&Tensor, &Tensor),
-        shared: i64,
-        setting: Setting<'_>,
-        rotary: &RotaryEmbedding,
-    ) -> Self {
-        let (batch, new) = (queries.size()[0], queries.size()[1]);
-        let rows = Tensor::arange(batch, (places.kind(), places.device())).unsqueeze(1) * new;
-        let attention = attention.of(places, (new, keys.size()[1] - shared));
-        let positions = (&queries.gather(1, places, false), keys);
-        Self {
-            index: (places + rows).reshape([-1]),
-            size: (batch, places.size()[1]),
-            frame: Frame::new(&attention, positions, shared, setting, rotary),
-        }
-    }
-
     /// Of `x` [B, T, hidden], [B, W, hidden].
     pub(super) fn select(&self, x: &Tensor) -> Tensor {
-        let (batch, wanted) = self.size;
+        let [batch, count] = self.size;
         let width = x.size()[2];
-        x.reshape([-1, width]).index_select(0, &self.index).view([batch, wanted, width])
-    }
-
-    /// Whether there are none.
-    pub(super) fn is_empty(&self) -> bool {
-        self.size.1 == 0
+        x.reshape([-1, width]).index_select(0, &self.index).view([batch, count, width])
     }
 }

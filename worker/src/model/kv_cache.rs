@@ -30,8 +30,8 @@ pub trait Past: Debug {
         None
     }
 
-    /// The same in the order of our own kernel, where that is here.
-    fn shared_packed(&self, _layer: usize) -> Option<&attention::Prefix> {
+    /// The same in the order of our own kernel, for a pass in which [`attention::can_attend`].
+    fn shared_packed(&self, _layer: usize) -> Option<&attention::PackedPrefix> {
         None
     }
 
@@ -79,11 +79,11 @@ impl Past for Prefix<'_> {
         Some(self.0.layers[layer].as_ref()?.filled())
     }
 
-    fn shared_packed(&self, layer: usize) -> Option<&attention::Prefix> {
+    fn shared_packed(&self, layer: usize) -> Option<&attention::PackedPrefix> {
         let layer = self.0.layers[layer].as_ref()?;
         Some(layer.packed.get_or_init(|| {
             let (keys, values) = layer.filled();
-            attention::Prefix::new(&keys, &values).expect("they are there already")
+            attention::PackedPrefix::new(&keys, &values).expect("they are there already")
         }))
     }
 }
@@ -106,7 +106,7 @@ struct LayerCache {
     values: Tensor,
     len: i64,
     /// What is filled, once somebody asks.
-    packed: OnceLock<attention::Prefix>,
+    packed: OnceLock<attention::PackedPrefix>,
 }
 
 impl LayerCache {
@@ -215,6 +215,12 @@ impl KvCache {
         for layer in self.layers.iter_mut().flatten() {
             layer.set_len(layer.len + positions.size()[1]);
         }
+    }
+
+    /// Bytes of what was brought into the order of our own attention, which libtorch's allocator knows nothing of.
+    pub fn packed_bytes(&self) -> u64 {
+        let packed = self.layers.iter().flatten().filter_map(|layer| layer.packed.get());
+        packed.map(|packed| packed.bytes() as u64).sum()
     }
 
     /// Bytes of the buffers.

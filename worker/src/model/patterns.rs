@@ -22,17 +22,24 @@ pub enum Attention {
 }
 
 impl Attention {
-    /// That of the tokens at `places`, i64 [B, W], of the T `new` ones among S.
-    pub(super) fn of(&self, places: &Tensor, (new, all): (i64, i64)) -> Self {
-        let mask = match self {
-            Self::Mask(mask) => mask.shallow_clone(),
-            Self::Causal => triangle(new, all, places.device()),
-            Self::Next => unreachable!("of one token nothing is left out"),
-        };
+    /// That of the tokens at `places` in their rows, i64 [B, W], of the T `new` ones among S: a mask of W rows.
+    ///
+    /// # Panics
+    ///
+    /// If it is [`Attention::Next`].
+    pub(super) fn at(&self, places: &Tensor, (new, all): (i64, i64)) -> Self {
         let (batch, wanted) = (places.size()[0], places.size()[1]);
-        let mask = mask.expand([batch, 1, new, all], false);
-        let places = places.view([batch, 1, wanted, 1]).expand([batch, 1, wanted, all], false);
-        Self::Mask(mask.gather(2, &places, false))
+        let places = places.view([batch, 1, wanted, 1]);
+        Self::Mask(match self {
+            Self::Mask(mask) => {
+                let mask = mask.expand([batch, 1, new, all], false);
+                mask.gather(2, &places.expand([batch, 1, wanted, all], false), false)
+            }
+            Self::Causal => {
+                Tensor::arange(all, (Kind::Int64, places.device())).le_tensor(&(places + (all - new)))
+            }
+            Self::Next => unreachable!("of one token nothing is left out"),
+        })
     }
 }
 

@@ -12,9 +12,9 @@ pub(super) fn is_possible(device: Device) -> bool {
     device == Device::Cpu
 }
 
-/// `queries` [B, heads, T, D] attend to all of `prefix`, keys and values [1, kv_heads, P, D], and of `own`, keys and values
-/// [B, kv_heads, T, D], to what `mask` [B or 1, 1, group * T, T] says, which is added to the scores; without one, to those
-/// before them in their row and to themselves. Gives [B, heads, T, D].
+/// `queries` [B, heads, W, D] attend to all of `prefix`, keys and values [1, kv_heads, P, D], and of `own`, keys and values
+/// [B, kv_heads, T, D], to what `mask` [B or 1, 1, group * W, T] says, which is added to the scores; without one, W being T, to those
+/// before them in their row and to themselves. Gives [B, heads, W, D].
 pub(super) fn attend(
     queries: &Tensor,
     prefix: &(Tensor, Tensor),

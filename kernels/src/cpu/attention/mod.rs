@@ -33,13 +33,13 @@ use crate::attention::{Seen, View};
 
 /// The heads of a prefix.
 #[derive(Debug)]
-pub(crate) struct Prefix {
+pub(crate) struct PackedPrefix {
     heads: Vec<Packed>,
     width: usize,
     kind: Kind,
 }
 
-impl Prefix {
+impl PackedPrefix {
     /// Of keys and values [1, kv_heads, P, D].
     ///
     /// # Safety
@@ -83,7 +83,7 @@ impl Prefix {
 /// The processor has the unit, see [`super::outer_wide::is_best`].
 pub(crate) unsafe fn attend(
     queries: &Tensor,
-    prefix: Option<&Prefix>,
+    prefix: Option<&PackedPrefix>,
     own: (&Tensor, &Tensor),
     seen: &Seen,
 ) -> Result<Tensor, TchError> {
@@ -97,7 +97,7 @@ pub(crate) unsafe fn attend(
 
 unsafe fn attend_in<T: Factor>(
     queries: &Tensor,
-    prefix: Option<&Prefix>,
+    prefix: Option<&PackedPrefix>,
     own: (&Tensor, &Tensor),
     seen: &Seen,
 ) -> Result<Tensor, TchError> {
@@ -124,7 +124,7 @@ fn heads_of<'a, T: Element>((keys, values): (&'a Tensor, &'a Tensor)) -> Result<
 
 struct Work<'a, T> {
     queries: Heads<'a, T>,
-    prefix: Option<&'a Prefix>,
+    prefix: Option<&'a PackedPrefix>,
     own: KeysValues<'a, T>,
     seen: &'a Seen,
     /// [B · T, heads · D].
@@ -139,7 +139,7 @@ struct Work<'a, T> {
 impl<'a, T: Factor> Work<'a, T> {
     fn new(
         queries: Heads<'a, T>,
-        prefix: Option<&'a Prefix>,
+        prefix: Option<&'a PackedPrefix>,
         own: KeysValues<'a, T>,
         seen: &'a Seen,
         y: Columns<T>,
