@@ -17,8 +17,8 @@ pub(super) fn exec() -> Result<Exit, Failure> {
         Failure::environment(message, Some("`qpipe doctor` says what is missing."))
     };
     let output = Command::new(&path).arg("kernels").output().map_err(|error| broken(error.to_string()))?;
+    let log = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
-        let log = String::from_utf8_lossy(&output.stderr);
         return Err(broken(log.lines().last().unwrap_or("it measured nothing").to_owned()));
     }
     let lines: Vec<KernelLine> = String::from_utf8_lossy(&output.stdout)
@@ -36,6 +36,8 @@ pub(super) fn exec() -> Result<Exit, Failure> {
         }
         printer::out(row(line, baseline));
     }
+    // Sources that do not compile for a card, above all.
+    log.lines().for_each(printer::err);
     Ok(Exit::Done)
 }
 

@@ -72,6 +72,9 @@ fn print(out: &mut impl Write) -> Result<(), KernelsError> {
             line(quantized(scheme, device)?)?;
         }
     }
+    for reason in qpipe_kernels::cuda::take_failures() {
+        tracing::error!("{reason}; what needs it is computed by other kernels");
+    }
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use qpipe_nodes::protocol::{Action, Event, Failure, PROTOCOL_VERSION, Request};
+use qpipe_nodes::protocol::{Action, Event, Failure, Level, PROTOCOL_VERSION, Request};
 use serde_json::Value;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -120,6 +120,9 @@ fn attempt(action: &Action, events: &dyn Events, stop: &AtomicBool) -> Result<Fa
     let context = Context::new(action, events, stop);
     context.check_stop()?;
     let result = run(&context);
+    for reason in qpipe_kernels::cuda::take_failures() {
+        context.log(Level::Warn, format!("{reason}; what needs it is computed by other kernels"));
+    }
     memory::release_cached(context.device());
     let mut facts = result?;
     if let Some(bytes) = memory::process_peak_bytes() {

@@ -1,6 +1,6 @@
 //! A device's code: the driver, libtorch's context, what is loaded there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use cudarc::driver::DriverError;
@@ -73,10 +73,22 @@ pub(super) fn checked(call: &'static str, function: &'static str, result: CUresu
     }
 }
 
+/// What came of each source on each device.
+type Tries = BTreeMap<(usize, &'static str), Result<Module, CudaError>>;
+
+static MODULES: Mutex<Tries> = Mutex::new(BTreeMap::new());
+
+/// Why sources that were tried so far do not run, each reason once in a process. Other kernels serve in their place, mostly slower.
+pub fn take_failures() -> Vec<String> {
+    static TAKEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
+    let reasons = modules.values().filter_map(|tried| tried.as_ref().err()).map(ToString::to_string);
+    reasons.filter(|reason| taken.insert(reason.clone())).collect()
+}
+
 /// `source` on `device`, loaded once for each device and kept, or the error of the first try.
 pub(super) fn module(source: &'static Source, device: Device) -> Result<Module, CudaError> {
-    type Tries = BTreeMap<(usize, &'static str), Result<Module, CudaError>>;
-    static MODULES: Mutex<Tries> = Mutex::new(BTreeMap::new());
     let Device::Cuda(index) = device else { return Err(CudaError::NoCudaDevice(device)) };
     let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
     modules.entry((index, source.name)).or_insert_with(|| load(source, index)).clone()
@@ -150,5 +162,9 @@ mod tests {
             Source::new("nothing", "extern \"C\" __global__ void nothing() {}", &["nothing"]);
         assert!(!works(Device::Cpu, &[&SOURCE]));
         assert!(!works(Device::Cuda(4096), &[&SOURCE]));
+        // Without a driver, or with one that has no such device. A CPU is no failure.
+        let [reason] = take_failures().try_into().expect("one reason");
+        assert!(reason.contains("driver") || reason.contains("`nothing`"), "{reason}");
+        assert_eq!(take_failures(), Vec::<String>::new());
     }
 }

@@ -35,7 +35,7 @@ use cudarc::nvrtc::result::NvrtcError;
 
 pub use compile::Source;
 pub(crate) use device::capability;
-pub use device::works;
+pub use device::{take_failures, works};
 pub use graph::{Graph, graphs_recorded};
 pub(crate) use launch::entry;
 pub use launch::{Argument, Function, Grid, check_every_launch};
