@@ -1,10 +1,11 @@
 """Seconds that `evaluate` and lm-evaluation-harness 0.4.13 take for the same questions, side by side in one run.
 
-    python benches/evaluate.py target/release/qpipe-worker DATA [LIMIT [alone] [TASK:SHOTS …]]     # DATA: the folder of QPIPE_TEST_DATA
+    python benches/evaluate.py target/release/qpipe-worker DATA [LIMIT [alone] [short] [TASK:SHOTS …]]     # DATA: the folder of QPIPE_TEST_DATA
 
 in the environment of tests/parity/harness.py; with `alone` without lm-eval. All subjects
 of mmlu are asked where they are named, `mmlu:5`, and without lm-eval, too. A random-weight Llama of 8 layers, hidden 512, intermediate 1408, float32, two
-threads. lm-eval runs with several batch sizes and its best one counts. Start-up (loading, and of qpipe also starting) is
+threads. Its tokens are GPT-2's, a text has about as many as with a newer model's; with `short` they are the 900 of the parity scripts, of which a
+text has more than twice as many, so that attention is twice the part of the whole. lm-eval runs with several batch sizes and its best one counts. Start-up (loading, and of qpipe also starting) is
 what one question without examples takes; it is listed apart. The floor is 2 x (parameters of linear layers x tokens, each
 once + head x scored positions) over the rate of this machine's float32 products, measured here. The second floor counts the two
 products of attention, too: every token with those that it sees.
@@ -22,7 +23,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests/parity"))
 import lm_eval
 import torch
 from lm_eval.models.huggingface import HFLM
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
 from harness import FILES, data, task_config, tokenizer
 from worker import run_action
@@ -38,13 +39,20 @@ RUNS = (
 FILES |= {f"mmlu_{subject}": f"mmlu/default/mmlu_{subject}.yaml" for subject in ("moral_scenarios", "miscellaneous")}
 
 
-def checkpoint(folder, shared):
-    tokenizer(folder, shared, True, None)
-    config = LlamaConfig(**SHAPE, vocab_size=4096, max_position_embeddings=16384, bos_token_id=0, eos_token_id=1)
+def checkpoint(folder, shared, is_short):
+    if is_short:
+        tokenizer(folder, shared, True, None)
+        ends = {"vocab_size": 4096, "bos_token_id": 0, "eos_token_id": 1}
+    else:
+        mark = "<|endoftext|>"
+        file = str(shared / "tokenizers/gpt2_tokenizer.json")
+        PreTrainedTokenizerFast(tokenizer_file=file, bos_token=mark, eos_token=mark).save_pretrained(folder)
+        ends = {"vocab_size": 50257, "bos_token_id": 50256, "eos_token_id": 50256}
+    config = LlamaConfig(**SHAPE, **ends, max_position_embeddings=16384)
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
     linear = 8 * (4 * 512 * 512 + 3 * 512 * 1408)
-    return linear, 512 * 4096
+    return linear, 512 * ends["vocab_size"]
 
 
 def matmul_rate():
@@ -133,13 +141,13 @@ def operations(out, tokens, linear, head):
 
 def main(program, shared, limit=400, *wanted):
     shared, limit = pathlib.Path(shared), int(limit)
-    is_alone = "alone" in wanted
-    wanted = [run for run in wanted if run != "alone"]
+    is_alone, is_short = "alone" in wanted, "short" in wanted
+    wanted = [run for run in wanted if ":" in run]
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
         model = scratch / "model"
         model.mkdir()
-        linear, head = checkpoint(model, shared)
+        linear, head = checkpoint(model, shared, is_short)
         folders = data(scratch, shared)
         folders["mmlu"] = shared / "mmlu"
         folders["hellaswag"] = scratch / "hellaswag-real"

@@ -1,7 +1,7 @@
 //! Documents as tokens.
 
+use std::borrow::Cow;
 use std::cell::Cell;
-use std::collections::HashMap;
 
 use qpipe_nodes::kinds::Bos;
 
@@ -9,7 +9,7 @@ use super::error::EvalError;
 use super::layout;
 use super::python;
 use super::task::{Asked, Border, Document, Overlong, Place, Request, Rules};
-use crate::model::{ModelError, Tokenizer};
+use crate::model::Tokenizer;
 
 /// Documents whose texts are in memory twice at one time.
 const ENCODED_AT_ONCE: usize = 1024;
@@ -121,28 +121,16 @@ impl<'a> Encoder<'a> {
     pub fn encode_all(&self, documents: &[Document]) -> Result<Vec<Sequences>, EvalError> {
         let mut sequences = Vec::with_capacity(documents.len());
         for some in documents.chunks(ENCODED_AT_ONCE) {
-            let mut texts = Texts::default();
-            for request in some.iter().flat_map(Document::requests) {
-                let (context, continuation) = parts(request);
-                if context.is_empty() {
-                    texts.add(continuation);
-                } else {
-                    texts.add(context.to_owned());
-                    texts.add(format!("{context}{continuation}"));
-                }
-            }
+            let texts: Vec<Cow<'_, str>> = some.iter().flat_map(texts).collect();
+            let mut encoded = self.tokenizer.encode_batch(&texts)?.into_iter();
+            let mut next = || encoded.next().expect("a list of tokens for each text");
             for document in some {
+                let place = &document.place;
                 if let Asked::Text(whole) = &document.asked {
-                    texts.add(whole.text.clone());
-                }
-            }
-            let encoded = texts.encode(self.tokenizer)?;
-            for document in some {
-                if let Asked::Text(whole) = &document.asked {
-                    sequences.push(Sequences(self.windows(&document.place, &whole.text, &encoded)?));
+                    sequences.push(Sequences(self.windows(place, &whole.text, &next())?));
                     continue;
                 }
-                let sequence = |(index, request)| self.sequence(&document.place, index, request, &encoded);
+                let sequence = |(index, request)| self.sequence((place, index), request, (&next(), &next()));
                 let requests = document.requests().iter().enumerate().map(sequence);
                 sequences.push(Sequences(requests.collect::<Result<_, EvalError>>()?));
             }
@@ -160,14 +148,10 @@ impl<'a> Encoder<'a> {
         prompts: &[(&Place, &str)],
         replies: &[usize],
     ) -> Result<Vec<Vec<i64>>, EvalError> {
-        let mut texts = Texts::default();
-        for (_, prompt) in prompts {
-            texts.add((*prompt).to_owned());
-        }
-        let encoded = texts.encode(self.tokenizer)?;
-        let prompt = |(&(place, text), &reply): (&(&Place, &str), &usize)| {
-            let tokens = encoded.get(text).map(Vec::as_slice).unwrap_or_default();
-            let ids: Vec<i64> = self.bos_before(text).into_iter().chain(tokens.iter().copied()).collect();
+        let texts: Vec<&str> = prompts.iter().map(|(_, prompt)| *prompt).collect();
+        let encoded = self.tokenizer.encode_batch(&texts)?;
+        let prompt = |((&(place, text), tokens), &reply): ((&(&Place, &str), &Vec<u32>), &usize)| {
+            let ids: Vec<i64> = self.bos_before(text).into_iter().chain(wide(tokens)).collect();
             if ids.is_empty() {
                 return Err(EvalError::EmptyPrompt { place: place.clone() });
             }
@@ -179,22 +163,16 @@ impl<'a> Encoder<'a> {
             self.cut.set(self.cut.get() + u64::from(ids.len() > room));
             Ok(ids[ids.len().saturating_sub(room)..].to_vec())
         };
-        prompts.iter().zip(replies).map(prompt).collect()
+        prompts.iter().zip(&encoded).zip(replies).map(prompt).collect()
     }
 
     /// A text as windows of as many tokens as the model has positions for, each token predicted once: the first window after
     /// the token that begins a sequence, the others after the last token of the window before; the last one begins further
     /// back, so that it is full. A token that the tokenizer puts before the text is predicted like the others (lm-eval since
     /// 0.4.9.2); `bos: never` leaves it out.
-    fn windows(
-        &self,
-        place: &Place,
-        text: &str,
-        encoded: &HashMap<String, Vec<i64>>,
-    ) -> Result<Vec<Sequence>, EvalError> {
+    fn windows(&self, place: &Place, text: &str, tokens: &[u32]) -> Result<Vec<Sequence>, EvalError> {
         let prefix = self.prefix.ok_or_else(|| EvalError::EmptyPrompt { place: place.clone() })?;
-        let tokens = encoded.get(text).map(Vec::as_slice).unwrap_or_default();
-        let tokens: Vec<i64> = self.bos_before(text).into_iter().chain(tokens.iter().copied()).collect();
+        let tokens: Vec<i64> = self.bos_before(text).into_iter().chain(wide(tokens)).collect();
         let first = tokens.len().min(self.positions);
         let mut windows = Vec::new();
         if first > 0 {
@@ -222,28 +200,24 @@ impl<'a> Encoder<'a> {
 
     fn sequence(
         &self,
-        place: &Place,
-        index: usize,
+        (place, index): (&Place, usize),
         request: &Request,
-        encoded: &HashMap<String, Vec<i64>>,
+        (alone, both): (&[u32], &[u32]),
     ) -> Result<Sequence, EvalError> {
-        let (context, continuation) = parts(request);
-        let tokens = |text: &str| encoded.get(text).map(Vec::as_slice).unwrap_or_default();
+        let context = context_of(request);
         let (mut ids, mut context) = if context.is_empty() {
             // Nothing is before the continuation but the token that begins a sequence.
             let prefix = self.prefix.ok_or_else(|| EvalError::EmptyPrompt { place: place.clone() })?;
-            let continuation = tokens(&continuation);
-            let given = usize::from(continuation.first() == Some(&prefix));
-            (std::iter::once(prefix).chain(continuation[given..].iter().copied()).collect::<Vec<_>>(), 1)
+            let given = usize::from(both.first().is_some_and(|&first| i64::from(first) == prefix));
+            (std::iter::once(prefix).chain(wide(&both[given..])).collect::<Vec<_>>(), 1)
         } else {
-            let (alone, both) = (tokens(context), tokens(&format!("{context}{continuation}")));
             let before = match self.border {
                 Border::Merged => &both[..alone.len().min(both.len())],
                 Border::Apart => alone,
             };
             let scored = both.get(alone.len()..).unwrap_or_default();
             let bos = self.bos_before(context);
-            let ids = bos.into_iter().chain(before.iter().chain(scored).copied()).collect();
+            let ids = bos.into_iter().chain(wide(before)).chain(wide(scored)).collect();
             (ids, bos.iter().len() + alone.len())
         };
         if context == 0 {
@@ -275,31 +249,26 @@ impl<'a> Encoder<'a> {
     }
 }
 
-/// The request with the whitespace at the end of its context moved to the front of its continuation.
-fn parts(request: &Request) -> (&str, String) {
-    let context = python::strip_end(&request.context);
-    (context, format!("{}{}", &request.context[context.len()..], request.continuation))
+/// What is encoded of a document: its text, or of each request the context, then all of it.
+fn texts(document: &Document) -> Vec<Cow<'_, str>> {
+    if let Asked::Text(whole) = &document.asked {
+        return vec![Cow::Borrowed(&whole.text)];
+    }
+    let mut texts = Vec::new();
+    for request in document.requests() {
+        texts.push(Cow::Borrowed(context_of(request)));
+        texts.push(Cow::Owned(format!("{}{}", request.context, request.continuation)));
+    }
+    texts
 }
 
-/// Texts to be encoded, each once.
-#[derive(Default)]
-struct Texts {
-    texts: Vec<String>,
-    known: HashMap<String, ()>,
+/// The whitespace at the end of a context belongs to the continuation.
+fn context_of(request: &Request) -> &str {
+    python::strip_end(&request.context)
 }
 
-impl Texts {
-    fn add(&mut self, text: String) {
-        if self.known.insert(text.clone(), ()).is_none() {
-            self.texts.push(text);
-        }
-    }
-
-    fn encode(self, tokenizer: &Tokenizer) -> Result<HashMap<String, Vec<i64>>, ModelError> {
-        let encoded = tokenizer.encode_batch(self.texts.clone(), false)?;
-        let wide = |ids: Vec<u32>| ids.into_iter().map(i64::from).collect();
-        Ok(self.texts.into_iter().zip(encoded.into_iter().map(wide)).collect())
-    }
+fn wide(ids: &[u32]) -> impl Iterator<Item = i64> {
+    ids.iter().copied().map(i64::from)
 }
 
 #[cfg(test)]

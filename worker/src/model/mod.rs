@@ -30,6 +30,7 @@ pub mod mlp;
 mod next_token;
 pub mod norm;
 mod patterns;
+mod pieces;
 pub mod random;
 pub mod rope;
 pub mod save;

@@ -1,5 +1,6 @@
 //! tokenizer.json through the `tokenizers` crate, and what the files beside it say about special tokens.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -7,6 +8,7 @@ use serde_json::Value;
 
 use super::config::{CONFIG_FILE, Config};
 use super::error::ModelError;
+use super::pieces;
 
 /// The file that holds the vocabulary and the rules.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
@@ -25,6 +27,7 @@ pub struct Tokenizer {
     eos: Option<u32>,
     chat_template: Option<String>,
     highest: u32,
+    can_cut: bool,
 }
 
 impl Tokenizer {
@@ -64,8 +67,9 @@ impl Tokenizer {
         let bos = named("bos_token").or_else(|| configured(config.as_ref()?.bos));
         let eos = named("eos_token").or_else(|| configured(config.as_ref()?.eos.first().copied()));
         let chat_template = chat_template(folder, &settings)?;
+        let can_cut = pieces::can_cut(&inner);
 
-        let this = Self { file, inner, settings, bos, eos, chat_template, highest };
+        let this = Self { file, inner, settings, bos, eos, chat_template, highest, can_cut };
         if let Some(config) = &config {
             this.check_fits(config)?;
         }
@@ -89,11 +93,28 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// [`Tokenizer::encode`] of many texts, on all cores.
-    pub fn encode_batch(&self, texts: Vec<String>, add_special: bool) -> Result<Vec<Vec<u32>>, ModelError> {
-        let encodings =
-            self.inner.encode_batch_fast(texts, add_special).map_err(|error| self.wrong(&*error))?;
-        Ok(encodings.iter().map(|encoding| encoding.get_ids().to_vec()).collect())
+    /// The tokens of each of `texts`, without special ones, on all cores. What they have in common is encoded once, where the
+    /// tokenizer lets its texts be cut (pieces.rs).
+    pub fn encode_batch<T: AsRef<str>>(&self, texts: &[T]) -> Result<Vec<Vec<u32>>, ModelError> {
+        let mut known = HashMap::new();
+        let mut unique = Vec::new();
+        let mut place_of = |piece| {
+            *known.entry(piece).or_insert_with(|| {
+                unique.push(piece);
+                unique.len() - 1
+            })
+        };
+        let places: Vec<Vec<usize>> = match self.can_cut {
+            true => {
+                texts.iter().map(|text| pieces::pieces(text.as_ref()).map(&mut place_of).collect()).collect()
+            }
+            false => texts.iter().map(|text| vec![place_of(text.as_ref())]).collect(),
+        };
+        let encoded = self.inner.encode_batch_fast(unique, false).map_err(|error| self.wrong(&*error))?;
+        let ids = |places: Vec<usize>| {
+            places.into_iter().flat_map(|place| encoded[place].get_ids()).copied().collect()
+        };
+        Ok(places.into_iter().map(ids).collect())
     }
 
     /// The text of `ids`, special tokens included unless `skip_special`.

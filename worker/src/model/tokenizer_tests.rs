@@ -53,8 +53,11 @@ fn a_text_is_neither_padded_nor_cut() {
     let tokenizer = Tokenizer::open(folder.path()).unwrap();
     assert_eq!(tokenizer.encode("a b c d", true).unwrap(), [0, 1, 2, 3, 4]);
     assert_eq!(tokenizer.encode("a b", false).unwrap(), [1, 2]);
-    let batch = vec!["a b c d".to_owned(), "a".to_owned()];
-    assert_eq!(tokenizer.encode_batch(batch, false).unwrap(), [vec![1, 2, 3, 4], vec![1]]);
+    let batch = ["a b c d", "a", "", "a b c d"];
+    assert_eq!(
+        tokenizer.encode_batch(&batch).unwrap(),
+        [vec![1, 2, 3, 4], vec![1], vec![], vec![1, 2, 3, 4]]
+    );
     assert_eq!(tokenizer.decode(&[0, 1, 2], true).unwrap(), "a b");
     assert_eq!(tokenizer.vocab_size(), 5);
     assert_eq!(tokenizer.token_id("c"), Some(3));
@@ -142,4 +145,28 @@ fn stories_are_tokenized() {
     let ids = tokenizer.encode("Once upon a time", true).unwrap();
     assert_eq!(ids, [1, 403, 407, 261, 378]);
     assert_eq!(tokenizer.decode(&ids, true).unwrap(), "Once upon a time");
+}
+
+/// With GPT-2's tokenizer, which lies among the shared data, too.
+#[test]
+#[expect(clippy::print_stdout, reason = "says why it did nothing")]
+fn many_texts_have_the_tokens_that_each_has_by_itself() {
+    let Some(data) = std::env::var_os("QPIPE_TEST_DATA") else {
+        println!("skipped: QPIPE_TEST_DATA is not set");
+        return;
+    };
+    let data = Path::new(&data);
+    let folder = TempDir::new().unwrap();
+    fs::copy(data.join("tokenizers/gpt2_tokenizer.json"), folder.path().join(TOKENIZER_FILE)).unwrap();
+    let tokenizer = Tokenizer::open(folder.path()).unwrap();
+    assert!(tokenizer.can_cut);
+    let questions = fs::read_to_string(data.join("mmlu/validation.jsonl")).unwrap();
+    let pages = fs::read_to_string(data.join("wikitext2/wiki.test.raw")).unwrap();
+    let examples: String = questions.lines().take(5).collect();
+    let mut texts: Vec<String> = questions.lines().map(|line| format!("{examples}\n{line}")).collect();
+    texts.extend(pages.split("\n = ").map(str::to_owned));
+    let found = tokenizer.encode_batch(&texts).unwrap();
+    for (text, found) in texts.iter().zip(found) {
+        assert_eq!(found, tokenizer.encode(text, false).unwrap(), "{text}");
+    }
 }

@@ -95,7 +95,6 @@ impl<'a> Dataset<'a> {
         let files: Vec<_> = files.iter().map(|file| self.data.rows(file)).collect::<Result<_, _>>()?;
         let rows = || files.iter().flat_map(|rows| rows.iter());
         let part = self.spec.part.as_deref();
-        let field = |row: &DataRow| row.fields.get(PART_FIELD).filter(|part| !part.is_null()).cloned();
         let is_of_part = |row: &DataRow| field(row).is_none_or(|field| field.as_str() == part);
         // What a task file calls a part may be a name that only the Hub knows.
         let is_divided =
@@ -116,6 +115,10 @@ impl<'a> Dataset<'a> {
         }
         Ok(all)
     }
+}
+
+fn field(row: &DataRow) -> Option<&Value> {
+    row.fields.get(PART_FIELD).filter(|part| !part.is_null())
 }
 
 fn stem(file: &Path) -> String {
