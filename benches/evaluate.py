@@ -142,7 +142,10 @@ def operations(out, tokens, linear, head):
 def main(program, shared, limit=400, *wanted):
     shared, limit = pathlib.Path(shared), int(limit)
     is_alone, is_short = "alone" in wanted, "short" in wanted
-    wanted = [run for run in wanted if ":" in run]
+    wanted = [word for word in wanted if word not in ("alone", "short")]
+    unknown = set(wanted) - {f"{task}:{shots}" for task, shots, _ in RUNS}
+    if unknown:
+        sys.exit(f"not among the runs: {', '.join(sorted(unknown))}")
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
         model = scratch / "model"

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod wanted;
+
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +13,7 @@ use fs_err as fs;
 use qpipe_nodes::protocol::{Action, Device, Event, Failure, Input};
 use qpipe_worker::context::{Context, Events, Facts};
 use qpipe_worker::error::ActionError;
-use qpipe_worker::model::{Attention, Checkpoint, Decoder, LoadOptions, TensorFiles, save};
+use qpipe_worker::model::{Attention, Checkpoint, Decoder, LoadOptions, Products, TensorFiles, save};
 use qpipe_worker::quant;
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
@@ -167,6 +169,20 @@ fn w8a8_logits_are_as_near_to_transformers_as_it_is_to_itself() {
         assert_eq!(logits.kind(), sdpa.kind());
         let (found, own) = (distance(&logits, &sdpa), distance(&eager, &sdpa));
         assert!(found <= W8A8_RATIO * own, "{case}: {found:e} from transformers, which differs by {own:e}");
+    }
+}
+
+/// Few rows and many are served by other kernels; where an activation lies near the middle between two codes, the last bit of a sum
+/// decides.
+#[test]
+fn what_is_wanted_of_a_quantized_pass_is_that_of_the_whole_pass() {
+    for (scheme, tolerance) in [("W8A8", 0.1), ("W4A16", 1e-3)] {
+        let (_folder, checkpoint) = quantized("llama-f32", scheme);
+        let options = LoadOptions {
+            products: Products::FASTEST,
+            ..LoadOptions::inference(tch::Device::Cpu, Some(Kind::Float))
+        };
+        wanted::check(&Decoder::load(&checkpoint, &options).unwrap(), scheme, tolerance);
     }
 }
 

@@ -18,8 +18,8 @@ use crate::torch;
 
 /// Logits that are held at one time, in bytes of float32.
 const LOGITS_BYTES: usize = 64 << 20;
-/// The same on a CPU: what is larger than 32 MiB, glibc takes from the system anew every time, page by page.
-const CPU_LOGITS_BYTES: usize = 31 << 20;
+/// The same on a CPU: what is larger than 32 MiB, glibc takes from the system anew every time, page by page (64 bits).
+pub(super) const CPU_LOGITS_BYTES: usize = 31 << 20;
 /// Where at least one of so many places predicts nothing, the last block leaves such places out: attention that is not plainly causal costs something.
 const WORTH_LEAVING_OUT: usize = 4;
 /// Logits that a CPU makes probabilities of at one time, in bytes of float32: they stay in its caches meanwhile.
@@ -265,7 +265,8 @@ impl Targets {
     ) -> Result<(Vec<Score>, Vec<Divergence>), EvalError> {
         let device = decoder.device();
         let row_bytes = decoder.config().vocab_size as usize * size_of::<f32>();
-        let most = (logits_bytes(device) / row_bytes).max(1);
+        let bytes = if device.is_cuda() { LOGITS_BYTES } else { CPU_LOGITS_BYTES };
+        let most = (bytes / row_bytes).max(1);
         let at_once =
             if device.is_cuda() { most } else { (CPU_PROBABILITIES_BYTES / row_bytes).clamp(1, most) };
         let mut scores = vec![Score { log_probability: 0.0, is_greedy: true }; self.ids.len()];
@@ -312,11 +313,6 @@ impl Targets {
         }
         Ok((scores, divergences))
     }
-}
-
-/// Logits that are held at one time on `device`, in bytes of float32, unless one place has more.
-pub(super) fn logits_bytes(device: Device) -> usize {
-    if device.is_cuda() { LOGITS_BYTES } else { CPU_LOGITS_BYTES }
 }
 
 /// Of each row of the reference's logits [places, vocabulary]: how the model's log-probabilities, of the same shape, and its

@@ -4,7 +4,7 @@ use fs_err as fs;
 use qpipe_kernels::attention::can_attend;
 use tch::Device;
 
-use super::engine::logits_bytes;
+use super::engine::CPU_LOGITS_BYTES;
 use super::lanes::Lanes;
 use super::layout::Batch;
 use crate::context::Context;
@@ -67,7 +67,7 @@ impl Room {
             token_bytes(decoder) * batch.cells() as u64
                 // A reference has its own.
                 + 2 * config.cache_bytes(element + packed) * batch.prefix.len() as u64
-                + 3 * logits_bytes(self.device) as u64
+                + 3 * CPU_LOGITS_BYTES as u64
         };
         let by_memory = self.bytes / batches.iter().map(bytes).max().unwrap_or(1);
         let tokens = batches.iter().map(Batch::cells).max().unwrap_or(1).max(1) as f64;

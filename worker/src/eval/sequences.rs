@@ -134,6 +134,7 @@ impl<'a> Encoder<'a> {
                 let requests = document.requests().iter().enumerate().map(sequence);
                 sequences.push(Sequences(requests.collect::<Result<_, EvalError>>()?));
             }
+            debug_assert!(encoded.next().is_none(), "as many lists as texts");
         }
         Ok(sequences)
     }
@@ -280,37 +281,75 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::eval::task::{Generation, GenerationRule, WholeText};
 
-    #[test]
-    fn a_context_that_merges_with_its_continuation_stands_apart_for_lm_eval() {
+    /// Of a, b, c, ab and a space; c ends texts.
+    fn tokenizer() -> (tempfile::TempDir, Tokenizer) {
         let folder = tempfile::tempdir().unwrap();
         let tokenizer = json!({
             "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
             "pre_tokenizer": null, "post_processor": null, "decoder": null,
             "model": {
-                "type": "BPE", "vocab": {"a": 0, "b": 1, "c": 2, "ab": 3}, "merges": ["a b"], "dropout": null, "unk_token": null,
-                "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+                "type": "BPE", "vocab": {"a": 0, "b": 1, "c": 2, "ab": 3, " ": 4}, "merges": ["a b"], "dropout": null,
+                "unk_token": null, "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false,
+                "byte_fallback": false,
             },
         });
         fs_err::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+        fs_err::write(folder.path().join("special_tokens_map.json"), r#"{"eos_token": "c"}"#).unwrap();
         let tokenizer = Tokenizer::open(folder.path()).unwrap();
-        let document = |continuation: &str| Document {
-            place: Place { file: Arc::new(PathBuf::from("x")), line: 1 },
-            asked: Asked::Continuations(vec![Request {
-                context: "ca".into(),
-                continuation: continuation.to_owned(),
-            }]),
-            choices: Vec::new(),
-            gold: Vec::new(),
-            source: None,
+        (folder, tokenizer)
+    }
+
+    fn document(asked: Asked) -> Document {
+        let place = Place { file: Arc::new(PathBuf::from("x")), line: 1 };
+        Document { place, asked, choices: Vec::new(), gold: Vec::new(), source: None }
+    }
+
+    fn requests(pairs: &[(&str, &str)]) -> Document {
+        let request = |&(context, continuation): &(&str, &str)| Request {
+            context: context.into(),
+            continuation: continuation.to_owned(),
         };
+        document(Asked::Continuations(pairs.iter().map(request).collect()))
+    }
+
+    const RULES: Rules = Rules { bos: Bos::Never, overlong: Overlong::CutContext, border: Border::Apart };
+
+    #[test]
+    fn a_context_that_merges_with_its_continuation_stands_apart_for_lm_eval() {
+        let (_folder, tokenizer) = tokenizer();
         for (border, expected) in [(Border::Merged, [2, 3, 2]), (Border::Apart, [2, 0, 2])] {
-            let rules = Rules { bos: Bos::Never, overlong: Overlong::CutContext, border };
-            let encoder = Encoder::new(&tokenizer, rules, None, 16).unwrap();
-            let found = encoder.encode(&document("bc")).unwrap();
+            let encoder = Encoder::new(&tokenizer, Rules { border, ..RULES }, None, 16).unwrap();
+            let found = encoder.encode(&requests(&[("ca", "bc")])).unwrap();
             assert_eq!(found.0, [Sequence { ids: expected.to_vec(), context: 2 }]);
             // All of it goes into the context's last token.
-            assert!(matches!(encoder.encode(&document("b")), Err(EvalError::EmptyCandidate { .. })));
+            let swallowed = encoder.encode(&requests(&[("ca", "b")]));
+            assert!(matches!(swallowed, Err(EvalError::EmptyCandidate { .. })));
         }
+    }
+
+    #[test]
+    fn each_text_of_many_documents_has_its_own_tokens() {
+        let (_folder, tokenizer) = tokenizer();
+        let encoder = Encoder::new(&tokenizer, RULES, None, 16).unwrap();
+        let rule =
+            GenerationRule { until: Vec::new(), max_gen_toks: 1, sampling: None, arguments: json!(null) };
+        let documents = [
+            requests(&[("", "ab"), ("  ", "a"), ("a ", "b"), ("a", " b"), ("ab", " a")]),
+            document(Asked::Reply(Generation { prompt: "abab".into(), rule: Arc::new(rule) })),
+            document(Asked::Text(WholeText { text: "ba".to_owned(), words: 1, bytes: 2 })),
+            requests(&[("b", "c"), ("b", "a")]),
+        ];
+        let found = encoder.encode_all(&documents).unwrap();
+        let ids = |document: &Sequences| document.0.iter().map(|one| one.ids.clone()).collect::<Vec<_>>();
+        let expected: [&[&[i64]]; 4] = [
+            &[&[2, 3], &[2, 4, 4, 0], &[0, 4, 1], &[0, 4, 1], &[3, 4, 0]],
+            &[],
+            &[&[2, 1, 0]],
+            &[&[1, 2], &[1, 0]],
+        ];
+        assert_eq!(found.iter().map(ids).collect::<Vec<_>>(), expected.map(|document| document.to_vec()));
+        assert!(found.iter().flat_map(|document| &document.0).all(|sequence| sequence.context == 1));
     }
 }

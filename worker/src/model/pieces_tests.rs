@@ -1,5 +1,7 @@
 //! Tests of `pieces.rs`.
 
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -33,44 +35,64 @@ fn byte_level(use_regex: bool) -> Value {
     json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex})
 }
 
-fn split(expression: &str) -> Value {
-    let split =
-        json!({"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": false});
-    json!({"type": "Sequence", "pretokenizers": [split, byte_level(false)]})
+fn split(expression: &str, behavior: &str, invert: bool) -> Value {
+    json!({"type": "Split", "pattern": {"Regex": expression}, "behavior": behavior, "invert": invert})
 }
 
-fn added(id: u32, content: &str, lstrip: bool, rstrip: bool, single_word: bool) -> Value {
-    json!({"id": id, "content": content, "single_word": single_word, "lstrip": lstrip, "rstrip": rstrip, "normalized": false,
-        "special": true})
+fn isolated(expression: &str) -> Value {
+    split(expression, "Isolated", false)
 }
 
-/// All that can be cut.
-fn local() -> Vec<Tokenizer> {
+fn digits(individual: bool) -> Value {
+    json!({"type": "Digits", "individual_digits": individual})
+}
+
+fn sequence(parts: &[Value]) -> Value {
+    json!({"type": "Sequence", "pretokenizers": parts})
+}
+
+/// `marks`: of lstrip, rstrip, single_word and normalized those whose letters are there.
+fn added(id: u32, content: &str, marks: &str) -> Value {
+    let has = |mark| marks.contains(mark);
+    json!({"id": id, "content": content, "single_word": has('w'), "lstrip": has('l'), "rstrip": has('r'),
+        "normalized": has('n'), "special": !has('n')})
+}
+
+/// Every kind of tokenizer that can be cut for.
+static LOCAL: LazyLock<Vec<Tokenizer>> = LazyLock::new(|| {
+    let nfc = json!({"type": "NFC"});
     let marks = [
-        added(900, "<end>", true, true, false),
-        added(901, "  ", false, false, false),
-        added(902, "the", true, false, true),
-        added(903, "\n\n<", false, false, false),
+        added(900, "<end>", "lr"),
+        added(901, "  ", ""),
+        added(902, "the", "lw"),
+        added(903, "\n\n<", ""),
+        added(904, "e\u{301}", "n"),
+        added(905, "_S", "nw"),
     ];
-    let digits = json!({"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": true}, byte_level(true)]});
-    let mut tokenizers = vec![
-        tokenizer(&Value::Null, &byte_level(true), &[]),
-        tokenizer(&json!({"type": "NFC"}), &byte_level(true), &marks),
-        tokenizer(&Value::Null, &digits, &marks),
-    ];
-    for (_, expression) in EXPRESSIONS {
-        tokenizers.push(tokenizer(&Value::Null, &split(expression), &[]));
-        tokenizers.push(tokenizer(&json!({"type": "NFC"}), &split(expression), &marks));
+    let mut splitters = vec![byte_level(true)];
+    for expression in EXPRESSIONS {
+        splitters.extend([isolated(expression), split(expression, "Removed", true)]);
     }
-    tokenizers
-}
+    let mut all = Vec::new();
+    for (index, splitter) in splitters.iter().enumerate() {
+        let digits = digits(index % 2 == 0);
+        let parts = [splitter.clone(), byte_level(false)];
+        all.extend([
+            tokenizer(&Value::Null, splitter, &[]),
+            tokenizer(&nfc, &sequence(&parts), &marks),
+            tokenizer(&Value::Null, &sequence(&[digits.clone(), parts[0].clone(), parts[1].clone()]), &marks),
+            tokenizer(&nfc, &sequence(&[parts[0].clone(), digits, byte_level(true)]), &[]),
+        ]);
+    }
+    all
+});
 
 fn ids(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
     tokenizer.encode_fast(text, false).unwrap().get_ids().to_vec()
 }
 
-fn by_pieces(tokenizer: &Tokenizer, text: &str, shortest: usize) -> Vec<u32> {
-    pieces_of(text, shortest).flat_map(|piece| ids(tokenizer, piece)).collect()
+fn by_pieces(tokenizer: &Tokenizer, text: &str, long: usize) -> Vec<u32> {
+    pieces_of(text, long).flat_map(|piece| ids(tokenizer, piece)).collect()
 }
 
 /// Texts in which every kind of character stands beside every other.
@@ -85,49 +107,66 @@ fn texts() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn pieces_have_the_tokens_of_the_whole(text in texts(), shortest in 1_usize..9) {
-        for tokenizer in local() {
-            prop_assert!(can_cut(&tokenizer));
-            prop_assert_eq!(by_pieces(&tokenizer, &text, shortest), ids(&tokenizer, &text));
+    fn pieces_have_the_tokens_of_the_whole(text in texts(), long in 1_usize..9) {
+        for tokenizer in LOCAL.iter() {
+            prop_assert!(can_cut(tokenizer));
+            prop_assert_eq!(by_pieces(tokenizer, &text, long), ids(tokenizer, &text));
         }
     }
 }
 
 #[test]
-fn texts_that_begin_alike_begin_with_the_same_pieces() {
-    let head =
-        "The following are multiple choice questions about anatomy.\n\nWhich nerve is it? A. one\n".repeat(9);
-    let (one, other) = (format!("{head} the first"), format!("{head}another one"));
-    let alike = pieces(&one).zip(pieces(&other)).take_while(|(one, other)| one == other).count();
+fn texts_have_the_pieces_of_what_they_have_in_common() {
+    let examples = "The following are multiple choice questions about anatomy.\n\nWhich nerve is it? A. one\nAnswer: B\n".repeat(9);
+    let (one, other) = (format!("{examples}the first"), format!("Of another length\n{examples}another one"));
     assert_eq!(pieces(&one).collect::<String>(), one);
-    assert!(pieces(&one).all(|piece| piece.len() < SHORTEST + 16));
-    assert_eq!(alike + 1, pieces(&one).count());
+    assert!(pieces(&one).all(|piece| piece.len() < LONG + 16));
+    let known: Vec<&str> = pieces(&one).collect();
+    // The examples but for their first line, whose line end is another's.
+    let new: Vec<&str> = pieces(&other).filter(|piece| !known.contains(piece)).collect();
+    assert!(new.concat().len() < 3 * LONG && known.len() > 18, "{new:?}");
     assert_eq!(pieces("").count(), 0);
 }
 
 #[test]
 fn a_tokenizer_that_sees_across_a_cut_is_not_cut_for() {
     let gpt2 = byte_level(true);
+    let expression = EXPRESSIONS[1];
     let spaced =
         json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
-    let unknown = split(r"\p{L}+\s*|.");
     let metaspace =
         json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true});
-    let rest = json!({"type": "Prepend", "prepend": "▁"});
-    for tokenizer in [
-        tokenizer(&Value::Null, &Value::Null, &[]),
-        tokenizer(&Value::Null, &spaced, &[]),
-        tokenizer(&Value::Null, &unknown, &[]),
-        tokenizer(&Value::Null, &metaspace, &[]),
-        tokenizer(&Value::Null, &byte_level(false), &[]),
-        tokenizer(&rest, &gpt2, &[]),
-        tokenizer(&Value::Null, &gpt2, &[added(900, "New York", false, false, false)]),
-        tokenizer(&Value::Null, &gpt2, &[added(900, "user", false, true, false)]),
-        tokenizer(&Value::Null, &gpt2, &[added(900, " x", false, false, true)]),
+    let whole = sequence(&[isolated(r"[\s\S]+"), byte_level(false)]);
+    let letters = [byte_level(false), isolated(EXPRESSIONS[0])];
+    for pre_tokenizer in [
+        Value::Null,
+        spaced,
+        metaspace,
+        byte_level(false),
+        whole.clone(),
+        split(expression, "Isolated", true),
+        split(expression, "Removed", false),
+        split(expression, "MergedWithNext", false),
+        sequence(&letters),
+        sequence(&[digits(true), byte_level(false), isolated(expression)]),
+        sequence(&[isolated(expression), json!({"type": "Punctuation", "behavior": "Isolated"})]),
     ] {
-        assert!(!can_cut(&tokenizer));
+        assert!(!can_cut(&tokenizer(&Value::Null, &pre_tokenizer, &[])), "{pre_tokenizer}");
     }
-    // The first of them would have other tokens.
-    let whole = tokenizer(&Value::Null, &split(r"[\s\S]+"), &[]);
-    assert_ne!(by_pieces(&whole, "an the", 1), ids(&whole, "an the"));
+    for normalizer in [json!({"type": "Prepend", "prepend": "▁"}), json!({"type": "NFKC"})] {
+        assert!(!can_cut(&tokenizer(&normalizer, &gpt2, &[])), "{normalizer}");
+    }
+    for token in [
+        added(900, "New York", ""),
+        added(900, "user", "r"),
+        added(900, " x", "w"),
+        added(900, "\u{212a} x", "n"),
+    ] {
+        assert!(!can_cut(&tokenizer(&Value::Null, &gpt2, std::slice::from_ref(&token))), "{token}");
+    }
+    // They would have other tokens.
+    for pre_tokenizer in [whole, sequence(&letters)] {
+        let tokenizer = tokenizer(&Value::Null, &pre_tokenizer, &[]);
+        assert_ne!(by_pieces(&tokenizer, "an the", 1), ids(&tokenizer, "an the"));
+    }
 }

@@ -95,10 +95,10 @@ impl<'a> Dataset<'a> {
         let files: Vec<_> = files.iter().map(|file| self.data.rows(file)).collect::<Result<_, _>>()?;
         let rows = || files.iter().flat_map(|rows| rows.iter());
         let part = self.spec.part.as_deref();
-        let is_of_part = |row: &DataRow| field(row).is_none_or(|field| field.as_str() == part);
+        let is_of_part = |row: &DataRow| part_of(row).is_none_or(|of| of.as_str() == part);
         // What a task file calls a part may be a name that only the Hub knows.
         let is_divided =
-            !self.spec.part_may_be_absent || rows().any(|row| field(row).is_some() && is_of_part(row));
+            !self.spec.part_may_be_absent || rows().any(|row| part_of(row).is_some() && is_of_part(row));
         let mut all = Vec::new();
         for row in rows().filter(|row| part.is_none() || !is_divided || is_of_part(row)) {
             let mut row = row.clone();
@@ -117,7 +117,8 @@ impl<'a> Dataset<'a> {
     }
 }
 
-fn field(row: &DataRow) -> Option<&Value> {
+/// What a row says that it is part of.
+fn part_of(row: &DataRow) -> Option<&Value> {
     row.fields.get(PART_FIELD).filter(|part| !part.is_null())
 }
 
