@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::error::DataError;
+use super::space;
 use crate::model::Tokenizer;
 
 /// Stand where a `{% generation %}` block begins and ends; from Unicode's private use area.
@@ -90,7 +91,15 @@ impl ChatTemplate {
         let parse = |error: Error| ChatError::Parse(error.to_string());
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(parse)?;
         environment.set_syntax(syntax);
-        environment.set_unknown_method_callback(pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(|state, value, method, args| {
+            let stripped =
+                value.as_str().filter(|_| args.is_empty()).and_then(|text| space::stripped(text, method));
+            stripped.map_or_else(
+                || pycompat::unknown_method_callback(state, value, method, args),
+                |text| Ok(text.into()),
+            )
+        });
+        space::add_trim(&mut environment);
         environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });

@@ -9,6 +9,7 @@ pub mod error;
 pub mod instruction;
 pub mod random;
 pub mod rows;
+pub mod space;
 
 pub use chat::ChatTemplate;
 pub use error::DataError;

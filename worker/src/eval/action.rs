@@ -129,7 +129,7 @@ fn tokens_of(
     if encoder.cut() > 0 {
         let cut = encoder.cut();
         let message = format!(
-            "{name}: {cut} contexts are longer than the model's {positions} positions and lose their first tokens"
+            "{name}: of {cut} questions the context is longer than the model's {positions} positions and loses its first tokens"
         );
         context.log(Level::Warn, message);
     }

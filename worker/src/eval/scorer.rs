@@ -114,7 +114,7 @@ impl<'a> Scorer<'a> {
             let of: usize = group.iter().map(|task| task.questions.documents.len()).sum();
             let names: Vec<&str> = group.iter().map(|task| task.task.name()).collect();
             let message = format!(
-                "{}: goes on after {earlier} of {of} questions of an earlier attempt",
+                "{}: goes on after {earlier} of {of} answers of an earlier attempt",
                 names.join(", ")
             );
             self.context.log(Level::Info, message);

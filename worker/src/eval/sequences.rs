@@ -48,19 +48,21 @@ impl Sequences {
     }
 }
 
-/// Turns documents into tokens under one rule for the beginning-of-sequence token.
+/// Turns documents into tokens under one rule for the special tokens around a text.
 #[derive(Debug)]
 pub struct Encoder<'a> {
     tokenizer: &'a Tokenizer,
-    /// The token, and how it is written.
-    bos: Option<(i64, String)>,
+    /// Special tokens before a text and behind it.
+    around: [Vec<i64>; 2],
+    /// A text that begins with this, as a chat template's does, has its special tokens already.
+    given: String,
     /// What stands for an empty context: the token that begins a sequence, else the one that ends it.
     prefix: Option<i64>,
     overlong: Overlong,
     border: Border,
     /// The most tokens that the model has positions for.
     positions: usize,
-    /// Contexts that lost tokens so far.
+    /// Documents of which a context lost tokens so far.
     cut: Cell<u64>,
 }
 
@@ -76,22 +78,24 @@ impl<'a> Encoder<'a> {
         positions: i64,
     ) -> Result<Self, EvalError> {
         let token = tokenizer.bos_id();
-        let bos = match rule.unwrap_or(rules.bos) {
-            Bos::Never => None,
-            Bos::Always => Some(token.ok_or(EvalError::NoBos)?),
-            Bos::Tokenizer => match token {
-                Some(token) if tokenizer.adds_bos()? => Some(token),
-                _ => None,
-            },
-        };
-        let bos = match bos {
-            Some(token) => Some((i64::from(token), tokenizer.decode(&[token], false)?)),
-            None => None,
-        };
-        let prefix = token.or_else(|| tokenizer.eos_id()).map(i64::from);
+        let (mut before, mut after) = tokenizer.special_around()?;
+        match rule.unwrap_or(rules.bos) {
+            Bos::Never => (before, after) = (Vec::new(), Vec::new()),
+            Bos::Always => {
+                let token = token.ok_or(EvalError::NoBos)?;
+                if !before.contains(&token) {
+                    before = vec![token];
+                }
+            }
+            Bos::Tokenizer => {}
+        }
+        let first = token.or_else(|| tokenizer.eos_id());
+        let given = first.map(|first| tokenizer.decode(&[first], false)).transpose()?.unwrap_or_default();
+        let prefix = first.map(i64::from);
         Ok(Self {
             tokenizer,
-            bos,
+            around: [before, after].map(|ids| wide(&ids).collect()),
+            given,
             prefix,
             overlong: rules.overlong,
             border: rules.border,
@@ -100,7 +104,7 @@ impl<'a> Encoder<'a> {
         })
     }
 
-    /// How many contexts and prompts were too long and lost their first tokens.
+    /// Of how many documents a context or the prompt was too long and lost its first tokens.
     pub fn cut(&self) -> u64 {
         self.cut.get()
     }
@@ -122,17 +126,20 @@ impl<'a> Encoder<'a> {
         let mut sequences = Vec::with_capacity(documents.len());
         for some in documents.chunks(ENCODED_AT_ONCE) {
             let texts: Vec<Cow<'_, str>> = some.iter().flat_map(texts).collect();
-            let mut encoded = self.tokenizer.encode_batch(&texts)?.into_iter();
+            let encoded = self.tokenizer.encode_batch(&texts)?;
+            let mut encoded = texts.iter().zip(&encoded).map(|(text, ids)| Encoded { text, ids });
             let mut next = || encoded.next().expect("a list of tokens for each text");
             for document in some {
-                let place = &document.place;
-                if let Asked::Text(whole) = &document.asked {
-                    sequences.push(Sequences(self.windows(place, &whole.text, &next())?));
-                    continue;
-                }
-                let sequence = |(index, request)| self.sequence((place, index), request, (&next(), &next()));
-                let requests = document.requests().iter().enumerate().map(sequence);
-                sequences.push(Sequences(requests.collect::<Result<_, EvalError>>()?));
+                let (place, cut) = (&document.place, self.cut.get());
+                sequences.push(Sequences(match &document.asked {
+                    Asked::Text(_) => self.windows(place, next())?,
+                    _ => {
+                        let sequence = |(index, _)| self.sequence((place, index), next(), next());
+                        let requests = document.requests().iter().enumerate().map(sequence);
+                        requests.collect::<Result<_, EvalError>>()?
+                    }
+                }));
+                self.cut.set(self.cut.get().min(cut + 1));
             }
             debug_assert!(encoded.next().is_none(), "as many lists as texts");
         }
@@ -151,8 +158,8 @@ impl<'a> Encoder<'a> {
     ) -> Result<Vec<Vec<i64>>, EvalError> {
         let texts: Vec<&str> = prompts.iter().map(|(_, prompt)| *prompt).collect();
         let encoded = self.tokenizer.encode_batch(&texts)?;
-        let prompt = |((&(place, text), tokens), &reply): ((&(&Place, &str), &Vec<u32>), &usize)| {
-            let ids: Vec<i64> = self.bos_before(text).into_iter().chain(wide(tokens)).collect();
+        let prompt = |((&(place, text), ids), &reply): ((&(&Place, &str), &Vec<u32>), &usize)| {
+            let ids = self.whole(Encoded { text, ids });
             if ids.is_empty() {
                 return Err(EvalError::EmptyPrompt { place: place.clone() });
             }
@@ -171,9 +178,9 @@ impl<'a> Encoder<'a> {
     /// the token that begins a sequence, the others after the last token of the window before; the last one begins further
     /// back, so that it is full. A token that the tokenizer puts before the text is predicted like the others (lm-eval since
     /// 0.4.9.2); `bos: never` leaves it out.
-    fn windows(&self, place: &Place, text: &str, tokens: &[u32]) -> Result<Vec<Sequence>, EvalError> {
+    fn windows(&self, place: &Place, text: Encoded<'_>) -> Result<Vec<Sequence>, EvalError> {
         let prefix = self.prefix.ok_or_else(|| EvalError::EmptyPrompt { place: place.clone() })?;
-        let tokens: Vec<i64> = self.bos_before(text).into_iter().chain(wide(tokens)).collect();
+        let tokens = self.whole(text);
         let first = tokens.len().min(self.positions);
         let mut windows = Vec::new();
         if first > 0 {
@@ -190,36 +197,35 @@ impl<'a> Encoder<'a> {
         Ok(windows)
     }
 
-    /// The token that stands before `text`, if one does: a text that begins with it, as a chat template's does, gets no
-    /// second one.
-    fn bos_before(&self, text: &str) -> Option<i64> {
-        match &self.bos {
-            Some((token, written)) if written.is_empty() || !text.starts_with(written) => Some(*token),
-            _ => None,
+    /// A text with the special tokens around it, unless it has them already.
+    fn whole(&self, Encoded { text, ids }: Encoded<'_>) -> Vec<i64> {
+        if !self.given.is_empty() && text.starts_with(&self.given) {
+            return wide(ids).collect();
         }
+        let [before, after] = &self.around;
+        before.iter().copied().chain(wide(ids)).chain(after.iter().copied()).collect()
     }
 
+    /// A request of which the context is `alone`, and all of it `both`.
     fn sequence(
         &self,
         (place, index): (&Place, usize),
-        request: &Request,
-        (alone, both): (&[u32], &[u32]),
+        alone: Encoded<'_>,
+        both: Encoded<'_>,
     ) -> Result<Sequence, EvalError> {
-        let context = context_of(request);
-        let (mut ids, mut context) = if context.is_empty() {
+        let (mut ids, mut context) = if alone.text.is_empty() {
             // Nothing is before the continuation but the token that begins a sequence.
             let prefix = self.prefix.ok_or_else(|| EvalError::EmptyPrompt { place: place.clone() })?;
-            let given = usize::from(both.first().is_some_and(|&first| i64::from(first) == prefix));
-            (std::iter::once(prefix).chain(wide(&both[given..])).collect::<Vec<_>>(), 1)
+            let given = usize::from(both.ids.first().is_some_and(|&first| i64::from(first) == prefix));
+            (std::iter::once(prefix).chain(wide(&both.ids[given..])).collect::<Vec<_>>(), 1)
         } else {
+            let (alone, both) = (self.whole(alone), self.whole(both));
             let before = match self.border {
                 Border::Merged => &both[..alone.len().min(both.len())],
-                Border::Apart => alone,
+                Border::Apart => &alone,
             };
             let scored = both.get(alone.len()..).unwrap_or_default();
-            let bos = self.bos_before(context);
-            let ids = bos.into_iter().chain(wide(before)).chain(wide(scored)).collect();
-            (ids, bos.iter().len() + alone.len())
+            ([before, scored].concat(), alone.len())
         };
         if context == 0 {
             return Err(EvalError::EmptyPrompt { place: place.clone() });
@@ -248,6 +254,13 @@ impl<'a> Encoder<'a> {
         }
         Ok(Sequence { ids, context })
     }
+}
+
+/// A text and its tokens.
+#[derive(Clone, Copy)]
+struct Encoded<'a> {
+    text: &'a str,
+    ids: &'a [u32],
 }
 
 /// What is encoded of a document: its text, or of each request the context, then all of it.
@@ -284,11 +297,11 @@ mod tests {
     use crate::eval::task::{Generation, GenerationRule, WholeText};
 
     /// Of a, b, c, ab and a space; c ends texts.
-    fn tokenizer() -> (tempfile::TempDir, Tokenizer) {
+    fn tokenizer(post_processor: &serde_json::Value) -> (tempfile::TempDir, Tokenizer) {
         let folder = tempfile::tempdir().unwrap();
         let tokenizer = json!({
             "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-            "pre_tokenizer": null, "post_processor": null, "decoder": null,
+            "pre_tokenizer": null, "post_processor": post_processor, "decoder": null,
             "model": {
                 "type": "BPE", "vocab": {"a": 0, "b": 1, "c": 2, "ab": 3, " ": 4}, "merges": ["a b"], "dropout": null,
                 "unk_token": null, "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false,
@@ -318,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_context_that_merges_with_its_continuation_stands_apart_for_lm_eval() {
-        let (_folder, tokenizer) = tokenizer();
+        let (_folder, tokenizer) = tokenizer(&json!(null));
         for (border, expected) in [(Border::Merged, [2, 3, 2]), (Border::Apart, [2, 0, 2])] {
             let encoder = Encoder::new(&tokenizer, Rules { border, ..RULES }, None, 16).unwrap();
             let found = encoder.encode(&requests(&[("ca", "bc")])).unwrap();
@@ -331,7 +344,7 @@ mod tests {
 
     #[test]
     fn each_text_of_many_documents_has_its_own_tokens() {
-        let (_folder, tokenizer) = tokenizer();
+        let (_folder, tokenizer) = tokenizer(&json!(null));
         let encoder = Encoder::new(&tokenizer, RULES, None, 16).unwrap();
         let rule =
             GenerationRule { until: Vec::new(), max_gen_toks: 1, sampling: None, arguments: json!(null) };
@@ -351,5 +364,25 @@ mod tests {
         ];
         assert_eq!(found.iter().map(ids).collect::<Vec<_>>(), expected.map(|document| document.to_vec()));
         assert!(found.iter().flat_map(|document| &document.0).all(|sequence| sequence.context == 1));
+    }
+
+    #[test]
+    fn tokens_that_a_tokenizer_puts_behind_a_text_stand_behind_context_and_whole_as_in_lm_eval() {
+        let end = json!({"c": {"id": "c", "ids": [2], "tokens": ["c"]}});
+        let parts =
+            json!([{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "c", "type_id": 0}}]);
+        let template =
+            json!({"type": "TemplateProcessing", "single": parts, "pair": [], "special_tokens": end});
+        let (_folder, tokenizer) = tokenizer(&template);
+        let rules = Rules { bos: Bos::Tokenizer, ..RULES };
+        let encoder = Encoder::new(&tokenizer, rules, None, 16).unwrap();
+        let found = encoder.encode(&requests(&[("a", " b"), ("c", " b"), ("", "b")])).unwrap();
+        let expected = [(vec![0, 2, 1, 2], 2), (vec![2, 4, 1], 1), (vec![2, 1], 1)];
+        assert_eq!(found.0, expected.map(|(ids, context)| Sequence { ids, context }));
+        let text = document(Asked::Text(WholeText { text: "ba".to_owned(), words: 1, bytes: 2 }));
+        assert_eq!(encoder.encode(&text).unwrap().0, [Sequence { ids: vec![2, 1, 0, 2], context: 1 }]);
+        let never = Encoder::new(&tokenizer, rules, Some(Bos::Never), 16).unwrap();
+        let found = never.encode(&requests(&[("a", " b")])).unwrap();
+        assert_eq!(found.0, [Sequence { ids: vec![0, 4, 1], context: 1 }]);
     }
 }

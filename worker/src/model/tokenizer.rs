@@ -138,10 +138,14 @@ impl Tokenizer {
         self.eos
     }
 
-    /// Whether the post-processor puts the beginning-of-sequence token before a text. `add_bos_token` in
-    /// tokenizer_config.json says nothing where there is a tokenizer.json, as in transformers 5.
-    pub fn adds_bos(&self) -> Result<bool, ModelError> {
-        Ok(self.bos.is_some() && self.encode("a", true)?.first().copied() == self.bos)
+    /// The special tokens that the post-processor puts before a text and behind it. `add_bos_token` in tokenizer_config.json says
+    /// nothing where there is a tokenizer.json, as in transformers 5.
+    pub fn special_around(&self) -> Result<(Vec<u32>, Vec<u32>), ModelError> {
+        let (text, all) = (self.encode("a", false)?, self.encode("a", true)?);
+        let place = (0..=all.len().saturating_sub(text.len())).find(|&place| all[place..].starts_with(&text));
+        Ok(place.map_or_else(Default::default, |place| {
+            (all[..place].to_vec(), all[place + text.len()..].to_vec())
+        }))
     }
 
     /// The Jinja template that turns a conversation into text: chat_template.jinja, else

@@ -76,10 +76,10 @@ fn special_tokens_come_from_the_first_file_that_names_them() {
     write(&folder, "tokenizer_config.json", &json!({ "bos_token": "d", "add_bos_token": true }));
     let tokenizer = Tokenizer::open(folder.path()).unwrap();
     assert_eq!((tokenizer.bos_id(), tokenizer.eos_id()), (Some(4), Some(2)));
-    // The post-processor adds another token, whatever `add_bos_token` says.
-    assert!(!tokenizer.adds_bos().unwrap());
+    // The post-processor adds its token, whatever `add_bos_token` says.
+    assert_eq!(tokenizer.special_around().unwrap(), (vec![0], vec![]));
     write(&folder, "tokenizer_config.json", &json!({ "bos_token": "<s>", "add_bos_token": false }));
-    assert!(Tokenizer::open(folder.path()).unwrap().adds_bos().unwrap());
+    assert_eq!(Tokenizer::open(folder.path()).unwrap().special_around().unwrap(), (vec![0], vec![]));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use minijinja::{Environment, Error, ErrorKind, Value};
 
 use super::printed::text_of;
 use super::{json_text, python_methods};
+use crate::data::space;
 use crate::eval::python::pattern::Pattern;
 use crate::eval::python::translate::Flags;
 
@@ -20,6 +21,16 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
         Ok(python_methods::padded(&text_of(value)?, "center", width.unwrap_or(80), ' '))
     });
     environment.add_filter("urlencode", url_encode);
+    for name in ["e", "escape"] {
+        environment.add_filter(name, escape);
+    }
+    space::add_trim(environment);
+}
+
+/// As MarkupSafe writes it.
+fn escape(value: &Value) -> Result<String, Error> {
+    let text = text_of(value)?.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    Ok(text.replace('\'', "&#39;").replace('"', "&#34;"))
 }
 
 /// What is given for the parameters `names`, by place or by name.

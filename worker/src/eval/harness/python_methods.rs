@@ -4,6 +4,7 @@ use minijinja::value::{Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, Value};
 
 use super::python_objects::Listed;
+use crate::data::space::stripped;
 use crate::eval::python;
 
 /// `value.method(args)`. `None`: it is none of these.
@@ -31,9 +32,9 @@ fn of_mapping(value: &Value, method: &str, args: &[Value]) -> Result<Option<Valu
 fn of_text(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
     let pair = || from_args::<(&str,)>(args).map(|(part,)| part);
     Ok(Some(match (method, args.len()) {
-        ("strip", 0) => python::strip(text).into(),
-        ("lstrip", 0) => text.trim_start_matches(python::is_space).into(),
-        ("rstrip", 0) => python::strip_end(text).into(),
+        ("strip" | "lstrip" | "rstrip", 0) => stripped(text, method).into(),
+        ("split", 0) => python::split(text).map(Value::from).collect::<Vec<_>>().into(),
+        ("isspace", 0) => (!text.is_empty() && text.chars().all(python::is_space)).into(),
         ("capitalize", 0) => python::capitalize(text).into(),
         ("title", 0) => title(text).into(),
         ("swapcase", 0) => swapped(text).into(),

@@ -32,6 +32,9 @@ fn numbers_and_containers_print_as_in_python() {
             "0.30000000000000004 3 3.5 3.0 1180591620717411303424",
         ),
         ("{{(1,2)}} {{(1,)}} {{[('a',1.0)]}}", "(1, 2) (1,) [('a', 1.0)]"),
+        ("{{'\u{1f} a \u{1c}'|trim}}{{'xax'|trim('x')}}{{'\u{1e}a'.lstrip()}}", "aaa"),
+        ("{{'a\u{1f}b c'.split()}} {{'\u{1f}'.isspace()}} {{''.isspace()}}", "['a', 'b', 'c'] True False"),
+        (r#"{{"<a href='x/y'>"|e}} {{'"'|escape}}"#, "&lt;a href=&#39;x/y&#39;&gt; &#34;"),
         ("{{(1,2)}}", "(1, 2)"),
         (
             "{{range(3)}} {{range(1,9,3)}} {{range(3)|list}} {{range(5)|length}} {{range(9)[2]}} {{range(5,0,-2)|list}}",

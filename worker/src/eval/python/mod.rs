@@ -8,11 +8,7 @@ pub(super) mod translate;
 
 pub(super) use repr::text_of;
 
-/// `str.isspace` of a character.
-pub(super) fn is_space(character: char) -> bool {
-    // Python counts the four separators of ASCII as whitespace; Unicode's property does not.
-    character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
-}
+pub(super) use crate::data::space::is_space;
 
 /// `str.strip()`.
 pub(super) fn strip(text: &str) -> &str {
