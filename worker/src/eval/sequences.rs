@@ -84,7 +84,7 @@ impl<'a> Encoder<'a> {
             Bos::Always => {
                 let token = token.ok_or(EvalError::NoBos)?;
                 if !before.contains(&token) {
-                    before = vec![token];
+                    before.insert(0, token);
                 }
             }
             Bos::Tokenizer => {}

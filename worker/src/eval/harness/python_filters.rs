@@ -6,6 +6,7 @@ use minijinja::{Environment, Error, ErrorKind, Value};
 use super::printed::text_of;
 use super::{json_text, python_methods};
 use crate::data::space;
+use crate::eval::python;
 use crate::eval::python::pattern::Pattern;
 use crate::eval::python::translate::Flags;
 
@@ -21,6 +22,7 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
         Ok(python_methods::padded(&text_of(value)?, "center", width.unwrap_or(80), ' '))
     });
     environment.add_filter("urlencode", url_encode);
+    environment.add_filter("title", |value: &Value| text_of(value).map(|text| title(&text)));
     for name in ["e", "escape"] {
         environment.add_filter(name, escape);
     }
@@ -31,6 +33,18 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
 fn escape(value: &Value) -> Result<String, Error> {
     let text = text_of(value)?.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     Ok(text.replace('\'', "&#39;").replace('"', "&#34;"))
+}
+
+/// Words, which end at whitespace, dashes and opening brackets, with their first letter in upper case and the others in lower case.
+fn title(text: &str) -> String {
+    let is_between = |character| python::is_space(character) || "-({[<".contains(character);
+    let mut out = String::new();
+    for part in text.split_inclusive(is_between) {
+        let mut rest = part.chars();
+        out.extend(rest.next().into_iter().flat_map(char::to_uppercase));
+        out.push_str(&rest.as_str().to_lowercase());
+    }
+    out
 }
 
 /// What is given for the parameters `names`, by place or by name.

@@ -34,6 +34,7 @@ fn numbers_and_containers_print_as_in_python() {
         ("{{(1,2)}} {{(1,)}} {{[('a',1.0)]}}", "(1, 2) (1,) [('a', 1.0)]"),
         ("{{'\u{1f} a \u{1c}'|trim}}{{'xax'|trim('x')}}{{'\u{1e}a'.lstrip()}}", "aaa"),
         ("{{'a\u{1f}b c'.split()}} {{'\u{1f}'.isspace()}} {{''.isspace()}}", "['a', 'b', 'c'] True False"),
+        ("{{'oNE-two\u{1c}three (ΟΔΟΣ <x ŉ'|title}} {{12|title}}", "One-Two\u{1c}Three (Οδος <X ʼN 12"),
         (r#"{{"<a href='x/y'>"|e}} {{'"'|escape}}"#, "&lt;a href=&#39;x/y&#39;&gt; &#34;"),
         ("{{(1,2)}}", "(1, 2)"),
         (

@@ -69,6 +69,8 @@ pub(super) fn capitalize(text: &str) -> String {
         '\u{1c7}'..='\u{1c9}' => "\u{1c8}".to_owned(),
         '\u{1ca}'..='\u{1cc}' => "\u{1cb}".to_owned(),
         '\u{1f1}'..='\u{1f3}' => "\u{1f2}".to_owned(),
+        // An apostrophe and the letter, which alone has a case.
+        '\u{149}' => "\u{2bc}N".to_owned(),
         first => {
             let upper: String = first.to_uppercase().collect();
             let mut letters = upper.chars();
@@ -87,9 +89,15 @@ mod tests {
 
     #[test]
     fn texts_are_capitalized_as_in_python() {
-        for (text, expected) in
-            [("heLLO World", "Hello world"), ("", ""), ("ßA", "Ssa"), ("ǆX", "ǅx"), ("İ", "İ"), ("1A", "1a")]
-        {
+        for (text, expected) in [
+            ("heLLO World", "Hello world"),
+            ("", ""),
+            ("ßA", "Ssa"),
+            ("ǆX", "ǅx"),
+            ("ŉX", "ʼNx"),
+            ("İ", "İ"),
+            ("1A", "1a"),
+        ] {
             assert_eq!(capitalize(text), expected);
         }
     }
