@@ -138,8 +138,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         for &(out_features, in_features) in layers {
             let weight = random::weight(scheme, out_features, in_features, KIND, false)?;
             let layer = Layer { scheme, out_features, in_features, device: CARD, kind: KIND };
-            kernels.push(kernel_for(&layer).name());
-            let prepared = kernel_for(&layer).prepare(weight, &layer)?;
+            kernels.push(kernel_for(&layer).name);
+            let prepared = kernel_for(&layer).prepare(&weight, &layer)?;
             bytes += prepared.bytes();
             calls.push(Box::new(move |x: &Tensor| drop(prepared.forward(x))));
         }

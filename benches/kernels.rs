@@ -15,7 +15,9 @@
 use std::error::Error;
 
 use qpipe_kernels::speed::Speed;
-use qpipe_kernels::{Input, Isa, Layer, Multiplier, PreparedLinear, Scheme, kernel_for, linear, random};
+use qpipe_kernels::{
+    Input, Isa, Layer, Multiplier, Ordered, PreparedLinear, Scheme, kernel_for, linear, random,
+};
 use tch::{Device, Kind, Tensor};
 
 /// (N, K): query, key, value, output, gate, up, down.
@@ -89,8 +91,13 @@ fn dense(rows: i64, kind: Kind) -> Result<f64, Box<dyn Error>> {
 fn fastest(rows: i64) -> Result<f64, Box<dyn Error>> {
     of_block(rows, weights() * size_of::<f32>() as u64, |n, k| {
         let (weight, x) = (input(n, k, Kind::Float), input(rows, k, Kind::Float));
+        let ordered = Ordered::of(&weight)?;
         Ok(Box::new(move || {
-            let y = linear(&Input::new(&x), &weight, None, Multiplier::Fastest);
+            let input = Input::new(&x);
+            let y = match &ordered {
+                Some(ordered) => ordered.linear(&input, None),
+                None => linear(&input, &weight, None, Multiplier::Fastest),
+            };
             drop(y.expect("two matrices that fit"));
         }))
     })
@@ -131,8 +138,8 @@ fn main() -> Result<(), Box<dyn Error>> {
                 let weight = random::weight(scheme, n, k, KIND, false)?;
                 let layer =
                     Layer { scheme, out_features: n, in_features: k, device: Device::Cpu, kind: KIND };
-                kernels.push(kernel_for(&layer).name());
-                Ok(kernel_for(&layer).prepare(weight, &layer)?)
+                kernels.push(kernel_for(&layer).name);
+                Ok(kernel_for(&layer).prepare(&weight, &layer)?)
             };
             for (n, k) in LAYERS {
                 bytes += prepared(n, k)?.bytes();

@@ -58,7 +58,14 @@ pub fn linear(
     let is_plain =
         !x.requires_grad() && [Some(weight), bias].into_iter().flatten().all(|part| !part.requires_grad());
     #[cfg(target_arch = "x86_64")]
-    if multiplier == Multiplier::Fastest && is_plain && is_ours(rows, x, weight, bias) {
+    if multiplier == Multiplier::Fastest
+        && is_plain
+        // A single row has no other to share a strip with.
+        && rows > 1
+        && is_float(x)
+        && bias.is_none_or(|bias| is_float(bias) && bias.size() == weight.size()[..1])
+        && is_ours(weight)
+    {
         // SAFETY: `is_ours` has found the unit.
         return unsafe { cpu::dense::linear(input, weight, bias) };
     }
@@ -80,23 +87,26 @@ pub fn linear(
     y.f_view(shape.as_slice())
 }
 
-/// A weight for [`linear`] by the fastest multiplier, in the order in which ours reads it, where it serves such weights: they are brought into
-/// it once, and not by each product. That is a copy of the weight, which is still needed for single rows.
+/// A weight in float32 in the order in which our own product reads it, where that is the fastest: it is brought into it once, and not by
+/// each product, and takes the place of the matrix that it was.
 #[derive(Debug)]
 pub struct Ordered {
     #[cfg(target_arch = "x86_64")]
     strips: cpu::dense::InStrips,
+    /// There is none.
+    #[cfg(not(target_arch = "x86_64"))]
+    strips: std::convert::Infallible,
 }
 
 impl Ordered {
-    /// Of `weight` [N, K]; `None` where our own product does not serve it.
+    /// Of `weight` [N, K]; `None` where it is libtorch's to multiply.
     ///
     /// # Errors
     ///
     /// Only libtorch's.
     pub fn of(weight: &Tensor) -> Result<Option<Self>, TchError> {
         #[cfg(target_arch = "x86_64")]
-        if !weight.requires_grad() && is_ours(2, weight, weight, None) {
+        if !weight.requires_grad() && is_ours(weight) {
             // SAFETY: `is_ours` has found the unit.
             return Ok(Some(Self { strips: unsafe { cpu::dense::InStrips::new(weight)? } }));
         }
@@ -105,7 +115,8 @@ impl Ordered {
         Ok(None)
     }
 
-    /// [`linear`] of the `weight` that this was made of, by the fastest multiplier.
+    /// y = x Wᵀ + b: `input` [..., K] and `bias` `[N]` in float32 on a CPU, the result [..., N]. A row's result has the same bits whatever rows
+    /// are beside it. Nothing has gradients.
     ///
     /// # Errors
     ///
@@ -113,37 +124,48 @@ impl Ordered {
     ///
     /// # Panics
     ///
-    /// If `input` has another width than `weight`.
-    pub fn linear(
-        &self,
-        input: &Input<'_>,
-        weight: &Tensor,
-        bias: Option<&Tensor>,
-    ) -> Result<Tensor, TchError> {
+    /// If `input` or `bias` has another type or size.
+    pub fn linear(&self, input: &Input<'_>, bias: Option<&Tensor>) -> Result<Tensor, TchError> {
         #[cfg(target_arch = "x86_64")]
         {
-            let x = input.tensor();
-            let rows: i64 = x.size().iter().rev().skip(1).product();
-            if !x.requires_grad() && is_ours(rows, x, weight, bias) {
-                // SAFETY: `is_ours` has found the unit.
-                return unsafe { self.strips.linear(input, bias) };
-            }
+            assert!(is_float(input.tensor()) && bias.is_none_or(is_float), "float32 on a CPU");
+            // SAFETY: where this could be made there is the unit.
+            unsafe { self.strips.linear(input, bias) }
         }
-        linear(input, weight, bias, Multiplier::Fastest)
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let _ = (input, bias);
+            match self.strips {}
+        }
+    }
+
+    /// N and K.
+    pub fn size(&self) -> (i64, i64) {
+        #[cfg(target_arch = "x86_64")]
+        return self.strips.size();
+        #[cfg(not(target_arch = "x86_64"))]
+        match self.strips {}
+    }
+
+    /// Bytes of what it holds.
+    pub fn bytes(&self) -> u64 {
+        #[cfg(target_arch = "x86_64")]
+        return self.strips.bytes();
+        #[cfg(not(target_arch = "x86_64"))]
+        match self.strips {}
     }
 }
 
-/// Whether our own product takes these, and is faster.
+/// Whether our own product serves `weight`, and is faster than libtorch's.
 #[cfg(target_arch = "x86_64")]
-fn is_ours(rows: i64, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> bool {
-    let is_float = |tensor: &Tensor| tensor.kind() == Kind::Float && tensor.device() == Device::Cpu;
-    let size = weight.size();
-    let fits = size[1] > 0
-        && weight.is_contiguous()
-        && is_float(x)
-        && is_float(weight)
-        && bias.is_none_or(|bias| is_float(bias) && bias.size() == size[..1]);
-    fits && cpu::dense::is_best(rows, Isa::here()) && !wants_reference()
+fn is_ours(weight: &Tensor) -> bool {
+    let fits = weight.size()[1] > 0 && weight.is_contiguous() && is_float(weight);
+    fits && cpu::dense::is_best(Isa::here()) && !wants_reference()
+}
+
+#[cfg(target_arch = "x86_64")]
+fn is_float(tensor: &Tensor) -> bool {
+    tensor.kind() == Kind::Float && tensor.device() == Device::Cpu
 }
 
 fn is_slow(x: &Tensor) -> bool {
@@ -209,8 +231,12 @@ mod tests {
                     };
                     for (weight, bias) in [(&weight, None), (&weight, Some(&bias)), (&turned, None)] {
                         let y = linear(&input, weight, bias, Multiplier::Fastest).unwrap();
-                        if let Some(ordered) = Ordered::of(weight).unwrap() {
-                            assert!(ordered.linear(&input, weight, bias).unwrap().equal(&y));
+                        let ordered = Ordered::of(weight).unwrap().map(|ordered| {
+                            assert_eq!(ordered.size(), (out_features, in_features));
+                            ordered.linear(&input, bias).unwrap()
+                        });
+                        if let Some(ordered) = ordered.as_ref().filter(|_| batch * rows > 1) {
+                            assert!(ordered.equal(&y));
                         }
                         let wide = |tensor: &Tensor| tensor.to_kind(Kind::Double);
                         let (x, magnitudes) = (wide(input.tensor()), wide(&input.tensor().abs()));
@@ -219,11 +245,13 @@ mod tests {
                         // Of the sum of all magnitudes, as sums in float32 are.
                         let most = magnitudes
                             .linear(&wide(&weight.abs()), bias.map(|bias| wide(&bias.abs())).as_ref());
-                        let error = (wide(&y) - &exact).abs() - most * 1e-6;
-                        assert!(
-                            !error.gt(0.0).any().double_value(&[]).eq(&1.0),
-                            "{rows} x {out_features} x {in_features}"
-                        );
+                        for y in ordered.iter().chain([&y]) {
+                            let error = (wide(y) - &exact).abs() - &most * 1e-6;
+                            assert!(
+                                !error.gt(0.0).any().double_value(&[]).eq(&1.0),
+                                "{rows} x {out_features} x {in_features}"
+                            );
+                        }
                     }
                 }
             }

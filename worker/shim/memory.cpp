@@ -66,11 +66,15 @@ void qpipe_keep_freed(int keep) noexcept {
   constexpr int usually = 2 * mapped_apart;
   mallopt(M_MMAP_THRESHOLD, mapped_apart);
   mallopt(M_TRIM_THRESHOLD, keep != 0 ? 1 << 30 : usually);
-  if (keep == 0) {
-    malloc_trim(0);
-  }
 #else
   (void)keep;
+#endif
+}
+
+// Gives what the C library keeps of freed memory back to the system.
+void qpipe_trim() noexcept {
+#ifdef __GLIBC__
+  malloc_trim(0);
 #endif
 }
 

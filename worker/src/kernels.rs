@@ -94,12 +94,12 @@ fn quantized(scheme: Scheme, device: Device) -> Result<KernelLine, KernelsError>
     let weight = random::weight(scheme, out_features, in_features, KIND, false)?;
     let layer = Layer { scheme, out_features, in_features, device, kind: KIND };
     let kernel = kernel_for(&layer);
-    let prepared: Box<dyn PreparedLinear> = kernel.prepare(weight, &layer)?;
+    let prepared: Box<dyn PreparedLinear> = kernel.prepare(&weight, &layer)?;
     let seconds = measured(device, |x| drop(prepared.forward(x)));
     Ok(KernelLine {
         device: name(device),
         scheme: scheme.to_string(),
-        kernel: kernel.name().to_owned(),
+        kernel: kernel.name.to_owned(),
         seconds,
     })
 }

@@ -16,6 +16,7 @@ unsafe extern "C" {
     fn qpipe_cuda_free(device: i8, bytes: *mut i64) -> c_int;
     safe fn qpipe_cuda_empty_cache() -> c_int;
     safe fn qpipe_keep_freed(keep: c_int);
+    safe fn qpipe_trim();
 }
 
 /// Why a peak cannot be measured.
@@ -123,11 +124,13 @@ impl Drop for PeakMemory {
     }
 }
 
-/// Gives memory that libtorch keeps for later back to the GPU.
+/// Gives memory that was freed and is kept for later back: to the GPU what libtorch keeps, to the system what the C library does.
 pub fn release_cached(device: tch::Device) {
     if device.is_cuda() {
         // Fails only where CUDA was never initialized; then there is nothing to give back.
         let _ = qpipe_cuda_empty_cache();
+    } else {
+        qpipe_trim();
     }
 }
 

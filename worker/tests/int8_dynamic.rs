@@ -54,7 +54,7 @@ fn activations_and_outputs_equal_torchaos() {
         let codes = Codes::Int8Torchao { weight: rounded.codes, scale: rounded.scale };
         let (rows, columns) = weight.size2().unwrap();
         let weight = QuantizedWeight::new(codes, Some(golden("bias")), rows, columns).unwrap();
-        let y = qpipe_kernels::prepare(weight, Device::Cpu, kind).unwrap().forward(&x);
+        let y = qpipe_kernels::prepare(&weight, Device::Cpu, kind).unwrap().forward(&x);
         assert!(y.equal(&golden("y")), "{name}");
     }
 }

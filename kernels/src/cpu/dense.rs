@@ -13,12 +13,9 @@ use super::outer_wide;
 use super::view::{Columns, elements};
 use crate::input::Input;
 
-/// A single row has no other to share a strip with.
-const FEW_ROWS: i64 = 1;
-
-/// Whether `rows` rows are multiplied here.
-pub(crate) fn is_best(rows: i64, isa: Isa) -> bool {
-    rows > FEW_ROWS && outer_wide::is_best(isa)
+/// Whether float32 is multiplied here.
+pub(crate) fn is_best(isa: Isa) -> bool {
+    outer_wide::is_best(isa)
 }
 
 /// y = x Wᵀ + b: `input` [..., K], `weight` [N, K] and `bias` `[N]` in f32 on a CPU, `weight` without gaps, K not 0.
@@ -63,15 +60,25 @@ impl InStrips {
         Ok(Self { strips, shape })
     }
 
+    /// N and K.
+    pub(crate) fn size(&self) -> (i64, i64) {
+        (self.shape.0 as i64, self.shape.1 as i64)
+    }
+
+    /// Bytes of the strips.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.strips.iter().map(|strip| size_of_val(strip.all()) as u64).sum()
+    }
+
     /// [`linear`] by it.
     ///
     /// # Safety
     ///
     /// The processor has the unit.
     pub(crate) unsafe fn linear(&self, input: &Input<'_>, bias: Option<&Tensor>) -> Result<Tensor, TchError> {
-        let shape = (self.shape.0 as i64, self.shape.1 as i64);
-        let mut y = Tensor::f_empty(input.output_size(shape), (Kind::Float, Device::Cpu))?;
+        let mut y = Tensor::f_empty(input.output_size(self.size()), (Kind::Float, Device::Cpu))?;
         let bias = bias.map(Tensor::f_contiguous).transpose()?;
+        assert!(bias.as_ref().is_none_or(|bias| bias.size() == [self.size().0]), "a number a channel");
         let sink = Biased { y: Columns::<f32>::new(&mut y), bias: bias.as_ref().map(elements) };
         // SAFETY: the caller promises it.
         unsafe { float_strips::multiply_kept(input.wide_rows(), &self.strips, self.shape, &sink) };

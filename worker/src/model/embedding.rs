@@ -64,7 +64,7 @@ impl Embedding {
         let projection = if config.tie_word_embeddings {
             let shared = Codes::Int8A16 { weight: codes.shallow_clone(), scale: scale.shallow_clone() };
             let prepared = QuantizedWeight::new(shared, None, spec.out_features, spec.in_features)
-                .and_then(|weight| qpipe_kernels::prepare(weight, options.device, kind));
+                .and_then(|weight| qpipe_kernels::prepare(&weight, options.device, kind));
             Some(prepared.map_err(|error| wrong(format!("`{EMBEDDING_LAYER}`: {error}")))?)
         } else {
             None

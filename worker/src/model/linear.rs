@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use qpipe_kernels::{Input, Multiplier, Ordered};
+use qpipe_kernels::{Input, Multiplier};
 use tch::{Device, Kind, Tensor};
 
 use super::checkpoint::Checkpoint;
@@ -123,14 +123,12 @@ pub struct Dense {
     pub bias: Option<Tensor>,
     /// Who multiplies.
     pub multiplier: Multiplier,
-    /// The weight once more, as our own product reads it fastest; only where it is never written, as in `evaluate`.
-    ordered: Option<Ordered>,
 }
 
 impl Dense {
     /// With a weight [N, K] and a bias `[N]`.
     pub fn new(weight: Tensor, bias: Option<Tensor>, multiplier: Multiplier) -> Self {
-        Self { weight, bias, multiplier, ordered: None }
+        Self { weight, bias, multiplier }
     }
 
     /// The layer `spec` of `checkpoint`.
@@ -146,11 +144,7 @@ impl Dense {
         } else {
             None
         };
-        let mut this = Self::new(weight, bias, options.products.weights);
-        if options.products.weights == Multiplier::Fastest {
-            this.ordered = Ordered::of(&this.weight)?;
-        }
-        Ok(this)
+        Ok(Self::new(weight, bias, options.products.weights))
     }
 }
 
@@ -160,12 +154,8 @@ impl Linear for Dense {
     }
 
     fn forward_input(&self, input: &Input<'_>) -> Tensor {
-        let bias = self.bias.as_ref();
-        match &self.ordered {
-            Some(ordered) => ordered.linear(input, &self.weight, bias),
-            None => qpipe_kernels::linear(input, &self.weight, bias, self.multiplier),
-        }
-        .expect("its shape was checked when the layer was loaded")
+        qpipe_kernels::linear(input, &self.weight, self.bias.as_ref(), self.multiplier)
+            .expect("its shape was checked when the layer was loaded")
     }
 
     fn out_features(&self) -> i64 {

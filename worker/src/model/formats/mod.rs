@@ -16,6 +16,7 @@ use tch::Kind;
 use super::checkpoint::Checkpoint;
 use super::error::ModelError;
 use super::linear::{Dense, Linear, LinearSpec, LoadOptions};
+use super::ordered::multiplied_only;
 
 pub use quantized::Quantized;
 
@@ -29,10 +30,12 @@ pub fn load_linear(
     spec: &LinearSpec<'_>,
     options: &LoadOptions,
 ) -> Result<Box<dyn Linear>, ModelError> {
-    match read_weight(checkpoint, spec)? {
-        Some(weight) => Ok(Box::new(Quantized::prepare(checkpoint, spec, weight, options)?)),
-        None => Ok(Box::new(Dense::load(checkpoint, spec, options)?)),
-    }
+    let linear: Box<dyn Linear> = match read_weight(checkpoint, spec)? {
+        Some(weight) => Box::new(Quantized::prepare(checkpoint, spec, weight, options)?),
+        None => multiplied_only(Dense::load(checkpoint, spec, options)?)?,
+    };
+    checkpoint.tensors().let_go(&format!("{}.", spec.name));
+    Ok(linear)
 }
 
 /// The codes of the linear layer `spec`; `None` where `checkpoint` stores it in floating point.

@@ -34,7 +34,7 @@ impl Quantized {
             )));
         }
         let scheme = weight.scheme();
-        let prepared = qpipe_kernels::prepare(weight, options.device, options.kind(checkpoint)?)
+        let prepared = qpipe_kernels::prepare(&weight, options.device, options.kind(checkpoint)?)
             .map_err(|error| wrong(format!("`{}`: {error}", spec.name)))?;
         Ok(Self { prepared, scheme, out_features: spec.out_features, in_features: spec.in_features })
     }
