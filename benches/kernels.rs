@@ -34,7 +34,7 @@ const MANY_ROWS: i64 = 64;
 
 const IN_EVALUATE: &str = "float32 in evaluate";
 
-const SCHEMES: [Scheme; 7] = [
+const SCHEMES: [Scheme; 9] = [
     Scheme::W8A8,
     Scheme::W4A16 { group: GROUP },
     Scheme::Nf4 { block: 64, nested: true },
@@ -42,6 +42,8 @@ const SCHEMES: [Scheme; 7] = [
     Scheme::W4A8Float { group: GROUP },
     Scheme::LlmInt8,
     Scheme::W8A16,
+    Scheme::WeightOnly { bits: 3, group: GROUP, asym: false },
+    Scheme::WeightOnly { bits: 2, group: GROUP, asym: true },
 ];
 
 /// One decoder block's layers, so often that all copies together are beyond every cache; each call is timed on all of them in

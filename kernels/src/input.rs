@@ -49,7 +49,17 @@ impl<'a> Input<'a> {
     }
 
     /// What `norm` makes of `x` [..., K].
+    ///
+    /// # Panics
+    ///
+    /// If the norm has another width, type or place.
     pub fn normalized(x: &'a Tensor, norm: Norm<'a>) -> Self {
+        let of = |tensor: &Tensor, size: Option<&i64>| (size.copied(), tensor.kind(), tensor.device());
+        assert_eq!(
+            of(norm.weight, Some(&(norm.weight.numel() as i64))),
+            of(x, x.size().last()),
+            "a norm has the width, type and place of what it normalizes"
+        );
         Self { norm: Some(norm), ..Self::new(x) }
     }
 
@@ -73,6 +83,11 @@ impl<'a> Input<'a> {
         assert_eq!(*width, in_features, "activations have another width than the layer");
         *width = out_features;
         size
+    }
+
+    /// Where it is.
+    pub fn device(&self) -> Device {
+        self.x.device()
     }
 
     /// Its type.

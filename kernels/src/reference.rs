@@ -3,35 +3,24 @@
 use tch::{Device, Kind, Tensor};
 
 use crate::input::Input;
+use crate::kernel::{Kernel, Layer, PreparedLinear, bytes_of};
 use crate::llm_int8::{self, SUM_SCALE};
 use crate::nf4::{self, Absmax};
 use crate::packing;
 use crate::product::{Multiplier, linear};
 use crate::progressive;
 use crate::symmetric;
-use crate::table::{Kernel, Layer, PreparedLinear};
 use crate::torchao;
-use crate::weight::{Codes, KernelError, QuantizedWeight, bytes_of};
-
-/// Its name in the table.
-pub(crate) const NAME: &str = "reference";
+use crate::weight::{Codes, KernelError, QuantizedWeight};
 
 /// Serves every layer.
 #[derive(Debug)]
 pub struct Reference;
 
 impl Kernel for Reference {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn supports(&self, _layer: &Layer) -> bool {
-        true
-    }
-
     fn prepare(
         &self,
-        weight: QuantizedWeight,
+        weight: &QuantizedWeight,
         layer: &Layer,
     ) -> Result<Box<dyn PreparedLinear>, KernelError> {
         let bias = weight
@@ -96,7 +85,7 @@ impl Kernel for Reference {
                 bias,
             }),
             Codes::Bits { .. } | Codes::Int8A16 { .. } => Box::new(ReferenceWeightOnly {
-                weight: weight.value(layer.kind)?.f_to_device(layer.device)?,
+                weight: weight.stored_value(layer.kind)?.f_to_device(layer.device)?,
                 bias,
             }),
             Codes::Int4Asym { packed, scale, zero, group } => Box::new(ReferenceW4A16 {

@@ -1,103 +1,136 @@
 //! The table of kernels, and the choice from it.
 
-use std::fmt::Debug;
+use tch::{Device, Kind};
 
-use tch::{Device, Kind, Tensor};
-
-use crate::cuda::Source;
 use crate::environment::wants_reference;
-use crate::input::Input;
-use crate::reordered::Reordered;
-use crate::weight::{KernelError, QuantizedWeight, Scheme};
+use crate::kernel::{Kernel, Layer, PreparedLinear};
+use crate::prepared::Prepared;
+use crate::weight::{Family, KernelError, QuantizedWeight};
 use crate::{int4, int8, llm_int8, nf4, reference, w4a8, w8a16, weight_only};
 
-/// What a kernel would have to do.
-#[derive(Clone, Copy, Debug)]
-pub struct Layer {
-    /// How the weight is stored and multiplied.
-    pub scheme: Scheme,
-    /// N.
-    pub out_features: i64,
-    /// K.
-    pub in_features: i64,
-    /// Where.
-    pub device: Device,
-    /// The type of activations and outputs.
-    pub kind: Kind,
-}
+use Family::{LlmInt8, Nf4, W4A8, W4A8Float, W4A16, W8A8, W8A16, WeightOnly};
+use Place::{Anywhere, Cpu, Cuda};
 
-/// A way to multiply by a quantized weight.
-pub trait Kernel: Debug + Sync {
-    /// Its name, unique in the table.
-    fn name(&self) -> &'static str;
-
-    /// Whether it can serve `layer` on this machine, at every number of rows.
-    fn supports(&self, layer: &Layer) -> bool;
-
-    /// What it compiles for CUDA, which tests compile where there is no card.
-    fn sources(&self) -> &'static [&'static Source] {
-        &[]
-    }
-
-    /// Moves `weight` to `layer`'s device in the kernel's own layout. Only called where it is supported.
-    fn prepare(&self, weight: QuantizedWeight, layer: &Layer)
-    -> Result<Box<dyn PreparedLinear>, KernelError>;
-}
-
-/// y = x Wᵀ + b with a weight in few bits.
-pub trait PreparedLinear: Debug {
-    /// `x` [..., K] in the type it was prepared for, to [..., N] in the same type.
-    fn forward(&self, x: &Tensor) -> Tensor;
-
-    /// The same of activations that layers share. A kernel that quantizes them may normalize where it does, and finds what the layer
-    /// before made of them.
-    fn forward_input(&self, input: &Input<'_>) -> Tensor {
-        self.forward(input.tensor())
-    }
-
-    /// Bytes of all tensors that it holds: codes, scales and bias.
-    fn bytes(&self) -> u64;
-}
-
-/// All kernels, best first. The last one supports everything.
-pub static KERNELS: &[&dyn Kernel] = &[
-    &int8::Fused,
-    &int8::CudaFused,
-    &int8::IntMm,
-    &int4::Fused,
-    &int4::CudaFused,
-    &int4::PackedCuda,
-    &int4::Tiles,
-    &llm_int8::Fused,
-    &llm_int8::CudaFused,
-    &llm_int8::IntMm,
-    &nf4::Fused,
-    &nf4::CudaFused,
-    &nf4::Tiles,
-    &weight_only::Tiles,
-    &w4a8::Fused,
-    &w4a8::CudaFused,
-    &w4a8::Progressive,
-    &w4a8::Grouped,
-    &w8a16::Fused,
-    &w8a16::Int8Tiles,
-    &reference::Reference,
+/// All kernels, those of a scheme best first. The last one serves everything.
+pub static KERNELS: &[Entry] = &[
+    entry("w8a8-cpu-fused", &[W8A8], Cpu, &int8::fused::Fused),
+    entry("w8a8-cuda-fused", &[W8A8], Cuda, &int8::cuda::CudaFused),
+    entry("w8a8-int-mm", &[W8A8], Anywhere, &int8::int_mm::IntMm),
+    //
+    entry("llm-int8-cpu-fused", &[LlmInt8], Cpu, &llm_int8::fused::Fused),
+    entry("llm-int8-cuda-fused", &[LlmInt8], Cuda, &llm_int8::cuda::CudaFused),
+    entry("llm-int8-int-mm", &[LlmInt8], Anywhere, &llm_int8::int_mm::IntMm),
+    //
+    entry("w4a8-cpu-fused", &[W4A8, W4A8Float], Cpu, &w4a8::fused::Fused),
+    entry("w4a8-cuda-fused", &[W4A8, W4A8Float], Cuda, &w4a8::cuda::CudaFused),
+    entry("w4a8-progressive-tiles", &[W4A8], Anywhere, &w4a8::progressive::Progressive),
+    entry("w4a8-grouped-tiles", &[W4A8Float], Anywhere, &w4a8::grouped::Grouped),
+    //
+    entry("w4a16-cpu-fused", &[W4A16], Cpu, &int4::fused::Fused),
+    entry("w4a16-cuda-fused", &[W4A16], Cuda, &int4::cuda_fused::CudaFused),
+    entry("w4a16-int4pack-cuda", &[W4A16], Cuda, &int4::cuda::PackedCuda),
+    entry("w4a16-tiles", &[W4A16], Anywhere, &int4::tiles::Tiles),
+    //
+    entry("nf4-cpu-fused", &[Nf4], Cpu, &nf4::fused::Fused),
+    entry("nf4-cuda-fused", &[Nf4], Cuda, &nf4::cuda::CudaFused),
+    entry("nf4-tiles", &[Nf4], Anywhere, &nf4::tiles::Tiles),
+    //
+    entry("w8a16-cpu-fused", &[W8A16], Cpu, &w8a16::fused::Fused),
+    entry("w8a16-tiles", &[W8A16], Anywhere, &w8a16::tiles::Tiles),
+    //
+    entry("weight-only-cpu-fused", &[WeightOnly], Cpu, &weight_only::fused::Fused),
+    entry("weight-only-tiles", &[WeightOnly], Anywhere, &weight_only::tiles::Tiles),
+    //
+    entry(REFERENCE, ALL, Anywhere, &reference::Reference),
 ];
 
-/// The kernel that serves `layer`: the first that supports it, or the reference where the environment asks for it.
-pub fn kernel_for(layer: &Layer) -> &'static dyn Kernel {
-    let usable =
-        |kernel: &&&dyn Kernel| (!wants_reference() || is_reference(**kernel)) && kernel.supports(layer);
-    *KERNELS.iter().find(usable).expect("the reference supports every layer")
+const REFERENCE: &str = "reference";
+const ALL: &[Family] = &[W8A8, W8A16, LlmInt8, W4A16, W4A8, W4A8Float, Nf4, WeightOnly];
+
+/// A line of the table.
+#[derive(Debug)]
+pub struct Entry {
+    /// Unique in the table.
+    pub name: &'static str,
+    /// Whose weights it multiplies by.
+    pub families: &'static [Family],
+    /// Where it runs.
+    pub place: Place,
+    /// It.
+    pub kernel: &'static dyn Kernel,
 }
 
-fn is_reference(kernel: &dyn Kernel) -> bool {
-    kernel.name() == reference::NAME
+/// A class of devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The processor.
+    Cpu,
+    /// NVIDIA's cards.
+    Cuda,
+    /// Wherever libtorch runs.
+    Anywhere,
 }
 
-/// Prepares `weight` for activations of type `kind` on `device`, with the best kernel for it.
+const fn entry(
+    name: &'static str,
+    families: &'static [Family],
+    place: Place,
+    kernel: &'static dyn Kernel,
+) -> Entry {
+    Entry { name, families, place, kernel }
+}
+
+impl Place {
+    /// Whether `device` is of this class.
+    pub fn has(self, device: Device) -> bool {
+        match self {
+            Self::Cpu => device == Device::Cpu,
+            Self::Cuda => device.is_cuda(),
+            Self::Anywhere => true,
+        }
+    }
+}
+
+impl Entry {
+    /// Whether it can serve `layer` on this machine.
+    pub fn supports(&self, layer: &Layer) -> bool {
+        self.families.contains(&layer.scheme.family())
+            && self.place.has(layer.device)
+            && self.kernel.supports(layer)
+    }
+
+    /// Brings `weight` into this kernel's layout on `layer`'s device, `layer` being one that it supports. The result panics if it is given
+    /// activations of another width, type or device than `layer`'s.
+    ///
+    /// # Errors
+    ///
+    /// libtorch's and those of CUDA; a weight that is on a card, for a layer on the processor.
+    pub fn prepare(
+        &self,
+        weight: &QuantizedWeight,
+        layer: &Layer,
+    ) -> Result<Box<dyn PreparedLinear>, KernelError> {
+        if layer.device == Device::Cpu && weight.device() != Device::Cpu {
+            return Err(KernelError::Place { found: weight.device() });
+        }
+        let order = weight.input_order().map(|order| order.f_to_device(layer.device)).transpose()?;
+        Ok(Box::new(Prepared { layer: *layer, order, kernel: self.kernel.prepare(weight, layer)? }))
+    }
+}
+
+/// The line that serves `layer`: the first that supports it, or the reference where the environment asks for it.
+pub fn kernel_for(layer: &Layer) -> &'static Entry {
+    let usable = |entry: &&Entry| (!wants_reference() || entry.name == REFERENCE) && entry.supports(layer);
+    KERNELS.iter().find(usable).expect("the reference supports every layer")
+}
+
+/// Prepares `weight` for activations of type `kind` on `device`, with the best kernel for it: see [`Entry::prepare`].
+///
+/// # Errors
+///
+/// Those of [`Entry::prepare`].
 pub fn prepare(
-    weight: QuantizedWeight,
+    weight: &QuantizedWeight,
     device: Device,
     kind: Kind,
 ) -> Result<Box<dyn PreparedLinear>, KernelError> {
@@ -108,21 +141,17 @@ pub fn prepare(
         device,
         kind,
     };
-    let order = weight.input_order().map(|order| order.f_to_device(device)).transpose()?;
-    let prepared = kernel_for(&layer).prepare(weight, &layer)?;
-    Ok(match order {
-        Some(order) => Box::new(Reordered { order, prepared }),
-        None => prepared,
-    })
+    kernel_for(&layer).prepare(weight, &layer)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::weight::Scheme;
 
     #[test]
     fn names_are_unique_and_the_reference_is_last() {
-        let mut names: Vec<_> = KERNELS.iter().map(|kernel| kernel.name()).collect();
+        let mut names: Vec<_> = KERNELS.iter().map(|entry| entry.name).collect();
         assert_eq!(names.last(), Some(&"reference"));
         names.sort_unstable();
         names.dedup();
@@ -149,7 +178,7 @@ mod tests {
             (Scheme::Nf4 { block: 64, nested: true }, Kind::BFloat16),
         ] {
             let layer = Layer { scheme, out_features: 256, in_features: 256, device: Device::Cpu, kind };
-            assert_ne!(kernel_for(&layer).name(), "reference", "{layer:?}");
+            assert_ne!(kernel_for(&layer).name, "reference", "{layer:?}");
         }
     }
 }

@@ -172,7 +172,7 @@ fn a_layer_of_llm_int8_equals_bitsandbytes_in_its_integers_and_its_output() {
         ] {
             let codes = Codes::LlmInt8 { weight: tensor("weight"), absmax: tensor("SCB"), threshold };
             let weight = QuantizedWeight::new(codes, Some(tensor("bias")), 24, 50).unwrap();
-            let layer = qpipe_kernels::prepare(weight, Device::Cpu, kind).unwrap();
+            let layer = qpipe_kernels::prepare(&weight, Device::Cpu, kind).unwrap();
             let y = layer.forward(&tensor("x").to_kind(kind));
             let expected = tensor(&name(word));
             let found = difference(&y, &expected) / largest(&expected);

@@ -25,6 +25,7 @@ pub(crate) mod code_strips;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod dense;
 pub(crate) mod dot;
+pub(crate) mod dot_bits;
 pub(crate) mod dot_float;
 pub(crate) mod dot_nibbles;
 pub(crate) mod float;

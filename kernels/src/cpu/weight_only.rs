@@ -20,9 +20,9 @@ use super::threads::{ALONE, VALUES_ALONE, in_parts};
 use super::view::{Columns, elements};
 #[cfg(target_arch = "x86_64")]
 use super::{outer_float, outer_wide};
+use crate::few_rows;
+use crate::kernel::{PreparedLinear, bytes_of};
 use crate::product::{has_bfloat16_products, product};
-use crate::table::PreparedLinear;
-use crate::weight::bytes_of;
 
 /// Weights in a tile: it stays in the second-level cache while it is made and multiplied.
 const TILE_WEIGHTS: usize = 1 << 17;
@@ -38,6 +38,8 @@ pub(crate) struct Scratch {
     pub(crate) scales: Vec<f32>,
     /// [K / group].
     pub(crate) zeros: Vec<u8>,
+    /// `[K]`.
+    pub(crate) codes: Vec<u8>,
 }
 
 /// A matrix [N, K] in few bits.
@@ -101,6 +103,9 @@ impl<S: Stored> WeightOnly<S> {
     }
 
     fn way(&self, rows: usize, kind: Kind) -> Way {
+        // In float32 no weight is rounded anyway.
+        let is_alike = few_rows::are_alike() && (kind != Kind::Float || self.is_rounded);
+        let most = |few: usize| if is_alike { 0 } else { few };
         #[cfg(target_arch = "x86_64")]
         match kind {
             // In 16 bits sums in another order than the reference's would be rounded to other numbers now and then: steps that tiles,
@@ -111,11 +116,13 @@ impl<S: Stored> WeightOnly<S> {
             Kind::Float if outer_wide::is_best(self.isa) && !self.is_rounded && rows > FEW_WIDE => {
                 return Way::WideStrips;
             }
-            Kind::BFloat16 if outer_wide::is_best(self.isa) && rows > FEW_WIDE => return Way::WideStrips,
+            Kind::BFloat16 if outer_wide::is_best(self.isa) && rows > most(FEW_WIDE) => {
+                return Way::WideStrips;
+            }
             _ => {}
         }
         let _ = kind;
-        if rows > S::FEW_ROWS { Way::Tiles } else { Way::Packed }
+        if rows > most(S::FEW_ROWS) { Way::Tiles } else { Way::Packed }
     }
 
     /// `x` [M, K] without gaps, few rows, to `y` [M, N].

@@ -54,7 +54,7 @@ static OTHERS: [&Source; 6] =
 /// Every source: those of the table, of what goes around layers, and of [`mod@crate::gptq`]. Each once.
 pub fn sources() -> Vec<&'static Source> {
     let mut sources: Vec<&'static Source> = Vec::new();
-    for source in KERNELS.iter().flat_map(|kernel| kernel.sources()).copied().chain(OTHERS) {
+    for source in KERNELS.iter().flat_map(|entry| entry.kernel.sources()).copied().chain(OTHERS) {
         if sources.iter().all(|known| known.name != source.name) {
             sources.push(source);
         }

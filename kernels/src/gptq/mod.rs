@@ -81,6 +81,7 @@ pub fn round_block(
     let groups = grid.scale.size2()?.1 as usize;
     assert_eq!(factor.size(), [columns, columns]);
     assert_eq!(grid.scale.size()[0], rows);
+    assert!(grid.zero.is_none_or(|zero| zero.size() == grid.scale.size()), "a zero point a scale");
     assert_eq!(group_of.len(), columns as usize);
     assert!(group_of.iter().all(|&group| group < groups), "a group is beyond {groups}");
     assert!((0..=255).contains(&(grid.highest - grid.lowest)));

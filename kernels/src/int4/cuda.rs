@@ -1,12 +1,13 @@
 //! `_weight_int4pack_mm` on CUDA (tinygemm) for few rows, tiles unpacked from the same packed weight for many.
 
-use std::sync::OnceLock;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use tch::{Device, Kind, TchError, Tensor};
 
+use crate::kernel::{Kernel, Layer, PreparedLinear, bytes_of};
 use crate::packing::{self, OFFSET};
-use crate::table::{Kernel, Layer, PreparedLinear};
-use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+use crate::weight::{Codes, KernelError, QuantizedWeight};
 
 use super::{GROUPS, scales_and_offsets};
 
@@ -24,17 +25,12 @@ const TILE_WEIGHTS: i64 = 1 << 25;
 
 /// bf16 on compute capability 8.0 and later. Scales are bf16 too.
 #[derive(Debug)]
-pub struct PackedCuda;
+pub(crate) struct PackedCuda;
 
 impl Kernel for PackedCuda {
-    fn name(&self) -> &'static str {
-        "w4a16-int4pack-cuda"
-    }
-
     fn supports(&self, layer: &Layer) -> bool {
-        let Device::Cuda(_) = layer.device else { return false };
         layer.kind == Kind::BFloat16
-            && matches!(layer.scheme, Scheme::W4A16 { group } if GROUPS.contains(&group))
+            && layer.group().is_some_and(|group| GROUPS.contains(&group))
             && layer.out_features % CHANNELS == 0
             && inner_tiles(layer.in_features).is_some()
             && works(layer.device)
@@ -42,11 +38,11 @@ impl Kernel for PackedCuda {
 
     fn prepare(
         &self,
-        weight: QuantizedWeight,
+        weight: &QuantizedWeight,
         layer: &Layer,
     ) -> Result<Box<dyn PreparedLinear>, KernelError> {
         let Codes::Int4 { packed, scale, group } = weight.codes() else {
-            unreachable!("supports() admits W4A16 only");
+            unreachable!("the table has it for W4A16 only");
         };
         let bytes = packing::bytes(&packed.f_to_device(layer.device)?)?;
         let bytes = bytes.f_narrow(1, 0, weight.in_features() / 2)?;
@@ -94,10 +90,11 @@ fn unpack(packed: &Tensor) -> Result<Tensor, TchError> {
     codes.f_permute([0, 2, 1, 4, 5, 6, 3, 7])?.f_reshape([blocks * CHANNELS, outer * words * 2 * INNER])
 }
 
-/// Whether this device has the operations and packs in the layout that [`unpack`] knows: tried once.
+/// Whether this device has the operations and packs in the layout that [`unpack`] knows: tried once on each.
 fn works(device: Device) -> bool {
-    static WORKS: OnceLock<bool> = OnceLock::new();
-    *WORKS.get_or_init(|| {
+    static WORKS: Mutex<BTreeMap<usize, bool>> = Mutex::new(BTreeMap::new());
+    let Device::Cuda(index) = device else { return false };
+    *WORKS.lock().unwrap_or_else(PoisonError::into_inner).entry(index).or_insert_with(|| {
         let (rows, columns) = (16_i64, 256_i64);
         let bytes: Vec<u8> = (0..rows * columns / 2).map(|i| (i * 89 + i / 128 * 7 + i / 16) as u8).collect();
         let try_out = || -> Result<bool, TchError> {

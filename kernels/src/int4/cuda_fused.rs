@@ -8,8 +8,8 @@ use tch::{Device, Kind, TchError, Tensor};
 use super::tiles::Zeros;
 use crate::cuda::{self, Argument, CudaError, Function, Grid, Source};
 use crate::cuda_rows::{aligned, multiply_tiles, number_of};
-use crate::table::{Kernel, Layer, PreparedLinear};
-use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+use crate::kernel::{Kernel, Layer, PreparedLinear, bytes_of};
+use crate::weight::{Codes, KernelError, QuantizedWeight};
 use crate::wide4::{Format, WIDE, Wide};
 
 static FEW: Source = Source::new(
@@ -66,17 +66,12 @@ pub fn interleaved(packed: &Tensor) -> Result<Tensor, TchError> {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub struct CudaFused;
+pub(crate) struct CudaFused;
 
 impl Kernel for CudaFused {
-    fn name(&self) -> &'static str {
-        "w4a16-cuda-fused"
-    }
-
     fn supports(&self, layer: &Layer) -> bool {
-        matches!(layer.scheme, Scheme::W4A16 { group } | Scheme::W4A16Asym { group } if group % CHUNK == 0)
-            && layer.device.is_cuda()
-            && matches!(layer.kind, Kind::Float | Kind::BFloat16 | Kind::Half)
+        layer.is_in_float_or_half()
+            && layer.group().is_some_and(|group| group % CHUNK == 0)
             && cuda::works(layer.device, self.sources())
     }
 
@@ -87,13 +82,13 @@ impl Kernel for CudaFused {
 
     fn prepare(
         &self,
-        weight: QuantizedWeight,
+        weight: &QuantizedWeight,
         layer: &Layer,
     ) -> Result<Box<dyn PreparedLinear>, KernelError> {
         let (packed, scale, zero, group) = match weight.codes() {
             Codes::Int4 { packed, scale, group } => (packed, scale, None, group),
             Codes::Int4Asym { packed, scale, zero, group } => (packed, scale, Some(zero), group),
-            _ => unreachable!("supports() admits W4A16 only"),
+            _ => unreachable!("the table has it for W4A16 only"),
         };
         let to =
             |tensor: &Tensor, kind| tensor.f_to_device_(layer.device, kind, false, false)?.f_contiguous();

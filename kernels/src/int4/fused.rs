@@ -1,6 +1,6 @@
 //! 4-bit weights on a CPU, straight from compressed-tensors' packing.
 
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
 use crate::cpu::Isa;
 use crate::cpu::dot_float::{self, Channel, Nibbles, ROWS};
@@ -8,38 +8,29 @@ use crate::cpu::float::Float;
 use crate::cpu::nibbles::{CHUNK, Order, pair};
 use crate::cpu::view::{Floats, elements};
 use crate::cpu::weight_only::{Channels, Scratch, Stored, WeightOnly};
+use crate::kernel::{Kernel, Layer, PreparedLinear, bytes_of};
 use crate::packing;
-use crate::table::{Kernel, Layer, PreparedLinear};
-use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+use crate::weight::{Codes, KernelError, QuantizedWeight};
 
 /// Groups of whole chunks; every floating-point type and number of rows. The weight in memory is the one that was handed
 /// over, with its scales in the activations' type.
 #[derive(Debug)]
-pub struct Fused;
+pub(crate) struct Fused;
 
 impl Kernel for Fused {
-    fn name(&self) -> &'static str {
-        "w4a16-cpu-fused"
-    }
-
     fn supports(&self, layer: &Layer) -> bool {
-        layer.device == Device::Cpu
-            && matches!(layer.kind, Kind::Float | Kind::BFloat16 | Kind::Half)
-            && matches!(
-                layer.scheme,
-                Scheme::W4A16 { group } | Scheme::W4A16Asym { group } if group % CHUNK as i64 == 0
-            )
+        layer.is_in_float_or_half() && layer.group().is_some_and(|group| group % CHUNK as i64 == 0)
     }
 
     fn prepare(
         &self,
-        weight: QuantizedWeight,
+        weight: &QuantizedWeight,
         layer: &Layer,
     ) -> Result<Box<dyn PreparedLinear>, KernelError> {
         let (packed, scale, zero, group) = match weight.codes() {
             Codes::Int4 { packed, scale, group } => (packed, scale, None, *group),
             Codes::Int4Asym { packed, scale, zero, group } => (packed, scale, Some(zero), *group),
-            _ => unreachable!("supports() admits W4A16 only"),
+            _ => unreachable!("the table has it for W4A16 only"),
         };
         let stored = Packed {
             bytes: packing::bytes(packed)?,

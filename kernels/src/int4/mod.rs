@@ -4,15 +4,12 @@
 //! That time grows with the rows, so for many a tile of output channels is unpacked from the same packed weight and
 //! multiplied as a matrix. [`Tiles`] does only the latter, for groups and devices that the others do not know.
 
-mod cuda;
-mod cuda_fused;
-mod fused;
-mod tiles;
+pub(crate) mod cuda;
+pub(crate) mod cuda_fused;
+pub(crate) mod fused;
+pub(crate) mod tiles;
 
-pub use cuda::PackedCuda;
-pub use cuda_fused::{CudaFused, interleaved};
-pub use fused::Fused;
-pub use tiles::Tiles;
+pub use cuda_fused::interleaved;
 
 use tch::{TchError, Tensor};
 

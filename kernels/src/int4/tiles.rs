@@ -7,39 +7,31 @@
 
 use tch::{Device, Kind, TchError, Tensor};
 
+use crate::kernel::{Kernel, Layer, PreparedLinear, bytes_of};
 use crate::packing::{self, OFFSET};
-use crate::table::{Kernel, Layer, PreparedLinear};
-use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+use crate::weight::{Codes, KernelError, QuantizedWeight};
 
 use super::TILE_WEIGHTS;
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub struct Tiles;
+pub(crate) struct Tiles;
 
 impl Kernel for Tiles {
-    fn name(&self) -> &'static str {
-        "w4a16-tiles"
-    }
-
     /// Pairs of codes share a byte and must share a scale.
     fn supports(&self, layer: &Layer) -> bool {
-        matches!(
-            layer.scheme,
-            Scheme::W4A16 { group } | Scheme::W4A16Asym { group }
-                if group == layer.in_features || group % 2 == 0
-        )
+        layer.group().is_some_and(|group| group == layer.in_features || group % 2 == 0)
     }
 
     fn prepare(
         &self,
-        weight: QuantizedWeight,
+        weight: &QuantizedWeight,
         layer: &Layer,
     ) -> Result<Box<dyn PreparedLinear>, KernelError> {
         let (packed, scale, zero, group) = match weight.codes() {
             Codes::Int4 { packed, scale, group } => (packed, scale, None, group),
             Codes::Int4Asym { packed, scale, zero, group } => (packed, scale, Some(zero), group),
-            _ => unreachable!("supports() admits W4A16 only"),
+            _ => unreachable!("the table has it for W4A16 only"),
         };
         let in_features = weight.in_features();
         let bytes = packing::bytes(&packed.f_to_device(layer.device)?)?;

@@ -8,26 +8,18 @@ use super::wide::WIDE;
 use crate::cpu::rows::Rule;
 use crate::cuda::{self, Source};
 use crate::input::Input;
-use crate::table::{Kernel, Layer, PreparedLinear};
-use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+use crate::kernel::{Kernel, Layer, PreparedLinear, bytes_of};
+use crate::weight::{Codes, KernelError, QuantizedWeight};
 
 static SOURCES: &[&Source] = &[&QUANTIZE, &NORMALIZE, &FEW, &MANY, &WIDE];
 
 /// See the module's documentation. K is filled up with zeros to a multiple of 16.
 #[derive(Debug)]
-pub struct CudaFused;
+pub(crate) struct CudaFused;
 
 impl Kernel for CudaFused {
-    fn name(&self) -> &'static str {
-        "w8a8-cuda-fused"
-    }
-
     fn supports(&self, layer: &Layer) -> bool {
-        matches!(layer.scheme, Scheme::W8A8 | Scheme::W8A8Static | Scheme::W8A8Torchao)
-            && layer.device.is_cuda()
-            && matches!(layer.kind, Kind::Float | Kind::BFloat16 | Kind::Half)
-            && fits_int32(layer)
-            && cuda::works(layer.device, self.sources())
+        layer.is_in_float_or_half() && fits_int32(layer) && cuda::works(layer.device, self.sources())
     }
 
     fn sources(&self) -> &'static [&'static Source] {
@@ -36,7 +28,7 @@ impl Kernel for CudaFused {
 
     fn prepare(
         &self,
-        weight: QuantizedWeight,
+        weight: &QuantizedWeight,
         layer: &Layer,
     ) -> Result<Box<dyn PreparedLinear>, KernelError> {
         // Rounded to the activations' type first: that is what a checkpoint loaded in that type means.
@@ -48,7 +40,7 @@ impl Kernel for CudaFused {
                 (weight, rounded(scale)?, Rule::Static(f32::try_from(input_scale.f_get(0)?)?))
             }
             Codes::Int8Torchao { weight, scale } => (weight, scale.shallow_clone(), Rule::Torchao),
-            _ => unreachable!("supports() admits W8A8 only"),
+            _ => unreachable!("the table has it for W8A8 only"),
         };
         Ok(Box::new(PreparedCuda {
             weight: CudaWeight::new(codes, &scale, weight.bias(), layer.device, layer.kind)?,

@@ -10,28 +10,21 @@ use crate::cpu::matrix::Matrix;
 use crate::cpu::rows::{Rows, Rule};
 use crate::cpu::view::{Columns, elements};
 use crate::input::Input;
-use crate::table::{Kernel, Layer, PreparedLinear};
-use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+use crate::kernel::{Kernel, Layer, PreparedLinear, bytes_of};
+use crate::weight::{Codes, KernelError, QuantizedWeight};
 
 /// See the module's documentation. The weight is brought into the order of the processor's unit once (`cpu::matrix`).
 #[derive(Debug)]
-pub struct Fused;
+pub(crate) struct Fused;
 
 impl Kernel for Fused {
-    fn name(&self) -> &'static str {
-        "w8a8-cpu-fused"
-    }
-
     fn supports(&self, layer: &Layer) -> bool {
-        matches!(layer.scheme, Scheme::W8A8 | Scheme::W8A8Static | Scheme::W8A8Torchao)
-            && layer.device == Device::Cpu
-            && matches!(layer.kind, Kind::Float | Kind::BFloat16 | Kind::Half)
-            && fits_int32(layer)
+        layer.is_in_float_or_half() && fits_int32(layer)
     }
 
     fn prepare(
         &self,
-        weight: QuantizedWeight,
+        weight: &QuantizedWeight,
         layer: &Layer,
     ) -> Result<Box<dyn PreparedLinear>, KernelError> {
         // Rounded to the activations' type first: that is what a checkpoint loaded in that type means.
@@ -43,7 +36,7 @@ impl Kernel for Fused {
                 (weight, rounded(scale)?, Rule::Static(input_scale))
             }
             Codes::Int8Torchao { weight, scale } => (weight, scale.f_to_kind(Kind::Float)?, Rule::Torchao),
-            _ => unreachable!("supports() admits W8A8 only"),
+            _ => unreachable!("the table has it for W8A8 only"),
         };
         let bias = weight.bias().map(|bias| bias.f_to_kind(Kind::Float)?.f_contiguous()).transpose()?;
         let scale = scale.f_view([-1])?.f_contiguous()?;

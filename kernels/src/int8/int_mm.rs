@@ -1,30 +1,24 @@
 //! W8A8 through libtorch's `_int_mm`: int8 by int8 to int32, exact, at every number of rows.
 
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use super::matrix::{IntMatrix, fits_int32};
 use crate::activations::{Activations, Int8Rows};
-use crate::table::{Kernel, Layer, PreparedLinear};
-use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+use crate::kernel::{Kernel, Layer, PreparedLinear, bytes_of};
+use crate::weight::{Codes, KernelError, QuantizedWeight};
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub struct IntMm;
+pub(crate) struct IntMm;
 
 impl Kernel for IntMm {
-    fn name(&self) -> &'static str {
-        "w8a8-int-mm"
-    }
-
     fn supports(&self, layer: &Layer) -> bool {
-        matches!(layer.scheme, Scheme::W8A8 | Scheme::W8A8Static | Scheme::W8A8Torchao)
-            && matches!(layer.device, Device::Cpu | Device::Cuda(_))
-            && fits_int32(layer)
+        fits_int32(layer)
     }
 
     fn prepare(
         &self,
-        weight: QuantizedWeight,
+        weight: &QuantizedWeight,
         layer: &Layer,
     ) -> Result<Box<dyn PreparedLinear>, KernelError> {
         // Rounded to the activations' type first: that is what a checkpoint loaded in that type means.
@@ -37,7 +31,7 @@ impl Kernel for IntMm {
             Codes::Int8Torchao { weight, scale } => {
                 (weight, scale.f_to_device(layer.device)?, Activations::Torchao)
             }
-            _ => unreachable!("supports() admits W8A8 only"),
+            _ => unreachable!("the table has it for W8A8 only"),
         };
         let bias = weight
             .bias()

@@ -4,8 +4,8 @@ use tch::{Device, TchError, Tensor};
 
 use crate::cpu::dot::MOST_IN_FEATURES;
 use crate::cpu::gemm;
-use crate::table::Layer;
-use crate::weight::bytes_of;
+use crate::kernel::Layer;
+use crate::kernel::bytes_of;
 
 /// On CUDA, K and N must be multiples of this.
 const CUDA_ALIGNMENT: i64 = 8;

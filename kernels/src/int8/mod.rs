@@ -4,16 +4,12 @@
 //! beforehand; the sums are scaled in f32 by the activation's and the output channel's scale. On a CPU [`Fused`] does all of
 //! that in one pass over the weight, on CUDA [`CudaFused`] in two launches; [`IntMm`] is libtorch's product between operations of libtorch.
 
-mod cuda;
-mod fused;
-mod int_mm;
+pub(crate) mod cuda;
+pub(crate) mod fused;
+pub(crate) mod int_mm;
 pub(crate) mod launches;
 mod matrix;
 mod wide;
-
-pub use cuda::CudaFused;
-pub use fused::Fused;
-pub use int_mm::IntMm;
 
 pub(crate) use launches::{NORMALIZE, QUANTIZE, Quantizer};
 pub(crate) use matrix::{IntMatrix, fits_int32, int_mm};

@@ -9,8 +9,8 @@ use crate::cuda::{self, Argument, Function, Grid, Source};
 use crate::input::Input;
 use crate::int8::launches::{CudaRows as Int8Rows, CudaWeight, FEW, MANY, Scaling};
 use crate::int8::{WIDE, fits_int32};
-use crate::table::{Kernel, Layer, PreparedLinear};
-use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+use crate::kernel::{Kernel, Layer, PreparedLinear, bytes_of};
+use crate::weight::{Codes, KernelError, QuantizedWeight};
 
 static ROWS: Source = Source::new(
     "llm_int8_rows",
@@ -34,19 +34,11 @@ const ROW_BLOCKS: i64 = 64;
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub struct CudaFused;
+pub(crate) struct CudaFused;
 
 impl Kernel for CudaFused {
-    fn name(&self) -> &'static str {
-        "llm-int8-cuda-fused"
-    }
-
     fn supports(&self, layer: &Layer) -> bool {
-        layer.scheme == Scheme::LlmInt8
-            && layer.device.is_cuda()
-            && matches!(layer.kind, Kind::Float | Kind::BFloat16 | Kind::Half)
-            && fits_int32(layer)
-            && cuda::works(layer.device, self.sources())
+        layer.is_in_float_or_half() && fits_int32(layer) && cuda::works(layer.device, self.sources())
     }
 
     fn sources(&self) -> &'static [&'static Source] {
@@ -55,11 +47,11 @@ impl Kernel for CudaFused {
 
     fn prepare(
         &self,
-        weight: QuantizedWeight,
+        weight: &QuantizedWeight,
         layer: &Layer,
     ) -> Result<Box<dyn PreparedLinear>, KernelError> {
         let Codes::LlmInt8 { weight: codes, absmax, threshold } = weight.codes() else {
-            unreachable!("supports() admits LLM.int8() only");
+            unreachable!("the table has it for LLM.int8() only");
         };
         // The bias is one of the activations' type.
         let bias = weight.bias().map(|bias| bias.f_to_kind(layer.kind)).transpose()?;

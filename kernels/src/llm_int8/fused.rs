@@ -12,32 +12,25 @@ use crate::cpu::matrix::Matrix;
 use crate::cpu::view::{Columns, elements};
 use crate::input::Input;
 use crate::int8::fits_int32;
-use crate::table::{Kernel, Layer, PreparedLinear};
-use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+use crate::kernel::{Kernel, Layer, PreparedLinear, bytes_of};
+use crate::weight::{Codes, KernelError, QuantizedWeight};
 
 /// See the module's documentation. The weight is brought into the order of the processor's unit once (`cpu::matrix`).
 #[derive(Debug)]
-pub struct Fused;
+pub(crate) struct Fused;
 
 impl Kernel for Fused {
-    fn name(&self) -> &'static str {
-        "llm-int8-cpu-fused"
-    }
-
     fn supports(&self, layer: &Layer) -> bool {
-        layer.scheme == Scheme::LlmInt8
-            && layer.device == Device::Cpu
-            && matches!(layer.kind, Kind::Float | Kind::BFloat16 | Kind::Half)
-            && fits_int32(layer)
+        layer.is_in_float_or_half() && fits_int32(layer)
     }
 
     fn prepare(
         &self,
-        weight: QuantizedWeight,
+        weight: &QuantizedWeight,
         layer: &Layer,
     ) -> Result<Box<dyn PreparedLinear>, KernelError> {
         let Codes::LlmInt8 { weight: codes, absmax, threshold } = weight.codes() else {
-            unreachable!("supports() admits LLM.int8() only");
+            unreachable!("the table has it for LLM.int8() only");
         };
         // Rounded to the activations' type first, as libtorch adds it.
         let rounded = |bias: &Tensor| bias.f_to_kind(layer.kind)?.f_to_kind(Kind::Float)?.f_contiguous();

@@ -5,29 +5,25 @@ use tch::{TchError, Tensor};
 use super::{SUM_SCALE, dequantize_columns, quantize_rows};
 use crate::activations::CUDA_LEAST_ROWS;
 use crate::int8::{IntMatrix, fits_int32};
-use crate::table::{Kernel, Layer, PreparedLinear};
-use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+use crate::kernel::{Kernel, Layer, PreparedLinear, bytes_of};
+use crate::weight::{Codes, KernelError, QuantizedWeight};
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub struct IntMm;
+pub(crate) struct IntMm;
 
 impl Kernel for IntMm {
-    fn name(&self) -> &'static str {
-        "llm-int8-int-mm"
-    }
-
     fn supports(&self, layer: &Layer) -> bool {
-        layer.scheme == Scheme::LlmInt8 && fits_int32(layer)
+        fits_int32(layer)
     }
 
     fn prepare(
         &self,
-        weight: QuantizedWeight,
+        weight: &QuantizedWeight,
         layer: &Layer,
     ) -> Result<Box<dyn PreparedLinear>, KernelError> {
         let Codes::LlmInt8 { weight: codes, absmax, threshold } = weight.codes() else {
-            unreachable!("supports() admits LLM.int8() only");
+            unreachable!("the table has it for LLM.int8() only");
         };
         Ok(Box::new(PreparedIntMm {
             weight: IntMatrix::new(codes, layer.device)?,

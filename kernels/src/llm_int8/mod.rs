@@ -9,15 +9,12 @@
 //! and biased in f32, rounded to the activations' type, and the product of the outlier columns is added in that type.
 //! bitsandbytes' CUDA kernels divide approximately and round scaled sums to f16 first.
 
-mod cuda;
-mod fused;
-mod int_mm;
+pub(crate) mod cuda;
+pub(crate) mod fused;
+pub(crate) mod int_mm;
 mod rows;
 
-pub use cuda::CudaFused;
 pub(crate) use cuda::CudaRows;
-pub use fused::Fused;
-pub use int_mm::IntMm;
 pub(crate) use rows::Rows as CpuRows;
 
 use tch::{Kind, TchError, Tensor};

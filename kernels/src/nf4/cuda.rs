@@ -6,8 +6,8 @@ use tch::{Kind, Tensor};
 use super::Absmax;
 use crate::cuda::{self, Argument, Function, Grid, Source};
 use crate::cuda_rows::{aligned, multiply_tiles, number_of};
-use crate::table::{Kernel, Layer, PreparedLinear};
-use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+use crate::kernel::{Kernel, Layer, PreparedLinear, bytes_of};
+use crate::weight::{Codes, KernelError, QuantizedWeight};
 use crate::wide4::{Format, WIDE, Wide};
 
 static FEW: Source = Source::new(
@@ -37,18 +37,13 @@ const TILE_WEIGHTS: i64 = 1 << 25;
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub struct CudaFused;
+pub(crate) struct CudaFused;
 
 impl Kernel for CudaFused {
-    fn name(&self) -> &'static str {
-        "nf4-cuda-fused"
-    }
-
     fn supports(&self, layer: &Layer) -> bool {
-        matches!(layer.scheme, Scheme::Nf4 { block, .. } if block % CHUNK == 0)
+        layer.is_in_float_or_half()
+            && layer.group().is_some_and(|block| block % CHUNK == 0)
             && layer.in_features % CHUNK == 0
-            && layer.device.is_cuda()
-            && matches!(layer.kind, Kind::Float | Kind::BFloat16 | Kind::Half)
             && cuda::works(layer.device, self.sources())
     }
 
@@ -59,11 +54,11 @@ impl Kernel for CudaFused {
 
     fn prepare(
         &self,
-        weight: QuantizedWeight,
+        weight: &QuantizedWeight,
         layer: &Layer,
     ) -> Result<Box<dyn PreparedLinear>, KernelError> {
         let Codes::Nf4 { packed, absmax, block, compute } = weight.codes() else {
-            unreachable!("supports() admits NF4 only");
+            unreachable!("the table has it for NF4 only");
         };
         // The type to compute in is the weight's own; another one than these is computed in f32.
         let compute = if *compute == Kind::Double { Kind::Float } else { *compute };

@@ -9,36 +9,28 @@ use crate::cpu::float::Float;
 use crate::cpu::nibbles::{CHUNK, Order};
 use crate::cpu::view::elements;
 use crate::cpu::weight_only::{Channels, Scratch, Stored, WeightOnly};
-use crate::table::{Kernel, Layer, PreparedLinear};
-use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+use crate::kernel::{Kernel, Layer, PreparedLinear, bytes_of};
+use crate::weight::{Codes, KernelError, QuantizedWeight};
 
 static LOOKUP: Table = Table::new(TABLE);
 
 /// Blocks of whole chunks that end where rows end, computing in the activations' type.
 #[derive(Debug)]
-pub struct Fused;
+pub(crate) struct Fused;
 
 impl Kernel for Fused {
-    fn name(&self) -> &'static str {
-        "nf4-cpu-fused"
-    }
-
     fn supports(&self, layer: &Layer) -> bool {
-        layer.device == Device::Cpu
-            && matches!(layer.kind, Kind::Float | Kind::BFloat16 | Kind::Half)
-            && matches!(
-                layer.scheme,
-                Scheme::Nf4 { block, .. } if block % CHUNK as i64 == 0 && layer.in_features % block == 0
-            )
+        layer.is_in_float_or_half()
+            && layer.group().is_some_and(|block| block % CHUNK as i64 == 0 && layer.in_features % block == 0)
     }
 
     fn prepare(
         &self,
-        weight: QuantizedWeight,
+        weight: &QuantizedWeight,
         layer: &Layer,
     ) -> Result<Box<dyn PreparedLinear>, KernelError> {
         let Codes::Nf4 { packed, absmax, block, compute } = weight.codes() else {
-            unreachable!("supports() admits NF4 only");
+            unreachable!("the table has it for NF4 only");
         };
         let stored = Packed {
             bytes: packed.f_contiguous()?,

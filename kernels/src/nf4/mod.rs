@@ -4,17 +4,13 @@
 //! weight\[i\] = [`TABLE`]\[code\[i\]\] · absmax\[i / block\], in f32. Codes are two a byte, the first in the high half.
 //! With double quantization the largest magnitudes are themselves stored in 8 bits ([`Absmax::Nested`]).
 
-mod cuda;
-mod fused;
-mod tiles;
+pub(crate) mod cuda;
+pub(crate) mod fused;
+pub(crate) mod tiles;
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use crate::weight::bytes_of;
-
-pub use cuda::CudaFused;
-pub use fused::Fused;
-pub use tiles::Tiles;
+use crate::kernel::bytes_of;
 
 /// What the 16 codes stand for: quantiles of a normal distribution, 0 among them.
 pub const TABLE: [f32; 16] = [
@@ -72,14 +68,12 @@ impl Absmax {
 
     /// A copy on `device`; the same tensors where they are there already.
     pub fn to_device(&self, device: Device) -> Result<Self, TchError> {
+        let moved = |tensor: &Tensor| tensor.f_to_device(device)?.f_contiguous();
         Ok(match self {
-            Self::Plain(values) => Self::Plain(values.f_to_device(device)?),
-            Self::Nested { code, map, scale, offset } => Self::Nested {
-                code: code.f_to_device(device)?,
-                map: map.f_to_device(device)?,
-                scale: scale.f_to_device(device)?,
-                offset: *offset,
-            },
+            Self::Plain(values) => Self::Plain(moved(values)?),
+            Self::Nested { code, map, scale, offset } => {
+                Self::Nested { code: moved(code)?, map: moved(map)?, scale: moved(scale)?, offset: *offset }
+            }
         })
     }
 

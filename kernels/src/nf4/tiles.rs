@@ -6,8 +6,8 @@
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use crate::table::{Kernel, Layer, PreparedLinear};
-use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+use crate::kernel::{Kernel, Layer, PreparedLinear, bytes_of};
+use crate::weight::{Codes, KernelError, QuantizedWeight};
 
 use super::{Absmax, TABLE, blocks};
 
@@ -16,24 +16,16 @@ const TILE_WEIGHTS: i64 = 1 << 18;
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub struct Tiles;
+pub(crate) struct Tiles;
 
 impl Kernel for Tiles {
-    fn name(&self) -> &'static str {
-        "nf4-tiles"
-    }
-
-    fn supports(&self, layer: &Layer) -> bool {
-        matches!(layer.scheme, Scheme::Nf4 { .. })
-    }
-
     fn prepare(
         &self,
-        weight: QuantizedWeight,
+        weight: &QuantizedWeight,
         layer: &Layer,
     ) -> Result<Box<dyn PreparedLinear>, KernelError> {
         let Codes::Nf4 { packed, absmax, block, compute } = weight.codes() else {
-            unreachable!("supports() admits NF4 only");
+            unreachable!("the table has it for NF4 only");
         };
         Ok(Box::new(PreparedTiles {
             packed: packed.f_to_device(layer.device)?,

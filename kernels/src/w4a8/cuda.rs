@@ -9,9 +9,9 @@ use crate::cuda_rows::{aligned, number_of};
 use crate::input::Input;
 use crate::int8::launches::CudaRows;
 use crate::int8::{Entries, NORMALIZE, QUANTIZE, Quantizer, WIDE, fits_int32};
+use crate::kernel::{Kernel, Layer, PreparedLinear, bytes_of};
 use crate::packing::OFFSET;
-use crate::table::{Kernel, Layer, PreparedLinear};
-use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+use crate::weight::{Codes, KernelError, QuantizedWeight};
 
 /// By scheme, then by type.
 static FEW: Source = Source::new(
@@ -74,7 +74,7 @@ const THREADS: u32 = 256;
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub struct CudaFused;
+pub(crate) struct CudaFused;
 
 /// The integer scales and zeros of progressive groups, both i8 [N, G], as w4a8.cuh has them: i16 [G, P], the scale in the lower
 /// byte, scale · (zero + 8) in the upper.
@@ -104,15 +104,10 @@ pub fn by_group(groups: &Tensor) -> Result<Tensor, TchError> {
 }
 
 impl Kernel for CudaFused {
-    fn name(&self) -> &'static str {
-        "w4a8-cuda-fused"
-    }
-
     fn supports(&self, layer: &Layer) -> bool {
-        matches!(layer.scheme, Scheme::W4A8 { group } | Scheme::W4A8Float { group } if group % CHUNK == 0)
-            && layer.device.is_cuda()
-            && matches!(layer.kind, Kind::Float | Kind::BFloat16 | Kind::Half)
+        layer.is_in_float_or_half()
             && fits_int32(layer)
+            && layer.group().is_some_and(|group| group % CHUNK == 0)
             && cuda::works(layer.device, self.sources())
     }
 
@@ -124,7 +119,7 @@ impl Kernel for CudaFused {
 
     fn prepare(
         &self,
-        weight: QuantizedWeight,
+        weight: &QuantizedWeight,
         layer: &Layer,
     ) -> Result<Box<dyn PreparedLinear>, KernelError> {
         let to = |tensor: &Tensor| tensor.f_to_device(layer.device)?.f_contiguous();
@@ -136,7 +131,7 @@ impl Kernel for CudaFused {
             Codes::Int4A8 { packed, scale, group } => {
                 (packed, by_group(&scale.f_to_kind(layer.kind)?)?, None, group)
             }
-            _ => unreachable!("supports() admits W4A8 only"),
+            _ => unreachable!("the table has it for W4A8 only"),
         };
         let scheme = Layout { is_grouped: channel_scale.is_none() };
         let bias = weight.bias().map(|bias| bias.f_to_device_(layer.device, Kind::Float, false, false));

@@ -19,35 +19,27 @@ use crate::cpu::threads::{ALONE, in_parts};
 use crate::cpu::view::{Columns, elements};
 use crate::input::Input;
 use crate::int8::fits_int32;
+use crate::kernel::{Kernel, Layer, PreparedLinear, bytes_of};
 use crate::packing::{self, OFFSET};
-use crate::table::{Kernel, Layer, PreparedLinear};
-use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+use crate::weight::{Codes, KernelError, QuantizedWeight};
 
 /// Up to this many rows are multiplied from the packed codes.
 const FEW_ROWS: usize = 4;
 
 /// Both kinds of 4-bit weights for int8 activations, in groups of whole chunks.
 #[derive(Debug)]
-pub struct Fused;
+pub(crate) struct Fused;
 
 impl Kernel for Fused {
-    fn name(&self) -> &'static str {
-        "w4a8-cpu-fused"
-    }
-
     fn supports(&self, layer: &Layer) -> bool {
-        layer.device == Device::Cpu
-            && matches!(layer.kind, Kind::Float | Kind::BFloat16 | Kind::Half)
+        layer.is_in_float_or_half()
             && fits_int32(layer)
-            && matches!(
-                layer.scheme,
-                Scheme::W4A8 { group } | Scheme::W4A8Float { group } if group % CHUNK as i64 == 0
-            )
+            && layer.group().is_some_and(|group| group % CHUNK as i64 == 0)
     }
 
     fn prepare(
         &self,
-        weight: QuantizedWeight,
+        weight: &QuantizedWeight,
         layer: &Layer,
     ) -> Result<Box<dyn PreparedLinear>, KernelError> {
         let rounded = |scale: &Tensor| scale.f_to_kind(layer.kind)?.f_to_kind(Kind::Float)?.f_contiguous();
@@ -61,7 +53,7 @@ impl Kernel for Fused {
                 (packed, *group, scaling)
             }
             Codes::Int4A8 { packed, scale, group } => (packed, *group, Scaling::Float(rounded(scale)?)),
-            _ => unreachable!("supports() admits W4A8 only"),
+            _ => unreachable!("the table has it for W4A8 only"),
         };
         let bias = weight.bias().map(|bias| bias.f_to_kind(Kind::Float)?.f_contiguous()).transpose()?;
         Ok(Box::new(PreparedFused {

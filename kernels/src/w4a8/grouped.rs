@@ -7,30 +7,26 @@ use super::tile::PackedGroups;
 use super::{serves, tile_weights};
 use crate::activations::{Activations, Int8Rows};
 use crate::int8::int_mm;
+use crate::kernel::{Kernel, Layer, PreparedLinear, bytes_of};
 use crate::packing::OFFSET;
-use crate::table::{Kernel, Layer, PreparedLinear};
-use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+use crate::weight::{Codes, KernelError, QuantizedWeight};
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub struct Grouped;
+pub(crate) struct Grouped;
 
 impl Kernel for Grouped {
-    fn name(&self) -> &'static str {
-        "w4a8-grouped-tiles"
-    }
-
     fn supports(&self, layer: &Layer) -> bool {
-        matches!(layer.scheme, Scheme::W4A8Float { group } if serves(layer, group, group))
+        layer.group().is_some_and(|group| serves(layer, group, group))
     }
 
     fn prepare(
         &self,
-        weight: QuantizedWeight,
+        weight: &QuantizedWeight,
         layer: &Layer,
     ) -> Result<Box<dyn PreparedLinear>, KernelError> {
         let Codes::Int4A8 { packed, scale, group } = weight.codes() else {
-            unreachable!("supports() admits W4A8 with floating-point scales only");
+            unreachable!("the table has it for W4A8 with floating-point scales only");
         };
         let bias = weight.bias().map(|bias| bias.f_to_device_(layer.device, Kind::Float, false, false));
         Ok(Box::new(PreparedGrouped {

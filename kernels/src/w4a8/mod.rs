@@ -1,21 +1,18 @@
 //! W4A8: 4-bit weights that become int8 a tile at a time and are multiplied with int8 activations, through
 //! libtorch's `_int_mm`, in exact int32. The weight in memory is the packed one and no other.
 
-mod cuda;
-mod fused;
-mod grouped;
-mod progressive;
+pub(crate) mod cuda;
+pub(crate) mod fused;
+pub(crate) mod grouped;
+pub(crate) mod progressive;
 mod tile;
 
-pub use cuda::{CudaFused, by_group, progressive_groups};
-pub use fused::Fused;
-pub use grouped::Grouped;
-pub use progressive::Progressive;
+pub use cuda::{by_group, progressive_groups};
 
 use tch::Device;
 
 use crate::int8::fits_int32;
-use crate::table::Layer;
+use crate::kernel::Layer;
 
 /// On CUDA, `_int_mm` wants multiples of this.
 const CUDA_ALIGNMENT: i64 = 8;

@@ -6,31 +6,27 @@ use super::tile::PackedGroups;
 use super::{serves, tile_weights};
 use crate::activations::{Activations, Int8Rows};
 use crate::int8::int_mm;
+use crate::kernel::{Kernel, Layer, PreparedLinear, bytes_of};
 use crate::packing::OFFSET;
-use crate::table::{Kernel, Layer, PreparedLinear};
-use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+use crate::weight::{Codes, KernelError, QuantizedWeight};
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub struct Progressive;
+pub(crate) struct Progressive;
 
 impl Kernel for Progressive {
-    fn name(&self) -> &'static str {
-        "w4a8-progressive-tiles"
-    }
-
     fn supports(&self, layer: &Layer) -> bool {
-        matches!(layer.scheme, Scheme::W4A8 { group } if serves(layer, group, layer.in_features))
+        layer.group().is_some_and(|group| serves(layer, group, layer.in_features))
     }
 
     fn prepare(
         &self,
-        weight: QuantizedWeight,
+        weight: &QuantizedWeight,
         layer: &Layer,
     ) -> Result<Box<dyn PreparedLinear>, KernelError> {
         let Codes::Progressive { packed, group_scale, group_zero, channel_scale, group } = weight.codes()
         else {
-            unreachable!("supports() admits progressive W4A8 only");
+            unreachable!("the table has it for progressive W4A8 only");
         };
         let bias = weight.bias().map(|bias| bias.f_to_device_(layer.device, Kind::Float, false, false));
         Ok(Box::new(PreparedProgressive {

@@ -1,37 +1,31 @@
 //! W8A16 on a CPU: few rows straight from the codes, strips or tiles for many.
 
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
 use crate::cpu::Isa;
 use crate::cpu::dot_float::{self, ROWS};
 use crate::cpu::float::Float;
 use crate::cpu::view::{Floats, elements};
 use crate::cpu::weight_only::{Channels, Scratch, Stored, WeightOnly};
-use crate::table::{Kernel, Layer, PreparedLinear};
-use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+use crate::kernel::{Kernel, Layer, PreparedLinear, bytes_of};
+use crate::weight::{Codes, KernelError, QuantizedWeight};
 
 /// Every floating-point type and number of rows.
 #[derive(Debug)]
-pub struct Fused;
+pub(crate) struct Fused;
 
 impl Kernel for Fused {
-    fn name(&self) -> &'static str {
-        "w8a16-cpu-fused"
-    }
-
     fn supports(&self, layer: &Layer) -> bool {
-        layer.scheme == Scheme::W8A16
-            && layer.device == Device::Cpu
-            && matches!(layer.kind, Kind::Float | Kind::BFloat16 | Kind::Half)
+        layer.is_in_float_or_half()
     }
 
     fn prepare(
         &self,
-        weight: QuantizedWeight,
+        weight: &QuantizedWeight,
         layer: &Layer,
     ) -> Result<Box<dyn PreparedLinear>, KernelError> {
         let Codes::Int8A16 { weight: codes, scale } = weight.codes() else {
-            unreachable!("supports() admits W8A16 only");
+            unreachable!("the table has it for W8A16 only");
         };
         let stored = Bytes {
             codes: codes.f_contiguous()?,

@@ -3,8 +3,5 @@
 //!
 //! The weight in memory is the one that was handed over, unchanged: a tied embedding shares it.
 
-mod fused;
-mod tiles;
-
-pub use fused::Fused;
-pub use tiles::Int8Tiles;
+pub(crate) mod fused;
+pub(crate) mod tiles;

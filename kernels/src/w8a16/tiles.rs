@@ -2,9 +2,9 @@
 
 use tch::{Device, TchError, Tensor};
 
+use crate::kernel::{Kernel, Layer, PreparedLinear, bytes_of};
 use crate::product::product;
-use crate::table::{Kernel, Layer, PreparedLinear};
-use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+use crate::weight::{Codes, KernelError, QuantizedWeight};
 
 /// Weights in a tile. On a CPU it stays in the second-level cache while it is converted and multiplied, and is small
 /// beside the matrix of even a small model, since it counts as memory, too. (Four times as much is not faster.)
@@ -14,24 +14,16 @@ fn tile_weights(device: Device) -> i64 {
 
 /// See the module's documentation. Any type, any device, any number of rows.
 #[derive(Debug)]
-pub struct Int8Tiles;
+pub(crate) struct Tiles;
 
-impl Kernel for Int8Tiles {
-    fn name(&self) -> &'static str {
-        "w8a16-tiles"
-    }
-
-    fn supports(&self, layer: &Layer) -> bool {
-        layer.scheme == Scheme::W8A16
-    }
-
+impl Kernel for Tiles {
     fn prepare(
         &self,
-        weight: QuantizedWeight,
+        weight: &QuantizedWeight,
         layer: &Layer,
     ) -> Result<Box<dyn PreparedLinear>, KernelError> {
         let Codes::Int8A16 { weight: codes, scale } = weight.codes() else {
-            unreachable!("supports() admits W8A16 only");
+            unreachable!("the table has it for W8A16 only");
         };
         let moved = |tensor: &Tensor| tensor.f_to_device_(layer.device, layer.kind, false, false);
         Ok(Box::new(PreparedTiles {

@@ -3,7 +3,9 @@
 use qpipe_kernels::gptq::{Grid, ZeroPoint, round_block};
 use qpipe_kernels::nf4::Absmax;
 use qpipe_kernels::reference::Reference;
-use qpipe_kernels::{Codes, Kernel, Layer, Scheme, int4, packing, progressive, random, symmetric, w4a8};
+use qpipe_kernels::{
+    Codes, Kernel, Layer, QuantizedWeight, Scheme, int4, packing, progressive, random, symmetric, w4a8,
+};
 use tch::{Device, Kind, Tensor};
 
 use crate::emulator::{Buffer, Emulated, Value};
@@ -54,7 +56,7 @@ fn expect_close(what: &str, found: &Tensor, expected: &Tensor, tolerance: f64) {
 
 /// A random layer of `scheme`, activations for it, and what the reference makes of them.
 struct Case {
-    codes: Codes,
+    weight: QuantizedWeight,
     bias: Option<Tensor>,
     x: Tensor,
     expected: Tensor,
@@ -66,40 +68,11 @@ impl Case {
         let has_bias = rows % 2 == 1;
         let weight = random::weight(scheme, out_features, in_features, kind, has_bias).unwrap();
         let layer = Layer { scheme, out_features, in_features, device: Device::Cpu, kind };
-        let (codes, bias) = (copy_of(weight.codes()), weight.bias().map(|bias| bias.to_kind(Kind::Float)));
+        let bias = weight.bias().map(|bias| bias.to_kind(Kind::Float));
         let x = Tensor::randn([rows, in_features], (kind, Device::Cpu));
-        let expected = Reference.prepare(weight, &layer).unwrap().forward(&x);
+        let expected = Reference.prepare(&weight, &layer).unwrap().forward(&x);
         let label = format!("{scheme} {kind:?}: {rows} rows of {in_features} to {out_features}");
-        Self { codes, bias, x, expected, label }
-    }
-}
-
-fn copy_of(codes: &Codes) -> Codes {
-    let copy = Tensor::shallow_clone;
-    match codes {
-        Codes::Int4 { packed, scale, group } => {
-            Codes::Int4 { packed: copy(packed), scale: copy(scale), group: *group }
-        }
-        Codes::Int4Asym { packed, scale, zero, group } => {
-            Codes::Int4Asym { packed: copy(packed), scale: copy(scale), zero: copy(zero), group: *group }
-        }
-        Codes::Int4A8 { packed, scale, group } => {
-            Codes::Int4A8 { packed: copy(packed), scale: copy(scale), group: *group }
-        }
-        Codes::Progressive { packed, group_scale, group_zero, channel_scale, group } => Codes::Progressive {
-            packed: copy(packed),
-            group_scale: copy(group_scale),
-            group_zero: copy(group_zero),
-            channel_scale: copy(channel_scale),
-            group: *group,
-        },
-        Codes::Nf4 { packed, absmax, block, compute } => Codes::Nf4 {
-            packed: copy(packed),
-            absmax: absmax.to_device(Device::Cpu).unwrap(),
-            block: *block,
-            compute: *compute,
-        },
-        _ => unreachable!("other schemes have kernels of int8"),
+        Self { weight, bias, x, expected, label }
     }
 }
 
@@ -141,7 +114,7 @@ fn int4_schemes(group: i64) -> [Scheme; 2] {
 
 /// Launches a kernel with the parameters of W4_GEMV and W4_GEMM.
 fn multiply_int4(emulated: &Emulated, function: &str, case: &Case, blocks: [u32; 3], shared_bytes: usize) {
-    let weight = Int4::new(emulated, &case.codes);
+    let weight = Int4::new(emulated, case.weight.codes());
     let (x, bias) = (emulated.buffer(&case.x), case.bias.as_ref().map(|bias| emulated.buffer(bias)));
     let y = emulated.empty(&case.expected.size(), case.x.kind());
     let (rows, in_features) = case.x.size2().unwrap();
@@ -262,7 +235,7 @@ pub(crate) fn nf4_gemv(emulated: &Emulated) {
         for (number, (n, k, _, rows)) in FEW.into_iter().enumerate() {
             let scheme = Scheme::Nf4 { block: [64, 32, 128][number % 3], nested: number % 2 == 0 };
             let case = Case::new(scheme, (n, k, rows), kind);
-            let Codes::Nf4 { packed, absmax, block, .. } = &case.codes else { unreachable!() };
+            let Codes::Nf4 { packed, absmax, block, .. } = case.weight.codes() else { unreachable!() };
             let (packed, absmax) = (emulated.buffer(packed), Magnitudes::new(emulated, absmax));
             let (x, bias) = (emulated.buffer(&case.x), case.bias.as_ref().map(|bias| emulated.buffer(bias)));
             let y = emulated.empty(&[rows, n], kind);
@@ -313,7 +286,7 @@ pub(crate) fn nf4_dequantize(emulated: &Emulated) {
 /// Launches a kernel with the parameters of W4A8_GEMV and W4A8_GEMM.
 fn multiply_w4a8(emulated: &Emulated, function: &str, case: &Case, blocks: [u32; 3], shared_bytes: usize) {
     let kind = case.x.kind();
-    let (packed, groups, channel_scale, group) = match &case.codes {
+    let (packed, groups, channel_scale, group) = match case.weight.codes() {
         Codes::Progressive { packed, group_scale, group_zero, channel_scale, group } => {
             let groups = w4a8::progressive_groups(group_scale, group_zero).unwrap();
             (packed, groups, Some(channel_scale.to_kind(Kind::Float)), group)

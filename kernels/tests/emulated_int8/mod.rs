@@ -241,7 +241,7 @@ fn check(kernel: &Emulated, tile: Option<usize>, function: &str, [rows, channels
             let y = multiplied(kernel, tile, function, &activations, &weight, (kind, code), mode);
             let layer =
                 Layer { scheme, out_features: channels, in_features: width, device: Device::Cpu, kind };
-            let expected = reference.prepare(quantized_weight, &layer).unwrap().forward(&x);
+            let expected = reference.prepare(&quantized_weight, &layer).unwrap().forward(&x);
             let context = format!("{function}, {scheme}, {name}: {rows} x {channels} x {width}");
             let difference = f64::try_from((float(&y) - float(&expected)).abs().max()).unwrap();
             assert_eq!(difference, 0.0, "{context}");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use qpipe_kernels::FewRowsAlike;
 use qpipe_nodes::kinds::Dtype;
 use qpipe_nodes::results::Divergence;
 use tch::{Device, Kind, Tensor};
@@ -69,6 +70,7 @@ pub fn score(
     give: &mut dyn FnMut(Responses) -> Result<ControlFlow<()>, EvalError>,
 ) -> Result<(), EvalError> {
     assert!(prefix.is(&batch.prefix), "a batch goes through the model behind its own prefix");
+    let _alike = FewRowsAlike::start();
     tch::no_grad(|| {
         let own = Reader { decoder, prefix: prefix.own.as_ref() };
         let reference = reference.map(|decoder| Reader { decoder, prefix: prefix.reference.as_ref() });

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use qpipe_kernels::FewRowsAlike;
 use qpipe_kernels::attention::PackedPrefix;
 use tch::{Kind, Tensor};
 
@@ -82,6 +83,7 @@ fn read(decoder: &Decoder, ids: &[i64]) -> KvCache {
     let ids = Tensor::from_slice(ids).to_device(decoder.device()).unsqueeze(0);
     let positions = Tensor::arange(length, options).unsqueeze(0);
     let none = Tensor::zeros([1, 0], options);
+    let _alike = FewRowsAlike::start();
     let _ = tch::no_grad(|| decoder.hidden_at(&none, &ids, &positions, &Attention::Causal, Some(&mut cache)));
     cache
 }

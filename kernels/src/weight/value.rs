@@ -2,7 +2,8 @@
 
 use tch::{Kind, TchError, Tensor};
 
-use crate::weight::{Codes, QuantizedWeight};
+use super::codes::Codes;
+use super::quantized::QuantizedWeight;
 use crate::{bitstream, llm_int8, nf4, packing, progressive};
 
 impl QuantizedWeight {
@@ -13,6 +14,15 @@ impl QuantizedWeight {
     ///
     /// Only libtorch's.
     pub fn value(&self, kind: Kind) -> Result<Tensor, TchError> {
+        let stored = self.stored_value(kind)?;
+        match self.input_order() {
+            None => Ok(stored),
+            Some(order) => stored.f_index_select(1, &order.f_argsort(0, false)?),
+        }
+    }
+
+    /// [`QuantizedWeight::value`] with the input channels in the order of the codes.
+    pub(crate) fn stored_value(&self, kind: Kind) -> Result<Tensor, TchError> {
         let in_features = self.in_features();
         let grouped = |codes: Tensor, scale: &Tensor| -> Result<Tensor, TchError> {
             let (rows, groups) = scale.size2()?;
@@ -24,7 +34,7 @@ impl QuantizedWeight {
             let codes = codes.f_to_kind(Kind::Int16)?.f_view([rows, groups, -1])?;
             codes.f_sub(&zero.f_to_kind(Kind::Int16)?.f_unsqueeze(-1)?)
         };
-        let value = match self.codes() {
+        Ok(match self.codes() {
             Codes::Int8 { weight, scale }
             | Codes::Int8A16 { weight, scale }
             | Codes::Int8Torchao { weight, scale }
@@ -55,10 +65,6 @@ impl QuantizedWeight {
                 let codes = packing::unpack(packed, in_features)?;
                 grouped(progressive::expand(&codes, group_scale, group_zero)?, channel_scale)?
             }
-        };
-        match self.input_order() {
-            None => Ok(value),
-            Some(order) => value.f_index_select(1, &order.f_argsort(0, false)?),
-        }
+        })
     }
 }

@@ -1,36 +1,28 @@
-//! Weights of 1 to 8 bits, floating-point activations: a tile of output channels is unpacked and multiplied as a
-//! matrix. Any type, any device, any number of rows; for 4 bits there is [`crate::int4`].
+//! Weights of 1 to 8 bits by libtorch's operations: a tile of output channels is unpacked and multiplied as a matrix. Any type, any device,
+//! any number of rows.
 
 use tch::{Kind, TchError, Tensor};
 
 use crate::bitstream;
+use crate::kernel::{Kernel, Layer, PreparedLinear, bytes_of};
 use crate::product::product;
-use crate::table::{Kernel, Layer, PreparedLinear};
-use crate::weight::{Codes, KernelError, QuantizedWeight, Scheme, bytes_of};
+use crate::weight::{Codes, KernelError, QuantizedWeight};
 
 /// Weights in a tile: it stays in the second-level cache while it is unpacked and multiplied.
 const TILE_WEIGHTS: i64 = 1 << 18;
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub struct Tiles;
+pub(crate) struct Tiles;
 
 impl Kernel for Tiles {
-    fn name(&self) -> &'static str {
-        "weight-only-tiles"
-    }
-
-    fn supports(&self, layer: &Layer) -> bool {
-        matches!(layer.scheme, Scheme::WeightOnly { .. })
-    }
-
     fn prepare(
         &self,
-        weight: QuantizedWeight,
+        weight: &QuantizedWeight,
         layer: &Layer,
     ) -> Result<Box<dyn PreparedLinear>, KernelError> {
         let Codes::Bits { packed, bits, scale, zero, group } = weight.codes() else {
-            unreachable!("supports() admits weight-only schemes only");
+            unreachable!("the table has it for weight-only schemes only");
         };
         let moved = |tensor: &Tensor| tensor.f_to_device_(layer.device, layer.kind, false, false);
         Ok(Box::new(PreparedTiles {
