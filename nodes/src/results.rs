@@ -361,10 +361,12 @@ pub enum EnergySource {
 }
 
 /// What a device does at best.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Roofline {
     /// Bytes read and written by a copy beyond every cache, a second.
     pub copy_bytes_per_s: f64,
-    /// Operations a second of a product of square matrices in the model's type.
+    /// Operations a second of a product of square matrices, in the type that the model's layers are multiplied in.
     pub matmul_flops: f64,
+    /// That type: `int8` where activations are quantized.
+    pub matmul_dtype: String,
 }

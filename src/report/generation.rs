@@ -31,7 +31,7 @@ pub(super) fn section(named: &Named<'_>) -> Vec<String> {
         for speed in &benchmark.generation {
             table.push_str(&format!("\n| {name}{mark} | {} |", line(speed)));
         }
-        let bound = benchmark.roofline.as_ref().map(|roofline| bound(roofline, &benchmark.dtype));
+        let bound = benchmark.roofline.as_ref().map(bound);
         bounds.extend(bound.filter(|bound| !bounds.contains(bound)));
     }
     if !table.contains("\n| ") {
@@ -71,10 +71,11 @@ fn line(speed: &GenerationSpeed) -> String {
     .join(" | ")
 }
 
-fn bound(roofline: &Roofline, dtype: &str) -> String {
+fn bound(roofline: &Roofline) -> String {
     format!(
-        "Measured at best: {:.1} GB/s, {:.0} GFLOP/s in {dtype}.",
+        "Measured at best: {:.1} GB/s, {:.0} GFLOP/s in {}.",
         roofline.copy_bytes_per_s / 1e9,
-        roofline.matmul_flops / 1e9
+        roofline.matmul_flops / 1e9,
+        roofline.matmul_dtype
     )
 }

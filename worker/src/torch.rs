@@ -80,6 +80,7 @@ pub fn kind_name(kind: tch::Kind) -> &'static str {
         tch::Kind::BFloat16 => "bfloat16",
         tch::Kind::Half => "float16",
         tch::Kind::Double => "float64",
+        tch::Kind::Int8 => "int8",
         _ => "unknown",
     }
 }

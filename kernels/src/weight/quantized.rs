@@ -86,6 +86,20 @@ impl QuantizedWeight {
         self.in_features
     }
 
+    /// The type whose products it is multiplied by where activations are of type `kind`: int8 where they are quantized.
+    pub fn multiplied_in(&self, kind: Kind) -> Kind {
+        match &self.codes {
+            Codes::LlmInt8 { .. }
+            | Codes::Int8 { .. }
+            | Codes::Int8Static { .. }
+            | Codes::Int8Torchao { .. }
+            | Codes::Progressive { .. }
+            | Codes::Int4A8 { .. } => Kind::Int8,
+            Codes::Nf4 { compute, .. } => *compute,
+            Codes::Int4 { .. } | Codes::Int4Asym { .. } | Codes::Bits { .. } | Codes::Int8A16 { .. } => kind,
+        }
+    }
+
     /// How it is stored and multiplied.
     pub fn scheme(&self) -> Scheme {
         match &self.codes {

@@ -65,7 +65,7 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
     };
     let (mut speeds, mut roofline) = (Vec::new(), None);
     if let Some(asked) = &parameters.generation {
-        let bounds = generation::roofline(context.device(), decoder.kind())?;
+        let bounds = generation::roofline(context.device(), &decoder)?;
         let tokens: Vec<i64> = bench.tokens()?;
         speeds = generation::measure(context, &decoder, &bench.peak, &tokens, asked, &bounds)?;
         roofline = Some(bounds);

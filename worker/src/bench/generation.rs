@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
-use qpipe_kernels::{Input, Multiplier};
+use qpipe_kernels::{Input, KernelError, Multiplier, Scheme, random};
 use qpipe_nodes::kinds::Generation;
+use qpipe_nodes::protocol::Failure;
 use qpipe_nodes::results::{GenerationSpeed, Roofline};
 use tch::{Cuda, Device, Kind, TchError, Tensor};
 
@@ -14,6 +15,7 @@ use crate::error::ActionError;
 use crate::memory::PeakMemory;
 use crate::model::Decoder;
 use crate::model::generate::generate;
+use crate::torch;
 
 /// Bytes that are copied to measure bandwidth, on a CPU and on a card: beyond the caches of most.
 const COPIED: [i64; 2] = [256 << 20, 1 << 30];
@@ -42,7 +44,7 @@ pub fn measure(
         return Err(ActionError::user(message));
     }
     let read = decoder.step_bytes() as f64;
-    let products = 2.0 * decoder.config().weights() as f64;
+    let products = decoder.prompt_products(u64::from(asked.prompt)) as f64;
     let prompt: Vec<i64> = tokens.iter().copied().cycle().take(asked.prompt as usize).collect();
     let mut speeds = Vec::new();
     for &batch in &asked.batches {
@@ -74,7 +76,7 @@ pub fn measure(
             peak_mb: peak.peak_bytes()? as f64 / MIB,
             // A copy reads and writes each byte; weights are only read.
             decode_of_bandwidth: read / step / bounds.copy_bytes_per_s,
-            prefill_of_matmul: products * read_tokens / to_first / bounds.matmul_flops,
+            prefill_of_matmul: 2.0 * f64::from(batch) * products / to_first / bounds.matmul_flops,
             prefill_joules_per_token: energy
                 .as_ref()
                 .and_then(|energy| energy.a_token(energy.prefill, &first, read_tokens)),
@@ -133,23 +135,39 @@ fn run(
     Ok(times)
 }
 
-/// What `device` does at best, in the type `kind`: the bounds that speeds are compared with.
+/// What `device` does at best, with products as `decoder`'s layers take them: the bounds that speeds are compared with.
 ///
 /// # Errors
-/// Only libtorch's.
-pub fn roofline(device: Device, kind: Kind) -> Result<Roofline, TchError> {
+/// Only libtorch's, and those of a kernel of int8.
+pub fn roofline(device: Device, decoder: &Decoder) -> Result<Roofline, ActionError> {
     let [copied, side] = [COPIED, SIDE].map(|sizes| sizes[usize::from(device.is_cuda())]);
     let source = Tensor::f_zeros([copied], (Kind::Uint8, device))?;
     let mut target = source.f_empty_like()?;
     let copy = best(device, || target.f_copy_(&source))?;
-    // Equal numbers take a card less power, and so less time.
-    let a = Tensor::f_rand([side, side], (kind, device))?;
-    let product =
-        best(device, || qpipe_kernels::linear(&Input::new(&a), &a, None, Multiplier::Libtorch).map(drop))?;
+    let kind = decoder.multiplied_in();
+    let product = match kind {
+        // Rows are quantized, too, which takes less than a hundredth of the time.
+        Kind::Int8 => {
+            let x = Tensor::f_rand([side, side], (decoder.kind(), device))?;
+            let failed = |error: KernelError| ActionError::new(Failure::Surroundings, error.to_string());
+            let weight = random::weight(Scheme::W8A8, side, side, decoder.kind(), false).map_err(failed)?;
+            let layer = qpipe_kernels::prepare(&weight, device, decoder.kind()).map_err(failed)?;
+            best(device, || {
+                drop(layer.forward(&x));
+                Ok(())
+            })?
+        }
+        // Equal numbers take a card less power, and so less time.
+        kind => {
+            let a = Tensor::f_rand([side, side], (kind, device))?;
+            best(device, || qpipe_kernels::linear(&Input::new(&a), &a, None, Multiplier::Libtorch).map(drop))?
+        }
+    };
     Ok(Roofline {
         // Each byte is read and written.
         copy_bytes_per_s: 2.0 * copied as f64 / copy,
         matmul_flops: 2.0 * (side as f64).powi(3) / product,
+        matmul_dtype: torch::kind_name(kind).to_owned(),
     })
 }
 

@@ -15,6 +15,14 @@ impl Config {
         self.layers as u64 * self.block_weights()
     }
 
+    /// Multiplications of the linear layers and the output projection where a text of so many `tokens` is read to be continued. Where it
+    /// `leaves_out` what predicts nothing, the last block computes keys and values of all tokens, and everything else of the last one only.
+    pub fn prompt_products(&self, tokens: u64, leaves_out: bool) -> u64 {
+        let keys_and_values = (2 * self.hidden_size * self.kv_heads * self.head_dim) as u64;
+        let left_out = if leaves_out { (tokens - 1) * (self.block_weights() - keys_and_values) } else { 0 };
+        self.weights() * tokens - left_out + (self.hidden_size * self.vocab_size) as u64
+    }
+
     /// Bytes of a token's keys and values in all blocks, in a type of `element` bytes.
     pub fn cache_bytes(&self, element: u64) -> u64 {
         2 * self.layers as u64 * (self.kv_heads * self.head_dim) as u64 * element

@@ -179,6 +179,17 @@ impl Decoder {
         self.device
     }
 
+    /// The type whose products the layers of its blocks are multiplied by.
+    pub fn multiplied_in(&self) -> Kind {
+        let linears = self.blocks.first().map(Block::linears);
+        linears.and_then(|linears| Some(linears.first()?.1.multiplied_in())).unwrap_or(self.kind())
+    }
+
+    /// Multiplications of linear layers where a text of so many `tokens` is read to be continued.
+    pub fn prompt_products(&self, tokens: u64) -> u64 {
+        self.config.prompt_products(tokens, !self.mixes_tokens())
+    }
+
     /// Bytes of all weights; a tied embedding counts once.
     pub fn weight_bytes(&self) -> u64 {
         let mut bytes = self.embedding.bytes() + tensor_bytes(&self.norm.weight);

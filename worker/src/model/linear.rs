@@ -105,6 +105,9 @@ pub trait Linear: Debug {
         "dense".to_owned()
     }
 
+    /// The type whose products it is multiplied by: int8 where activations are quantized.
+    fn multiplied_in(&self) -> Kind;
+
     /// Whether what comes out for a token depends on the others that it is multiplied together with.
     fn mixes_tokens(&self) -> bool {
         false
@@ -168,6 +171,10 @@ impl Linear for Dense {
 
     fn bytes(&self) -> u64 {
         tensor_bytes(&self.weight) + self.bias.as_ref().map_or(0, tensor_bytes)
+    }
+
+    fn multiplied_in(&self) -> Kind {
+        self.weight.kind()
     }
 
     fn dense(&self) -> Option<&Dense> {

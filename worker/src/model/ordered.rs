@@ -1,7 +1,7 @@
 //! The linear layer in float32 whose weight is only ever multiplied by, as in `evaluate`, where our own product is the fastest.
 
 use qpipe_kernels::{Input, Multiplier, Ordered};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::error::ModelError;
 use super::linear::{Dense, Linear, tensor_bytes};
@@ -50,6 +50,10 @@ impl Linear for OrderedDense {
 
     fn bytes(&self) -> u64 {
         self.weight.bytes() + self.bias.as_ref().map_or(0, tensor_bytes)
+    }
+
+    fn multiplied_in(&self) -> Kind {
+        Kind::Float
     }
 
     /// Whoever asks wants to read the matrix, or to write it.

@@ -49,6 +49,10 @@ impl Linear for LoraLinear {
         self.base.bytes() + 4 * (self.a.numel() + self.b.numel()) as u64
     }
 
+    fn multiplied_in(&self) -> Kind {
+        self.base.multiplied_in()
+    }
+
     fn dense(&self) -> Option<&Dense> {
         None
     }

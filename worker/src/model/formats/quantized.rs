@@ -1,7 +1,7 @@
 //! A linear layer in few bits, multiplied by the kernel that serves it best.
 
 use qpipe_kernels::{Input, PreparedLinear, QuantizedWeight, Scheme};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::model::checkpoint::Checkpoint;
 use crate::model::error::ModelError;
@@ -12,6 +12,7 @@ use crate::model::linear::{Dense, Linear, LinearSpec, LoadOptions};
 pub struct Quantized {
     prepared: Box<dyn PreparedLinear>,
     scheme: Scheme,
+    multiplied_in: Kind,
     out_features: i64,
     in_features: i64,
 }
@@ -33,10 +34,16 @@ impl Quantized {
                 weight.scheme()
             )));
         }
-        let scheme = weight.scheme();
-        let prepared = qpipe_kernels::prepare(&weight, options.device, options.kind(checkpoint)?)
+        let kind = options.kind(checkpoint)?;
+        let prepared = qpipe_kernels::prepare(&weight, options.device, kind)
             .map_err(|error| wrong(format!("`{}`: {error}", spec.name)))?;
-        Ok(Self { prepared, scheme, out_features: spec.out_features, in_features: spec.in_features })
+        Ok(Self {
+            prepared,
+            scheme: weight.scheme(),
+            multiplied_in: weight.multiplied_in(kind),
+            out_features: spec.out_features,
+            in_features: spec.in_features,
+        })
     }
 }
 
@@ -63,6 +70,10 @@ impl Linear for Quantized {
 
     fn scheme(&self) -> String {
         self.scheme.to_string()
+    }
+
+    fn multiplied_in(&self) -> Kind {
+        self.multiplied_in
     }
 
     fn mixes_tokens(&self) -> bool {
