@@ -1,5 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+use super::super::describe::describe;
 use super::*;
 
 fn parse(value: &Value) -> Result<QuantizationConfig, String> {

@@ -13,7 +13,10 @@
 //! Which layers, and how, is in config.json: [`QuantizationConfig`].
 
 mod config;
+mod describe;
+mod field;
 mod outside;
+mod pattern;
 
 use qpipe_kernels::{Codes, QuantizedWeight, bitstream, packing};
 use tch::{Kind, Tensor};
@@ -23,7 +26,8 @@ use crate::model::checkpoint::Checkpoint;
 use crate::model::error::ModelError;
 use crate::model::linear::LinearSpec;
 
-pub use config::{QuantizationConfig, StoredScheme, describe};
+pub use config::{QuantizationConfig, StoredScheme};
+pub use describe::describe;
 pub use outside::{Matrix, describe_outside, read_embedding, store_outside};
 
 /// `quant_method` in config.json.

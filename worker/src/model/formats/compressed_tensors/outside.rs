@@ -9,7 +9,8 @@ use qpipe_kernels::QuantizedWeight;
 use serde_json::{Value, json};
 use tch::{TchError, Tensor};
 
-use super::config::{QuantizationConfig, StoredScheme, describe};
+use super::config::{QuantizationConfig, StoredScheme};
+use super::describe::describe;
 use super::{read, store, tensors};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::decoder::{EMBEDDING_LAYER, HEAD};
