@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use qpipe_nodes::protocol::Failure;
 use thiserror::Error;
 
-use super::adapter::AdapterError;
+use super::adapter_error::AdapterError;
 use crate::data::DataError;
 use crate::error::ActionError;
 use crate::model::error::ModelError;

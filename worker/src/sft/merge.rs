@@ -4,7 +4,8 @@ use qpipe_nodes::kinds::SftMerge;
 use serde_json::json;
 use tch::Tensor;
 
-use super::adapter::{Adapter, AdapterError};
+use super::adapter::Adapter;
+use super::adapter_error::AdapterError;
 use super::error::SftError;
 use crate::context::{Context, Facts};
 use crate::error::ActionError;

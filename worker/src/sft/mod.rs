@@ -10,6 +10,8 @@
 //! was interrupted.
 
 pub mod adapter;
+pub mod adapter_error;
+mod adapter_settings;
 pub mod batches;
 pub mod encode;
 pub mod error;
