@@ -1,5 +1,7 @@
 //! config.json, in the layouts of transformers 4 and 5, with the defaults that transformers fills in.
 
+mod fields;
+
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -10,6 +12,8 @@ use super::error::ModelError;
 use super::family::{self, AttentionBias, Family, Window};
 use super::formats::{awq, gptq};
 use super::rope::RopeParameters;
+
+pub(super) use fields::Fields;
 
 /// The file's name in a checkpoint folder.
 pub const CONFIG_FILE: &str = "config.json";
@@ -103,7 +107,7 @@ impl Config {
     }
 
     fn from_fields(fields: &Fields<'_>) -> Result<Self, ModelError> {
-        let family = find_family(fields)?;
+        let family = family::of(fields)?;
         let activation = fields.text("hidden_act")?.unwrap_or("silu");
         if activation != "silu" {
             return Err(fields.unsupported("hidden_act", activation, "silu"));
@@ -231,36 +235,6 @@ fn norm_eps(fields: &Fields<'_>) -> Result<f64, ModelError> {
     Ok(eps)
 }
 
-fn find_family(fields: &Fields<'_>) -> Result<&'static Family, ModelError> {
-    let model_type = fields.text("model_type")?;
-    let architecture = match fields.map.get("architectures") {
-        None | Some(Value::Null) => None,
-        Some(Value::Array(names)) if names.is_empty() => None,
-        Some(Value::Array(names)) => match names[0].as_str() {
-            Some(name) => Some(name),
-            None => return Err(fields.wrong("architectures", "is not a list of names".to_owned())),
-        },
-        Some(_) => return Err(fields.wrong("architectures", "is not a list of names".to_owned())),
-    };
-    let Some(name) = architecture.or(model_type) else {
-        return Err(fields.wrong("model_type", "is missing".to_owned()));
-    };
-    if let (Some(architecture), Some(model_type)) = (architecture, model_type)
-        && let (Some(_), Some(by_type)) =
-            (family::find(None, Some(architecture)), family::find(Some(model_type), None))
-        && by_type.architecture != architecture
-    {
-        let problem =
-            format!("is {architecture}, which is not the architecture of `model_type` {model_type}");
-        return Err(fields.wrong("architectures", problem));
-    }
-    family::find(model_type, architecture).ok_or_else(|| ModelError::UnknownArchitecture {
-        file: fields.file.to_owned(),
-        name: name.to_owned(),
-        known: family::known(),
-    })
-}
-
 fn windows(fields: &Fields<'_>, family: &Family, layers: i64) -> Result<Vec<Option<i64>>, ModelError> {
     /// `sliding_window` where the key is absent, in every family.
     const DEFAULT_WINDOW: i64 = 4096;
@@ -330,100 +304,6 @@ pub fn dtype_name(kind: Kind) -> &'static str {
         Kind::Half => "float16",
         Kind::Double => "float64",
         _ => "float32",
-    }
-}
-
-/// Typed access to a JSON object; errors name the file and the field. A null counts as absent.
-pub(super) struct Fields<'a> {
-    pub(super) file: &'a Path,
-    /// Put before field names in messages: `rope_scaling.`.
-    pub(super) prefix: &'static str,
-    pub(super) map: &'a Map<String, Value>,
-}
-
-impl Fields<'_> {
-    pub(super) fn has(&self, field: &str) -> bool {
-        self.map.contains_key(field)
-    }
-
-    fn is_null(&self, field: &str) -> bool {
-        matches!(self.map.get(field), Some(Value::Null))
-    }
-
-    fn get(&self, field: &str) -> Option<&Value> {
-        self.map.get(field).filter(|value| !value.is_null())
-    }
-
-    pub(super) fn wrong(&self, field: &str, problem: String) -> ModelError {
-        ModelError::Field { file: self.file.to_owned(), field: format!("{}{field}", self.prefix), problem }
-    }
-
-    pub(super) fn unsupported(&self, field: &str, value: &str, known: &str) -> ModelError {
-        ModelError::Unsupported {
-            file: self.file.to_owned(),
-            field: format!("{}{field}", self.prefix),
-            value: value.to_owned(),
-            known: known.to_owned(),
-        }
-    }
-
-    fn whole(&self, field: &str, least: i64, most: i64) -> Result<Option<i64>, ModelError> {
-        let Some(value) = self.get(field) else { return Ok(None) };
-        // A float without a fraction is what some converters write.
-        let number = value.as_i64().or_else(|| value.as_f64().filter(|v| v.fract() == 0.0).map(|v| v as i64));
-        match number {
-            Some(number) if (least..=most).contains(&number) => Ok(Some(number)),
-            _ => {
-                Err(self.wrong(field, format!("is {value}, expected a whole number from {least} to {most}")))
-            }
-        }
-    }
-
-    /// A whole number from 1 to `most`.
-    pub(super) fn count(&self, field: &str, most: i64) -> Result<Option<i64>, ModelError> {
-        self.whole(field, 1, most)
-    }
-
-    fn needed_count(&self, field: &str, most: i64) -> Result<i64, ModelError> {
-        self.count(field, most)?.ok_or_else(|| self.wrong(field, "is missing".to_owned()))
-    }
-
-    fn non_negative(&self, field: &str) -> Result<Option<i64>, ModelError> {
-        self.whole(field, 0, i64::from(i32::MAX))
-    }
-
-    /// A finite number above 0.
-    pub(super) fn positive(&self, field: &str) -> Result<Option<f64>, ModelError> {
-        let Some(value) = self.get(field) else { return Ok(None) };
-        match value.as_f64() {
-            Some(number) if number.is_finite() && number > 0.0 => Ok(Some(number)),
-            _ => Err(self.wrong(field, format!("is {value}, expected a number above 0"))),
-        }
-    }
-
-    fn flag(&self, field: &str) -> Result<Option<bool>, ModelError> {
-        let Some(value) = self.get(field) else { return Ok(None) };
-        value
-            .as_bool()
-            .map(Some)
-            .ok_or_else(|| self.wrong(field, format!("is {value}, expected true or false")))
-    }
-
-    pub(super) fn text(&self, field: &str) -> Result<Option<&str>, ModelError> {
-        let Some(value) = self.get(field) else { return Ok(None) };
-        value.as_str().map(Some).ok_or_else(|| self.wrong(field, format!("is {value}, expected a text")))
-    }
-
-    /// A token or a list of tokens; empty where absent.
-    fn tokens(&self, field: &str) -> Result<Vec<i64>, ModelError> {
-        let expected = "expected a token number or a list of them";
-        let values = match self.get(field) {
-            None => return Ok(Vec::new()),
-            Some(Value::Array(values)) => values.as_slice(),
-            Some(value) => std::slice::from_ref(value),
-        };
-        let tokens: Option<Vec<i64>> = values.iter().map(Value::as_i64).collect();
-        tokens.ok_or_else(|| self.wrong(field, format!("is {}, {expected}", self.map[field])))
     }
 }
 

@@ -1,6 +1,11 @@
 //! The model families: what distinguishes them besides the numbers in config.json. One decoder runs all of
 //! them; a new family that differs only in these points is one line in [`FAMILIES`].
 
+use serde_json::Value;
+
+use super::config::Fields;
+use super::error::ModelError;
+
 /// Which attention projections have a bias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttentionBias {
@@ -108,7 +113,37 @@ pub(super) static FAMILIES: &[Family] = &[
 
 /// The family of a config.json, by all that it says: a `model_type` also stands in the config.json of classifiers and
 /// embedders, which have no language-model head, and transformers loads by the `model_type` whatever the architecture is.
-pub(super) fn find(model_type: Option<&str>, architecture: Option<&str>) -> Option<&'static Family> {
+pub(super) fn of(fields: &Fields<'_>) -> Result<&'static Family, ModelError> {
+    let model_type = fields.text("model_type")?;
+    let architecture = match fields.map.get("architectures") {
+        None | Some(Value::Null) => None,
+        Some(Value::Array(names)) if names.is_empty() => None,
+        Some(Value::Array(names)) => match names[0].as_str() {
+            Some(name) => Some(name),
+            None => return Err(fields.wrong("architectures", "is not a list of names".to_owned())),
+        },
+        Some(_) => return Err(fields.wrong("architectures", "is not a list of names".to_owned())),
+    };
+    let Some(name) = architecture.or(model_type) else {
+        return Err(fields.wrong("model_type", "is missing".to_owned()));
+    };
+    if let (Some(architecture), Some(model_type)) = (architecture, model_type)
+        && let (Some(_), Some(by_type)) = (find(None, Some(architecture)), find(Some(model_type), None))
+        && by_type.architecture != architecture
+    {
+        let problem =
+            format!("is {architecture}, which is not the architecture of `model_type` {model_type}");
+        return Err(fields.wrong("architectures", problem));
+    }
+    find(model_type, architecture).ok_or_else(|| ModelError::UnknownArchitecture {
+        file: fields.file.to_owned(),
+        name: name.to_owned(),
+        known: known(),
+    })
+}
+
+/// The family by the names that are given, which have to agree.
+fn find(model_type: Option<&str>, architecture: Option<&str>) -> Option<&'static Family> {
     FAMILIES.iter().find(|family| {
         (architecture.is_some() || model_type.is_some())
             && architecture.is_none_or(|architecture| family.architecture == architecture)
@@ -117,7 +152,7 @@ pub(super) fn find(model_type: Option<&str>, architecture: Option<&str>) -> Opti
 }
 
 /// All names, for messages.
-pub(super) fn known() -> String {
+fn known() -> String {
     let names: Vec<&str> = FAMILIES.iter().map(|family| family.architecture).collect();
     names.join(", ")
 }
