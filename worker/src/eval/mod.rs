@@ -15,6 +15,7 @@ mod bootstrap;
 mod earlier;
 pub mod engine;
 pub mod error;
+mod families;
 pub mod harness;
 pub mod ifeval;
 mod lanes;

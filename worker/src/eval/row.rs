@@ -13,7 +13,7 @@
 
 use std::collections::HashMap;
 
-use super::layout;
+use super::families;
 use super::sequences::Sequences;
 
 /// What tokens cost in a model: in operations that only compare with each other, and in memory.
@@ -138,7 +138,7 @@ impl Tree {
         let (mut last, mut path): (&[i64], Vec<usize>) = (&[], Vec::new());
         for request in requests {
             let sequence = &sequences.0[request];
-            path.truncate(layout::common(last, &sequence.ids).saturating_sub(self.prefix));
+            path.truncate(families::common(last, &sequence.ids).saturating_sub(self.prefix));
             last = &sequence.ids[..sequence.ids.len() - 1];
             for (position, &id) in sequence.ids.iter().enumerate().skip(self.prefix) {
                 let number = position - self.prefix;

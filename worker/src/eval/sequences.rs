@@ -6,7 +6,7 @@ use std::cell::Cell;
 use qpipe_nodes::kinds::Bos;
 
 use super::error::EvalError;
-use super::layout;
+use super::families;
 use super::python;
 use super::task::{Asked, Border, Document, Overlong, Place, Request, Rules};
 use crate::model::Tokenizer;
@@ -32,7 +32,7 @@ impl Sequences {
     /// scored.
     pub fn common_context(&self) -> usize {
         let first = self.0.first().map_or(&[][..], |sequence| &sequence.ids);
-        let limit = |sequence: &Sequence| layout::common(first, &sequence.ids).min(sequence.context - 1);
+        let limit = |sequence: &Sequence| families::common(first, &sequence.ids).min(sequence.context - 1);
         self.0.iter().map(limit).min().unwrap_or(0)
     }
 
