@@ -2,8 +2,8 @@
 //!
 //! * Events keep the real stdout for themselves; whatever a library prints lands on stderr, which `qpipe` keeps
 //!   as the worker's log.
-//! * SIGTERM asks the running action to stop at the end of its unit; SIGINT is left to `qpipe`, which shares the
-//!   terminal.
+//! * SIGTERM asks the running action to stop at the end of its unit; SIGINT changes nothing: `qpipe` puts the worker into
+//!   a process group of its own, hears the terminal's Ctrl-C alone, and sends SIGTERM where it wants one.
 //! * When stdin ends, `qpipe` is gone: the process ends at once, in the middle of an action too, so that no
 //!   orphan computes on.
 
