@@ -38,6 +38,20 @@ impl ActionError {
         )
     }
 
+    /// The failure that a text of libtorch, the C++ library or the system tells of, where it is the device's and not the
+    /// data's: another attempt may end otherwise.
+    pub fn of_device(text: &str) -> Option<Self> {
+        let first = first_line(text);
+        if says_out_of_memory(text) {
+            return Some(Self::out_of_memory(first));
+        }
+        // After most of these nothing works any more in this process: what fails next is not the next action's fault either.
+        says_gpu_failed(text).then(|| {
+            Self::new(Failure::Surroundings, first)
+                .help("Run again. If it stays, see what `nvidia-smi` and the system's log say of the GPU.")
+        })
+    }
+
     /// The same failure with advice.
     #[must_use]
     pub fn help(self, advice: impl Into<String>) -> Self {
@@ -66,25 +80,31 @@ impl From<std::io::Error> for ActionError {
     }
 }
 
-/// libtorch reports everything as text; running out of memory is the one case that others react to.
+/// libtorch reports everything as text.
 impl From<tch::TchError> for ActionError {
     fn from(error: tch::TchError) -> Self {
         let text = error.to_string();
-        let first = first_line(&text).to_owned();
-        if says_out_of_memory(&text) {
-            Self::out_of_memory(first)
-        } else {
-            Self::new(Failure::Deterministic, first)
-        }
+        Self::of_device(&text).unwrap_or_else(|| Self::new(Failure::Deterministic, first_line(&text)))
     }
 }
 
 /// Whether a text of libtorch, the C++ library or the system says that memory ran out.
-pub fn says_out_of_memory(text: &str) -> bool {
+fn says_out_of_memory(text: &str) -> bool {
+    holds(text, &["out of memory", "allocate memory", "not enough memory", "bad_alloc", "alloc_failed"])
+}
+
+/// Whether a text of libtorch says that a GPU, its driver or a library on it failed.
+fn says_gpu_failed(text: &str) -> bool {
+    holds(
+        text,
+        &["cuda error", "cuda driver error", "nvrtc error", "cublas", "cudnn", "cusolver", "cusparse"],
+    )
+}
+
+/// Whether `text` has one of `signs`, which are in lower case.
+fn holds(text: &str, signs: &[&str]) -> bool {
     let text = text.to_lowercase();
-    ["out of memory", "allocate memory", "not enough memory", "bad_alloc", "alloc_failed"]
-        .iter()
-        .any(|sign| text.contains(sign))
+    signs.iter().any(|sign| text.contains(sign))
 }
 
 /// What a message of libtorch's says: its first line, without the place in libtorch's source that it begins
@@ -130,6 +150,30 @@ mod tests {
             assert!(says_out_of_memory(text), "{text}");
         }
         assert!(!says_out_of_memory("shapes do not fit"));
+    }
+
+    #[test]
+    fn a_gpu_that_failed_is_of_the_surroundings_and_a_wrong_shape_is_not() {
+        let class = |text: &str| match tch::TchError::Torch(text.to_owned()).into() {
+            ActionError::Failed { class, .. } => class,
+            ActionError::Stopped => unreachable!("an error is no stop"),
+        };
+        for text in [
+            "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be reported later",
+            "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx( handle, opa, opb)`",
+            "CUDA driver error: unknown error",
+            "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR",
+            "cusolver error: CUSOLVER_STATUS_INTERNAL_ERROR, when calling `cusolverDnCreate(handle)`",
+        ] {
+            assert_eq!(class(text), Failure::Surroundings, "{text}");
+        }
+        assert_eq!(class("CUDA error: out of memory"), Failure::Resources);
+        for text in [
+            "mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)",
+            "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!",
+        ] {
+            assert_eq!(class(text), Failure::Deterministic, "{text}");
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ use signal_hook::low_level;
 
 use crate::actions::ACTIONS;
 use crate::context::{Context, Events, Facts};
-use crate::error::{ActionError, first_line, says_out_of_memory};
+use crate::error::{ActionError, first_line};
 use crate::{memory, torch};
 
 /// The other side sent what is no request.
@@ -139,13 +139,11 @@ fn of_panic(payload: &(dyn std::any::Any + Send)) -> ActionError {
         .map(String::as_str)
         .or_else(|| payload.downcast_ref::<&str>().copied())
         .unwrap_or("the action panicked");
-    let first = first_line(text);
-    if says_out_of_memory(text) {
-        ActionError::out_of_memory(first)
-    } else {
+    ActionError::of_device(text).unwrap_or_else(|| {
+        let first = first_line(text);
         let message = format!("a bug of the worker, or data that it did not foresee: {first}");
         ActionError::new(Failure::Deterministic, message)
-    }
+    })
 }
 
 /// Sends events as JSON lines to what was stdout when the process started.
@@ -252,5 +250,16 @@ mod tests {
         let (class, message) = failed(text);
         assert_eq!(class, Failure::Resources);
         assert!(message.starts_with("DefaultCPUAllocator"), "{message}");
+    }
+
+    #[test]
+    fn a_panic_for_a_gpu_that_failed_is_of_the_surroundings() {
+        let text = "called `Result::unwrap()` on an `Err` value: Torch(\"CUDA error: unspecified launch failure\\nCUDA \
+                    kernel errors might be reported later\")";
+        let (class, message) = failed(text);
+        assert_eq!(
+            (class, message.as_str()),
+            (Failure::Surroundings, "CUDA error: unspecified launch failure")
+        );
     }
 }
