@@ -1,5 +1,7 @@
 //! Peaks of memory: of what libtorch allocated, and of the process.
 
+mod control_group;
+
 use std::ffi::{c_int, c_void};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -181,11 +183,7 @@ fn available_on_cpu() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let system = 1024 * line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?;
-    let of_group = |file: &str| -> Option<u64> {
-        fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok()?.trim().parse().ok()
-    };
-    let group = of_group("memory.max").zip(of_group("memory.current"));
-    Some(group.map_or(system, |(most, now)| system.min(most.saturating_sub(now))))
+    Some(control_group::left_bytes().map_or(system, |left| system.min(left)))
 }
 
 /// Peak resident memory of this process in bytes (VmHWM), since [`reset_process_peak`]; `None` where the
