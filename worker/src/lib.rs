@@ -14,6 +14,7 @@ pub mod context;
 pub mod data;
 pub mod error;
 pub mod eval;
+mod finite;
 pub mod kernels;
 pub mod memory;
 pub mod model;

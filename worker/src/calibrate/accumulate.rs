@@ -4,6 +4,7 @@ use qpipe_nodes::kinds::Extent;
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::moments::Moments;
+use crate::finite::is_finite;
 
 /// The running measurement of an input with K channels.
 #[derive(Debug)]
@@ -53,8 +54,7 @@ impl Accumulator {
         let minimum = x.f_amin([0i64].as_slice(), false)?.f_to_kind(Kind::Float)?;
         let maximum = x.f_amax([0i64].as_slice(), false)?.f_to_kind(Kind::Float)?;
         // A NaN comes through both, an infinity through one of them.
-        let finite = (&maximum - &minimum).f_isfinite()?.f_all()?;
-        if !bool::try_from(finite)? {
+        if !is_finite(&(&maximum - &minimum))? {
             return Ok(false);
         }
         // In place: small tensors that live long, made between large ones that do not, would hold on to their memory.

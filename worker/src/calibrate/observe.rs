@@ -7,6 +7,7 @@ use super::accumulate::Accumulator;
 use super::batches::{Laid, MicroBatch};
 use super::error::CalibrateError;
 use super::samples::Samples;
+use crate::finite::is_finite;
 use crate::model::block::INPUTS;
 use crate::model::decoder::block_name;
 use crate::model::{Block, BlockRunner, Config, Frame};
@@ -77,7 +78,7 @@ fn not_finite(
     let mut place = String::new();
     for (row, &sample) in batch.samples.iter().enumerate() {
         let tokens = input.f_get(row as i64)?.f_narrow(0, 0, samples.sequences[sample].len() as i64)?;
-        if !bool::try_from(tokens.f_isfinite()?.f_all()?)? {
+        if !is_finite(&tokens)? {
             place.clone_from(&samples.places[sample]);
             break;
         }

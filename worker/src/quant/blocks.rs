@@ -7,8 +7,7 @@ use fs_err as fs;
 use serde_json::Value;
 use tch::Tensor;
 
-use super::error::QuantizeError;
-use super::layers::{self, Layer};
+use super::layers::{self, Layer, check_finite};
 use super::method::{Block, DAMPING, FALLBACK, Linear, Method, Quantized};
 use super::outside::{Fate, Outside};
 use crate::context::Context;
@@ -117,15 +116,6 @@ fn quantize_outside(
         units.files.push(publish(context, "outside", quantized)?);
     }
     Ok(())
-}
-
-fn check_finite(name: &str, tensor: &Tensor) -> Result<(), QuantizeError> {
-    let finite = tensor.f_isfinite()?;
-    if bool::try_from(finite.f_all()?)? {
-        return Ok(());
-    }
-    let count = i64::try_from(finite.f_logical_not()?.f_sum(tch::Kind::Int64)?)?;
-    Err(QuantizeError::NotFinite { tensor: name.to_owned(), count })
 }
 
 fn load(

@@ -13,6 +13,7 @@ use super::error::QuantizeError;
 use super::layers::Layer;
 use super::method::{Block, Method, Quantized};
 use crate::context::Facts;
+use crate::finite::count_not_finite;
 use crate::model::formats::bitsandbytes;
 
 /// See the module's documentation.
@@ -81,9 +82,8 @@ pub struct Rounded {
 /// Values beyond the range of float16.
 pub fn round(tensor: &str, weight: &Tensor) -> Result<Rounded, QuantizeError> {
     let weight = weight.f_to_kind(Kind::Half)?;
-    let finite = weight.f_isfinite()?;
-    if !bool::try_from(finite.f_all()?)? {
-        let count = i64::try_from(finite.f_logical_not()?.f_sum(Kind::Int64)?)?;
+    let count = count_not_finite(&weight)?;
+    if count > 0 {
         return Err(QuantizeError::BeyondFloat16 { tensor: tensor.to_owned(), count });
     }
     let rows = llm_int8::quantize_rows(&weight, 0.0)?;

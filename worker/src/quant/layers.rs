@@ -4,6 +4,7 @@
 use tch::{Kind, Tensor};
 
 use super::error::QuantizeError;
+use crate::finite::{count_not_finite, is_finite};
 use crate::model::decoder::block_name;
 use crate::model::{Checkpoint, ModelError};
 
@@ -50,13 +51,21 @@ pub(super) fn check(
     })
 }
 
+/// An error if a value of `tensor`, called `name`, is a NaN or an infinity.
+pub(super) fn check_finite(name: &str, tensor: &Tensor) -> Result<(), QuantizeError> {
+    match count_not_finite(tensor)? {
+        0 => Ok(()),
+        count => Err(QuantizeError::NotFinite { tensor: name.to_owned(), count }),
+    }
+}
+
 /// An error if a scale of `layer` becomes an infinity in float16, the type of scales in `format`.
 pub(super) fn check_float16_scales(
     layer: &Layer,
     scale: &Tensor,
     format: &'static str,
 ) -> Result<(), QuantizeError> {
-    if bool::try_from(scale.f_to_kind(Kind::Half)?.f_isfinite()?.f_all()?)? {
+    if is_finite(&scale.f_to_kind(Kind::Half)?)? {
         return Ok(());
     }
     Err(QuantizeError::ScaleBeyondFloat16 { tensor: layer.weight.clone(), format })

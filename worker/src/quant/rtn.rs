@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tch::Tensor;
 
 use super::error::QuantizeError;
-use super::layers::Layer;
+use super::layers::{Layer, check_finite};
 use super::method::{Block, DYNAMIC_ACTIVATIONS, FLOAT_ACTIVATIONS, Method, Quantized};
 use crate::context::Facts;
 use crate::model::decoder::HEAD;
@@ -92,11 +92,7 @@ impl Rounding {
     pub fn round(&self, tensor: &str, weight: &Tensor) -> Result<Rounded, QuantizeError> {
         let (out_features, in_features) = weight.size2()?;
         self.check_groups(tensor, in_features)?;
-        let finite = weight.f_isfinite()?;
-        if !bool::try_from(finite.f_all()?)? {
-            let count = i64::try_from(finite.f_logical_not()?.f_sum(tch::Kind::Int64)?)?;
-            return Err(QuantizeError::NotFinite { tensor: tensor.to_owned(), count });
-        }
+        check_finite(tensor, weight)?;
         let groups = self.groups(in_features);
         let grouped = weight.f_reshape([out_features, groups, in_features / groups])?;
         let scale = symmetric::scales(&grouped, self.bits());

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use tch::{Kind, TchError, Tensor};
 
 use super::order;
+use crate::finite::is_finite;
 use crate::quant::method::{DAMPING, FALLBACK};
 
 /// What is added to the damping where a factorization fails, until the sum reaches 1: GPTQModel's step.
@@ -135,8 +136,7 @@ fn factorize(hessian: &Tensor, mean: &Tensor, damping: f64, kind: Kind) -> Resul
     }
     let upper = upper.f_to_kind(Kind::Float)?;
     // Far outside float32's range a factorization may succeed and be of no use.
-    let is_usable = bool::try_from(upper.f_isfinite()?.f_all()?)?
-        && bool::try_from(upper.f_diag(0)?.f_gt(0.0)?.f_all()?)?;
+    let is_usable = is_finite(&upper)? && bool::try_from(upper.f_diag(0)?.f_gt(0.0)?.f_all()?)?;
     Ok(is_usable.then_some(upper))
 }
 

@@ -15,6 +15,7 @@ use tch::{Device, Tensor};
 use crate::calibrate::Statistics;
 use crate::calibrate::batches::{Laid, grid};
 use crate::calibrate::moments::Moments;
+use crate::finite::is_finite;
 use crate::model::block::INPUTS;
 use crate::model::decoder::block_name;
 use crate::model::formats::read_weight;
@@ -162,7 +163,7 @@ fn add(
 ) -> Result<(), QuantizeError> {
     let tokens = laid.tokens_of(input)?;
     let (count, channels) = tokens.size2()?;
-    if !bool::try_from(tokens.f_isfinite()?.f_all()?)? {
+    if !is_finite(&tokens)? {
         return Err(QuantizeError::InputNotFinite { linear: part.to_owned() });
     }
     if !sums.contains_key(part) {
