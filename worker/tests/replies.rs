@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fs_err as fs;
-use qpipe_nodes::protocol::{Action, Device, Event, Input};
+use qpipe_nodes::protocol::{Action, Device, Event, Failure, Input};
 use qpipe_nodes::results::{Evaluation, Figure, Sample, TaskResult};
 use qpipe_worker::actions::ACTIONS;
 use qpipe_worker::context::{Context, Events};
@@ -102,6 +102,20 @@ fn sums(count: usize) -> Vec<Value> {
     let row =
         |index: usize| json!({"question": "1 + ".repeat(index % 7 + 1), "answer": format!("#### {index}")});
     (0..count).map(row).collect()
+}
+
+#[test]
+fn a_model_that_computes_nan_fails_and_names_the_row() {
+    let bed = Bed::new(&sums(3));
+    tiny_checkpoint::write(&bed.path("model"), |_| f32::NAN);
+    let params = json!({"tasks": ["gsm8k"], "num_fewshot": 0});
+    let Err(ActionError::Failed { class, message, .. }) = bed.run(params, "nan", usize::MAX, &[]) else {
+        panic!("the model is broken");
+    };
+    assert_eq!(class, Failure::Deterministic);
+    // The longest prompt stands first.
+    let expected = "rows.jsonl:3: the scores of token 0 of the reply are not finite numbers";
+    assert!(message.ends_with(expected), "{message}");
 }
 
 #[test]

@@ -164,7 +164,9 @@ fn prompts(encoder: &Encoder<'_>, documents: &[Document]) -> Result<Vec<Prompt>,
     }
     let replies: Vec<usize> = rules.iter().map(|rule| rule.max_gen_toks).collect();
     let ids = encoder.encode_prompts(&texts, &replies)?;
-    Ok(ids.into_iter().zip(rules).map(|(ids, rule)| Prompt { ids, rule }).collect())
+    let places = texts.into_iter().map(|(place, _)| place.clone());
+    let prompts = ids.into_iter().zip(rules).zip(places);
+    Ok(prompts.map(|((ids, rule), place)| Prompt { place, ids, rule }).collect())
 }
 
 /// The tokens that end a reply: generation_config.json's, else config.json's, and the tokenizer's.

@@ -224,8 +224,13 @@ pub enum EvalError {
         score: f64,
     },
     /// The model computed a NaN or an infinity where it was to write.
-    #[error("the model's scores of the next token of a reply are not finite numbers")]
-    ReplyNotFinite,
+    #[error("{place}: the scores of token {token} of the reply are not finite numbers")]
+    ReplyNotFinite {
+        /// Where.
+        place: Place,
+        /// Which, from 0.
+        token: usize,
+    },
     /// A task without data.
     #[error("`data` has no entry for task `{0}`")]
     MissingData(String),
@@ -272,7 +277,7 @@ impl EvalError {
                 Some("Lower the task's `max_gen_toks`, or take a model with a longer context.")
             }
             Self::NoBos => Some("Use `bos: tokenizer` or `bos: never`."),
-            Self::NotFinite { .. } | Self::ReplyNotFinite => Some(
+            Self::NotFinite { .. } | Self::ReplyNotFinite { .. } => Some(
                 "Look at the checkpoint's weights; in float16 a model can overflow where `dtype: bfloat16` does not.",
             ),
             _ => None,
@@ -287,7 +292,7 @@ impl From<EvalError> for ActionError {
             EvalError::Io(error) => return error.into(),
             EvalError::Model(error) => return error.into(),
             EvalError::Torch(error) => return error.into(),
-            EvalError::NotFinite { .. } | EvalError::ReplyNotFinite => {
+            EvalError::NotFinite { .. } | EvalError::ReplyNotFinite { .. } => {
                 Self::new(Failure::Deterministic, error.to_string())
             }
             error => Self::user(error.to_string()),

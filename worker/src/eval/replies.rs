@@ -7,7 +7,8 @@ use tch::{Kind, Tensor};
 
 use super::error::EvalError;
 use super::python::random::PythonRandom;
-use super::task::{GenerationRule, Sampling};
+use super::task::{GenerationRule, Place, Sampling};
+use crate::finite::is_finite;
 use crate::model::generate::generate;
 use crate::model::{Config, Decoder, Tokenizer};
 
@@ -22,6 +23,8 @@ const LOOKED_AT: usize = 4;
 /// A prompt as tokens.
 #[derive(Clone, Debug)]
 pub(super) struct Prompt {
+    /// Where its row stands.
+    pub(super) place: Place,
     /// At least one.
     pub(super) ids: Vec<i64>,
     /// How the reply goes on, and where it ends.
@@ -95,8 +98,11 @@ impl<'a> Writer<'a> {
         let room = drafts.iter().map(|draft| draft.rule.max_gen_toks).max().unwrap_or(0);
         generate::<EvalError>(self.decoder, &ids, room, &mut |rows, logits| {
             let (highest, likeliest) = logits.f_max_dim(-1, false)?;
-            if !bool::try_from(highest.f_isfinite()?.f_all()?)? {
-                return Err(EvalError::ReplyNotFinite);
+            if !is_finite(&highest)? {
+                let finite = Vec::<bool>::try_from(highest.f_isfinite()?)?;
+                let row = rows[finite.iter().position(|is_finite| !is_finite).unwrap_or_default()];
+                let place = prompts[indices[row]].place.clone();
+                return Err(EvalError::ReplyNotFinite { place, token: drafts[row].tokens.len() });
             }
             let likeliest = Vec::<i64>::try_from(likeliest)?;
             let mut chosen = Vec::with_capacity(rows.len());
@@ -202,6 +208,7 @@ mod tests {
         )))
         .unwrap();
         let prompt = |length: usize, most: usize| Prompt {
+            place: Place { file: Arc::default(), line: 1 },
             ids: vec![0; length],
             rule: Arc::new(GenerationRule {
                 until: Vec::new(),
