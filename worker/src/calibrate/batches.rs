@@ -7,6 +7,8 @@
 use qpipe_nodes::kinds::Calibrate;
 use tch::{Device, TchError, Tensor};
 
+use crate::finite::is_finite;
+
 /// Tokens of a batch with its padding, unless one sample alone is longer.
 const LARGEST: usize = 4096;
 /// Below this, an operation costs more than what it computes: padding is free.
@@ -63,6 +65,7 @@ impl MicroBatch {
         let shape = [self.samples.len() as i64, self.length as i64];
         let mut ids = vec![0i64; self.samples.len() * self.length];
         let mut tokens: Vec<i64> = Vec::with_capacity(ids.len());
+        let lengths = self.samples.iter().map(|&sample| sequences[sample].len() as i64).collect();
         for (row, &sample) in self.samples.iter().enumerate() {
             let start = row * self.length;
             let sequence = &sequences[sample];
@@ -75,6 +78,7 @@ impl MicroBatch {
             ids: Tensor::f_from_slice(&ids)?.f_view(shape)?.f_to_device(device)?,
             positions: positions.f_unsqueeze(0)?.f_repeat([shape[0], 1])?,
             tokens: if padded { Some(Tensor::f_from_slice(&tokens)?.f_to_device(device)?) } else { None },
+            lengths,
         })
     }
 }
@@ -88,6 +92,8 @@ pub struct Laid {
     pub positions: Tensor,
     /// i64: the places of what is no padding in the flattened [B T]; `None` where nothing is.
     tokens: Option<Tensor>,
+    /// Tokens of each row without padding.
+    lengths: Vec<i64>,
 }
 
 impl Laid {
@@ -99,6 +105,16 @@ impl Laid {
             Some(tokens) => flat.f_index_select(0, tokens),
             None => Ok(flat),
         }
+    }
+
+    /// The first row of `x` [B, T, K] with a value that is not finite, padding aside.
+    pub fn first_not_finite(&self, x: &Tensor) -> Result<Option<usize>, TchError> {
+        for (row, &length) in self.lengths.iter().enumerate() {
+            if !is_finite(&x.f_get(row as i64)?.f_narrow(0, 0, length)?)? {
+                return Ok(Some(row));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -145,5 +161,18 @@ mod tests {
         assert_eq!(Vec::<Vec<i64>>::try_from(&laid.positions).unwrap(), [[0, 1, 2], [0, 1, 2]]);
         let tokens = laid.tokens_of(&laid.ids.unsqueeze(2)).unwrap();
         assert_eq!(Vec::<i64>::try_from(tokens.view([-1])).unwrap(), [1, 2, 3, 1, 2]);
+    }
+
+    #[test]
+    fn the_row_that_is_not_finite_is_found_and_padding_is_passed_over() {
+        let all = sequences(&[2, 3]);
+        let laid = grid(&all)[0].lay(&all, Device::Cpu).unwrap();
+        let with_nan = |row: i64, token: i64| {
+            let x = Tensor::zeros([2, 3, 4], (tch::Kind::Float, Device::Cpu));
+            let _ = x.get(row).get(token).narrow(0, 1, 1).fill_(f64::NAN);
+            laid.first_not_finite(&x).unwrap()
+        };
+        assert_eq!((with_nan(0, 2), with_nan(1, 1)), (Some(0), Some(1)));
+        assert_eq!(with_nan(1, 2), None);
     }
 }

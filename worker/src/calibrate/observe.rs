@@ -7,7 +7,6 @@ use super::accumulate::Accumulator;
 use super::batches::{Laid, MicroBatch};
 use super::error::CalibrateError;
 use super::samples::Samples;
-use crate::finite::is_finite;
 use crate::model::block::INPUTS;
 use crate::model::decoder::block_name;
 use crate::model::{Block, BlockRunner, Config, Frame};
@@ -50,7 +49,13 @@ pub fn advance(
     traveller.hidden = runner.forward(block, hidden, &traveller.frame, &mut |part, input| {
         if outcome.is_ok() {
             outcome = add(input, laid, part, accumulators).and_then(|finite| {
-                if finite { Ok(()) } else { Err(not_finite(input, batch, samples, (index, part))?) }
+                if finite {
+                    return Ok(());
+                }
+                let row = laid.first_not_finite(input)?;
+                let sample = row.and_then(|row| batch.samples.get(row));
+                let place = sample.map(|&sample| samples.places[sample].clone()).unwrap_or_default();
+                Err(CalibrateError::NotFinite { linear: format!("{}.{part}", block_name(index)), place })
             });
         }
     });
@@ -66,22 +71,4 @@ fn add(
     let place = INPUTS.iter().position(|(name, _)| *name == part);
     let Some(accumulator) = place.and_then(|place| accumulators.get_mut(place)) else { return Ok(true) };
     Ok(accumulator.add(&laid.tokens_of(input)?)?)
-}
-
-/// Which sample the first value that is not finite belongs to.
-fn not_finite(
-    input: &Tensor,
-    batch: &MicroBatch,
-    samples: &Samples,
-    (index, part): (usize, &str),
-) -> Result<CalibrateError, TchError> {
-    let mut place = String::new();
-    for (row, &sample) in batch.samples.iter().enumerate() {
-        let tokens = input.f_get(row as i64)?.f_narrow(0, 0, samples.sequences[sample].len() as i64)?;
-        if !is_finite(&tokens)? {
-            place.clone_from(&samples.places[sample]);
-            break;
-        }
-    }
-    Ok(CalibrateError::NotFinite { linear: format!("{}.{part}", block_name(index)), place })
 }

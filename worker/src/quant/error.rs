@@ -51,10 +51,14 @@ pub enum QuantizeError {
         multiple: i64,
     },
     /// The quantized layers in front of this one give it values that cannot be summed.
-    #[error("the input of `{linear}` has values that are not finite behind the quantized layers")]
+    #[error(
+        "the input of `{linear}`, behind the quantized layers, is not finite in sample {sample} of the calibration"
+    )]
     InputNotFinite {
-        /// The first layer that is given it, by its name in the block.
+        /// The first layer that is given it.
         linear: String,
+        /// From 1. A calibration does not keep where its samples came from.
+        sample: usize,
     },
     /// A layer is asked for in front of which no sample came by.
     #[error("nothing was measured of the input of `{linear}`")]

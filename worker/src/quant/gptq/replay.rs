@@ -39,6 +39,8 @@ pub(super) struct Replay<'a> {
 /// A micro-batch of samples.
 #[derive(Debug)]
 struct Traveller {
+    /// Their numbers, by row.
+    samples: Vec<usize>,
     laid: Laid,
     frame: Frame,
     /// [B, T, hidden].
@@ -59,7 +61,8 @@ impl<'a> Replay<'a> {
             .map(|batch| {
                 let laid = batch.lay(&sequences, device)?;
                 let frame = runner.frame(&laid.positions, &Attention::Causal);
-                Ok(Traveller { hidden: runner.embed(&laid.ids)?, laid, frame })
+                let samples = batch.samples.clone();
+                Ok(Traveller { samples, hidden: runner.embed(&laid.ids)?, laid, frame })
             })
             .collect::<Result<_, QuantizeError>>()?;
         Ok(Self { checkpoint, runner, travellers, block: None, measured: BTreeMap::new() })
@@ -78,7 +81,7 @@ impl<'a> Replay<'a> {
             let _ = self.runner.forward(block, hidden, &traveller.frame, &mut |part, input| {
                 let is_wanted = INPUTS[inputs.clone()].iter().any(|(name, _)| *name == part);
                 if is_wanted && outcome.is_ok() {
-                    outcome = add(&mut sums, part, &traveller.laid, input);
+                    outcome = add(&mut sums, (*index, part), (&traveller.laid, &traveller.samples), input);
                 }
             });
             outcome?;
@@ -155,16 +158,22 @@ impl<'a> Replay<'a> {
     }
 }
 
+/// Adds the tokens of `input` to the sum of `part`, a layer of block `index`. The rows of `laid` are the `samples`.
 fn add(
     sums: &mut BTreeMap<&'static str, (Moments, u64)>,
-    part: &'static str,
-    laid: &Laid,
+    (index, part): (usize, &'static str),
+    (laid, samples): (&Laid, &[usize]),
     input: &Tensor,
 ) -> Result<(), QuantizeError> {
     let tokens = laid.tokens_of(input)?;
     let (count, channels) = tokens.size2()?;
     if !is_finite(&tokens)? {
-        return Err(QuantizeError::InputNotFinite { linear: part.to_owned() });
+        let row = laid.first_not_finite(input)?.unwrap_or_default();
+        let sample = samples.get(row).map_or(0, |sample| sample + 1);
+        return Err(QuantizeError::InputNotFinite {
+            linear: format!("{}.{part}", block_name(index)),
+            sample,
+        });
     }
     if !sums.contains_key(part) {
         sums.insert(part, (Moments::new(channels, input.device())?, 0));
@@ -174,4 +183,33 @@ fn add(
         *seen += count as u64;
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use tch::Kind;
+
+    use super::*;
+
+    #[test]
+    fn an_input_that_is_not_finite_is_named_with_its_block_and_sample() {
+        // The longest stands first.
+        let sequences = [vec![1], vec![1, 2], vec![1, 2, 3]];
+        let [batch] = &grid(&sequences)[..] else { panic!("they are one batch") };
+        let laid = batch.lay(&sequences, Device::Cpu).unwrap();
+        let input = Tensor::zeros([3, 3, 4], (Kind::Float, Device::Cpu));
+        let mut sums = BTreeMap::new();
+        let part = "mlp.down_proj";
+        add(&mut sums, (5, part), (&laid, &batch.samples), &input).unwrap();
+        assert_eq!(sums[part].1, 6);
+        let _ = input.get(1).get(1).fill_(f64::INFINITY);
+        let error = add(&mut sums, (5, part), (&laid, &batch.samples), &input).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the input of `model.layers.5.mlp.down_proj`, behind the quantized layers, is not finite in sample 2 of the \
+             calibration"
+        );
+        assert_eq!(sums[part].1, 6, "nothing was added");
+    }
 }
