@@ -221,8 +221,8 @@ fn every_figure_is_that_of_a_plain_computation() {
     assert_eq!(inputs.len(), 2 * INPUTS.len());
     for (name, x) in &inputs {
         let (block, part) = name.split_at("model.layers.0.".len());
-        let (_, sharing) = INPUTS.iter().find(|(first, _)| first == &part).unwrap();
-        for linear in *sharing {
+        let input = INPUTS.iter().find(|input| input.first.name() == part).unwrap();
+        for linear in input.parts {
             let linear = format!("{block}{linear}");
             assert_eq!(statistics.tokens(&linear).unwrap(), tokens as u64);
             let ranges = statistics.ranges(&linear).unwrap();

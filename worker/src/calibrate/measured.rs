@@ -19,12 +19,11 @@ use super::accumulate::Accumulator;
 use super::error::CalibrateError;
 use super::moments::Moments;
 use crate::model::block::INPUTS;
-use crate::model::decoder::block_name;
 use crate::model::{CheckpointWriter, TensorFiles, TensorSpec};
 
 /// The full name of the first linear layer of each of [`INPUTS`] of block `index`.
 fn names(index: usize) -> impl Iterator<Item = String> {
-    INPUTS.iter().map(move |(part, _)| format!("{}.{part}", block_name(index)))
+    INPUTS.iter().map(move |input| input.first.full_name(index))
 }
 
 /// Writes the measurements of the blocks from number `first` on to one file. At no time is there more than one

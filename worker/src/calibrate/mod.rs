@@ -175,7 +175,8 @@ fn facts(summary: &Summary, samples: &Samples) -> Facts {
     ]);
     if !summary.inputs.is_empty() {
         // All blocks see the same tokens; the fewest of each kind of input would show if one did not.
-        let fewest = INPUTS.map(|(part, _)| {
+        let fewest = INPUTS.map(|input| {
+            let part = input.first.name();
             let of_kind = summary.inputs.iter().filter(|input| input.linears[0].ends_with(part));
             (part, of_kind.map(|input| input.tokens).min())
         });

@@ -7,8 +7,7 @@ use super::accumulate::Accumulator;
 use super::batches::{Laid, MicroBatch};
 use super::error::CalibrateError;
 use super::samples::Samples;
-use crate::model::block::INPUTS;
-use crate::model::decoder::block_name;
+use crate::model::block::{INPUTS, Part};
 use crate::model::{Block, BlockRunner, Config, Frame};
 
 /// Running measurements of a block's inputs, in the order of [`INPUTS`].
@@ -18,8 +17,7 @@ pub fn accumulators(config: &Config, extent: Extent, device: Device) -> Result<V
 
 /// K of each of [`INPUTS`].
 pub fn channels(config: &Config) -> [i64; 4] {
-    let attended = config.heads * config.head_dim;
-    [config.hidden_size, attended, config.hidden_size, config.intermediate_size]
+    INPUTS.map(|input| input.first.shape(config)[1])
 }
 
 /// A micro-batch on its way through the model.
@@ -55,7 +53,7 @@ pub fn advance(
                 let row = laid.first_not_finite(input)?;
                 let sample = row.and_then(|row| batch.samples.get(row));
                 let place = sample.map(|&sample| samples.places[sample].clone()).unwrap_or_default();
-                Err(CalibrateError::NotFinite { linear: format!("{}.{part}", block_name(index)), place })
+                Err(CalibrateError::NotFinite { linear: part.full_name(index), place })
             });
         }
     });
@@ -65,10 +63,10 @@ pub fn advance(
 fn add(
     input: &Tensor,
     laid: &Laid,
-    part: &str,
+    part: Part,
     accumulators: &mut [Accumulator],
 ) -> Result<bool, CalibrateError> {
-    let place = INPUTS.iter().position(|(name, _)| *name == part);
+    let place = INPUTS.iter().position(|input| input.first == part);
     let Some(accumulator) = place.and_then(|place| accumulators.get_mut(place)) else { return Ok(true) };
     Ok(accumulator.add(&laid.tokens_of(input)?)?)
 }

@@ -19,7 +19,6 @@ use super::error::CalibrateError;
 use super::measured::MeasuredFile;
 use super::moments;
 use crate::model::block::INPUTS;
-use crate::model::decoder::block_name;
 use crate::model::{Config, TensorFiles, save};
 
 /// Raised when a reader of the former layout would misread it.
@@ -82,9 +81,8 @@ impl Summary {
     pub fn add_block(&mut self, folder: &Path, index: usize) -> Result<(), CalibrateError> {
         let name = block_file(index);
         let file = MeasuredFile::open(&folder.join(&name))?;
-        for (_, parts) in INPUTS {
-            let linears: Vec<String> =
-                parts.iter().map(|part| format!("{}.{part}", block_name(index))).collect();
+        for input in INPUTS {
+            let linears: Vec<String> = input.parts.iter().map(|part| part.full_name(index)).collect();
             let (minimum, maximum) =
                 (file.figure(&linears[0], "minimum", None)?, file.figure(&linears[0], "maximum", None)?);
             let dead = (minimum.f_eq(0)?).f_logical_and(&maximum.f_eq(0)?)?.f_sum(Kind::Int64)?;
@@ -238,7 +236,7 @@ impl Statistics {
         extent: Extent,
         device: Device,
     ) -> Result<Vec<Accumulator>, CalibrateError> {
-        let input = self.input(&format!("{}.{}", block_name(index), INPUTS[0].0), extent)?;
+        let input = self.input(&INPUTS[0].first.full_name(index), extent)?;
         self.files[&input.file].block(index, extent, device)
     }
 

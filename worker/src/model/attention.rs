@@ -4,13 +4,13 @@
 use qpipe_kernels::{Input, attention, decode};
 use tch::Tensor;
 
-use super::block::Observer;
+use super::block::{Observer, Part};
 use super::checkpoint::Checkpoint;
+use super::decoder::block_name;
 use super::error::ModelError;
-use super::formats;
 use super::frame::Frame;
 use super::kv_cache::Past;
-use super::linear::{Linear, LinearSpec, LoadOptions};
+use super::linear::{Linear, LoadOptions};
 use super::norm::RmsNorm;
 use super::patterns::Pattern;
 use super::rope::Rotation;
@@ -41,30 +41,21 @@ pub struct SelfAttention {
 }
 
 impl SelfAttention {
-    /// The attention of block number `layer`, called `name` (`model.layers.0.self_attn`).
-    pub fn load(
-        checkpoint: &Checkpoint,
-        name: &str,
-        layer: usize,
-        options: &LoadOptions,
-    ) -> Result<Self, ModelError> {
+    /// The attention of block number `layer`.
+    pub fn load(checkpoint: &Checkpoint, layer: usize, options: &LoadOptions) -> Result<Self, ModelError> {
         let config = &checkpoint.config;
-        let queries = config.heads * config.head_dim;
-        let keys = config.kv_heads * config.head_dim;
-        let load = |part: &str, in_features, out_features, bias| {
-            let name = format!("{name}.{part}");
-            let spec = LinearSpec { name: &name, in_features, out_features, bias };
-            formats::load_linear(checkpoint, &spec, options)
-        };
+        let block = block_name(layer);
+        let load = |part: Part| part.load(checkpoint, layer, options);
         let norm = |part: &str| {
-            let norm = RmsNorm::load(checkpoint, &format!("{name}.{part}"), config.head_dim, options);
+            let norm =
+                RmsNorm::load(checkpoint, &format!("{block}.self_attn.{part}"), config.head_dim, options);
             config.family.query_key_norm.then_some(norm).transpose()
         };
         Ok(Self {
-            query: load("q_proj", config.hidden_size, queries, config.query_key_value_bias)?,
-            key: load("k_proj", config.hidden_size, keys, config.query_key_value_bias)?,
-            value: load("v_proj", config.hidden_size, keys, config.query_key_value_bias)?,
-            output: load("o_proj", queries, config.hidden_size, config.attention_output_bias)?,
+            query: load(Part::Query)?,
+            key: load(Part::Key)?,
+            value: load(Part::Value)?,
+            output: load(Part::Output)?,
             query_norm: norm("q_norm")?,
             key_norm: norm("k_norm")?,
             head_dim: config.head_dim,
@@ -84,7 +75,7 @@ impl SelfAttention {
         mut observe: Option<&mut Observer<'_>>,
     ) -> Tensor {
         if let Some(observe) = &mut observe {
-            observe("self_attn.q_proj", x.tensor());
+            observe(Part::Query, x.tensor());
         }
         let pattern = frame.patterns.of_layer(self.window);
         if let (Pattern::Next, Some(past)) = (pattern, &past) {
@@ -96,7 +87,7 @@ impl SelfAttention {
         drop(x);
         let joined = self.attend(&queries, new, pattern, past);
         if let Some(observe) = observe {
-            observe("self_attn.o_proj", &joined);
+            observe(Part::Output, &joined);
         }
         self.output.forward(&joined)
     }

@@ -1,5 +1,7 @@
 //! One decoder block: x + attention(norm(x)), then x + mlp(norm(x)).
 
+mod part;
+
 use tch::Tensor;
 
 use super::attention::SelfAttention;
@@ -12,17 +14,10 @@ use super::linear::{Linear, LoadOptions, tensor_bytes};
 use super::mlp::Mlp;
 use super::norm::RmsNorm;
 
-/// The inputs of a block's linear layers, in the order in which they arise: what an observer of
-/// [`super::BlockRunner::forward`] is shown as, and the linear layers that share it.
-pub const INPUTS: [(&str, &[&str]); 4] = [
-    ("self_attn.q_proj", &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
-    ("self_attn.o_proj", &["self_attn.o_proj"]),
-    ("mlp.gate_proj", &["mlp.gate_proj", "mlp.up_proj"]),
-    ("mlp.down_proj", &["mlp.down_proj"]),
-];
+pub use part::{INPUT_NORM, INPUTS, MLP_NORM, Part, PartInput, Source};
 
-/// Is shown each of [`INPUTS`] with its name.
-pub type Observer<'a> = dyn FnMut(&'static str, &Tensor) + 'a;
+/// Is shown each of [`INPUTS`], by the first layer that is given it.
+pub type Observer<'a> = dyn FnMut(Part, &Tensor) + 'a;
 
 /// A decoder block with its weights.
 #[derive(Debug)]
@@ -49,10 +44,10 @@ impl Block {
             RmsNorm::load(checkpoint, &format!("{name}.{part}"), checkpoint.config.hidden_size, options)
         };
         Ok(Self {
-            input_norm: norm("input_layernorm")?,
-            attention: SelfAttention::load(checkpoint, &format!("{name}.self_attn"), index, options)?,
-            mlp_norm: norm("post_attention_layernorm")?,
-            mlp: Mlp::load(checkpoint, &format!("{name}.mlp"), options)?,
+            input_norm: norm(INPUT_NORM)?,
+            attention: SelfAttention::load(checkpoint, index, options)?,
+            mlp_norm: norm(MLP_NORM)?,
+            mlp: Mlp::load(checkpoint, index, options)?,
         })
     }
 
@@ -95,35 +90,39 @@ impl Block {
         sum(&x, transformed)
     }
 
-    /// The linear layers by their names in the block, in the order in which they are used.
-    pub fn linears(&self) -> [(&'static str, &dyn Linear); 7] {
-        [
-            ("self_attn.q_proj", self.attention.query.as_ref()),
-            ("self_attn.k_proj", self.attention.key.as_ref()),
-            ("self_attn.v_proj", self.attention.value.as_ref()),
-            ("self_attn.o_proj", self.attention.output.as_ref()),
-            ("mlp.gate_proj", self.mlp.gate.as_ref()),
-            ("mlp.up_proj", self.mlp.up.as_ref()),
-            ("mlp.down_proj", self.mlp.down.as_ref()),
-        ]
+    /// The linear layers, in the order in which they are used.
+    pub fn linears(&self) -> [(Part, &dyn Linear); 7] {
+        Part::ALL.map(|part| (part, self.linear(part)))
     }
 
     /// The same, to be replaced.
-    pub fn linears_mut(&mut self) -> [(&'static str, &mut Box<dyn Linear>); 7] {
+    pub fn linears_mut(&mut self) -> [(Part, &mut Box<dyn Linear>); 7] {
         [
-            ("self_attn.q_proj", &mut self.attention.query),
-            ("self_attn.k_proj", &mut self.attention.key),
-            ("self_attn.v_proj", &mut self.attention.value),
-            ("self_attn.o_proj", &mut self.attention.output),
-            ("mlp.gate_proj", &mut self.mlp.gate),
-            ("mlp.up_proj", &mut self.mlp.up),
-            ("mlp.down_proj", &mut self.mlp.down),
+            (Part::Query, &mut self.attention.query),
+            (Part::Key, &mut self.attention.key),
+            (Part::Value, &mut self.attention.value),
+            (Part::Output, &mut self.attention.output),
+            (Part::Gate, &mut self.mlp.gate),
+            (Part::Up, &mut self.mlp.up),
+            (Part::Down, &mut self.mlp.down),
         ]
+    }
+
+    fn linear(&self, part: Part) -> &dyn Linear {
+        match part {
+            Part::Query => self.attention.query.as_ref(),
+            Part::Key => self.attention.key.as_ref(),
+            Part::Value => self.attention.value.as_ref(),
+            Part::Output => self.attention.output.as_ref(),
+            Part::Gate => self.mlp.gate.as_ref(),
+            Part::Up => self.mlp.up.as_ref(),
+            Part::Down => self.mlp.down.as_ref(),
+        }
     }
 
     /// The norms by their names in the block.
     pub fn norms(&self) -> impl Iterator<Item = (&'static str, &RmsNorm)> {
-        let always = [("input_layernorm", &self.input_norm), ("post_attention_layernorm", &self.mlp_norm)];
+        let always = [(INPUT_NORM, &self.input_norm), (MLP_NORM, &self.mlp_norm)];
         let query = self.attention.query_norm.as_ref().map(|norm| ("self_attn.q_norm", norm));
         let key = self.attention.key_norm.as_ref().map(|norm| ("self_attn.k_norm", norm));
         always.into_iter().chain(query).chain(key)

@@ -91,7 +91,7 @@ impl<'a> BlockRunner<'a> {
     }
 
     /// `hidden` [B, T, hidden] through `block`. `observe` is shown every input of a linear layer, [B, T, K], once
-    /// for all layers that share it, by its name in [`super::block::INPUTS`].
+    /// for all layers that share it, by the first of them (see [`super::block::INPUTS`]).
     pub fn forward(
         &self,
         block: &Block,

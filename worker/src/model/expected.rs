@@ -1,5 +1,6 @@
 //! The tensors that a checkpoint of a given config.json has.
 
+use super::block::{INPUT_NORM, MLP_NORM, Part};
 use super::checkpoint::Checkpoint;
 use super::config::Config;
 use super::decoder::{EMBEDDING, FINAL_NORM, HEAD, block_name};
@@ -33,30 +34,20 @@ pub fn tensors(config: &Config) -> Vec<Expected> {
     let mut push = |name: String, shape: &[i64], role| {
         all.push(Expected { name, shape: shape.to_vec(), role });
     };
-    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-    let (queries, keys) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-    let (attention, output) = (config.query_key_value_bias, config.attention_output_bias);
+    let hidden = config.hidden_size;
     push(EMBEDDING.to_owned(), &[config.vocab_size, hidden], Role::Matrix);
     for layer in 0..config.layers {
         let block = block_name(layer);
-        push(format!("{block}.input_layernorm.weight"), &[hidden], Role::Norm);
+        push(format!("{block}.{INPUT_NORM}.weight"), &[hidden], Role::Norm);
         if config.family.query_key_norm {
             push(format!("{block}.self_attn.q_norm.weight"), &[config.head_dim], Role::Norm);
             push(format!("{block}.self_attn.k_norm.weight"), &[config.head_dim], Role::Norm);
         }
-        push(format!("{block}.post_attention_layernorm.weight"), &[hidden], Role::Norm);
-        for (part, out_features, in_features, bias) in [
-            ("self_attn.q_proj", queries, hidden, attention),
-            ("self_attn.k_proj", keys, hidden, attention),
-            ("self_attn.v_proj", keys, hidden, attention),
-            ("self_attn.o_proj", hidden, queries, output),
-            ("mlp.gate_proj", inner, hidden, config.mlp_bias),
-            ("mlp.up_proj", inner, hidden, config.mlp_bias),
-            ("mlp.down_proj", hidden, inner, config.mlp_bias),
-        ] {
-            push(format!("{block}.{part}.weight"), &[out_features, in_features], Role::Matrix);
-            if bias {
-                push(format!("{block}.{part}.bias"), &[out_features], Role::Bias);
+        push(format!("{block}.{MLP_NORM}.weight"), &[hidden], Role::Norm);
+        for part in Part::ALL {
+            push(format!("{block}.{part}.weight"), &part.shape(config), Role::Matrix);
+            if part.has_bias(config) {
+                push(format!("{block}.{part}.bias"), &part.shape(config)[..1], Role::Bias);
             }
         }
     }

@@ -7,11 +7,12 @@ use fs_err as fs;
 use serde_json::Value;
 use tch::Tensor;
 
-use super::layers::{self, Layer, check_finite};
+use super::layers::{Layer, check_finite};
 use super::method::{Block, DAMPING, FALLBACK, Linear, Method, Quantized};
 use super::outside::{Fate, Outside};
 use crate::context::Context;
 use crate::error::ActionError;
+use crate::model::block::{INPUT_NORM, MLP_NORM, Part};
 use crate::model::decoder::block_name;
 use crate::model::{Checkpoint, TensorFiles, save};
 
@@ -64,7 +65,7 @@ pub(super) fn quantize(
     let last_open = (0..blocks).rev().find(|&index| finished(context, &unit_name(index)).is_none());
     for index in 0..blocks {
         context.check_stop()?;
-        let of_block: Vec<Layer> = layers.by_ref().take(layers::PARTS.len()).collect();
+        let of_block: Vec<Layer> = layers.by_ref().take(Part::ALL.len()).collect();
         let vectors = vectors_of(checkpoint, index);
         units.replaced.extend(of_block.iter().map(|layer| layer.weight.clone()));
         let name = unit_name(index);
@@ -141,8 +142,8 @@ fn load(
 /// The norms of a block that stand before its linear layers, and the biases of these.
 fn vectors_of(checkpoint: &Checkpoint, index: usize) -> Vec<String> {
     let block = block_name(index);
-    let norms = ["input_layernorm", "post_attention_layernorm"].map(|norm| format!("{block}.{norm}.weight"));
-    let biases = layers::PARTS.map(|part| format!("{block}.{part}.bias"));
+    let norms = [INPUT_NORM, MLP_NORM].map(|norm| format!("{block}.{norm}.weight"));
+    let biases = Part::ALL.map(|part| format!("{block}.{part}.bias"));
     norms.into_iter().chain(biases).filter(|name| checkpoint.has(name)).collect()
 }
 

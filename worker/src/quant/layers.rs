@@ -5,19 +5,8 @@ use tch::{Kind, Tensor};
 
 use super::error::QuantizeError;
 use crate::finite::{count_not_finite, is_finite};
-use crate::model::decoder::block_name;
+use crate::model::block::Part;
 use crate::model::{Checkpoint, ModelError};
-
-/// The linear layers of a block by their names in it, in the order in which they are used.
-pub(super) const PARTS: [&str; 7] = [
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "mlp.gate_proj",
-    "mlp.up_proj",
-    "mlp.down_proj",
-];
 
 /// The usual sizes of groups, the largest first.
 const GROUPS: [i64; 3] = [128, 64, 32];
@@ -75,22 +64,10 @@ pub(super) fn check_float16_scales(
 /// config.json calls for.
 pub(super) fn of_blocks(checkpoint: &Checkpoint) -> Result<Vec<Layer>, ModelError> {
     let config = &checkpoint.config;
-    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-    let (queries, keys) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-    // N and K of each of `PARTS`.
-    let shapes = [
-        (queries, hidden),
-        (keys, hidden),
-        (keys, hidden),
-        (hidden, queries),
-        (inner, hidden),
-        (inner, hidden),
-        (hidden, inner),
-    ];
-    let mut layers = Vec::with_capacity(config.layers * shapes.len());
+    let mut layers = Vec::with_capacity(config.layers * Part::ALL.len());
     for block in 0..config.layers {
-        for (part, (out_features, in_features)) in PARTS.into_iter().zip(shapes) {
-            let name = format!("{}.{part}", block_name(block));
+        for part in Part::ALL {
+            let ([out_features, in_features], name) = (part.shape(config), part.full_name(block));
             let weight = format!("{name}.weight");
             checkpoint.expect_shape(&weight, &[out_features, in_features])?;
             let kind = checkpoint.kind(&weight)?;

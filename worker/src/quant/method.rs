@@ -8,6 +8,7 @@ use tch::Tensor;
 use super::error::QuantizeError;
 use super::layers::Layer;
 use crate::context::Facts;
+use crate::model::block::Part;
 
 /// The key of a layer's note that says why it was rounded to nearest and not by the method.
 pub(super) const FALLBACK: &str = "fallback";
@@ -31,7 +32,7 @@ pub(super) struct Linear {
 /// The weights of one decoder block.
 #[derive(Debug)]
 pub(super) struct Block {
-    /// In the order of [`super::layers::PARTS`].
+    /// In the order of [`Part::ALL`].
     pub(super) linears: Vec<Linear>,
     /// The weights of its norms and the biases of its linear layers by their names in the checkpoint, on the
     /// device of the action. Methods that move scale between layers change them.
@@ -39,6 +40,11 @@ pub(super) struct Block {
 }
 
 impl Block {
+    /// The linear layer `part`.
+    pub(super) fn linear(&self, part: Part) -> &Linear {
+        &self.linears[part.place()]
+    }
+
     /// The vector `figure` (`weight`, `bias`) of `part` (`input_layernorm`), with its full name.
     pub(super) fn vector(&self, part: &str, figure: &str) -> Option<(&str, &Tensor)> {
         let suffix = format!(".{part}.{figure}");

@@ -13,7 +13,7 @@ use qpipe_worker::calibrate::measured;
 use qpipe_worker::calibrate::statistics::{Summary, block_file, write_samples};
 use qpipe_worker::context::{Context, Events, Facts};
 use qpipe_worker::error::ActionError;
-use qpipe_worker::model::block::INPUTS;
+use qpipe_worker::model::block::{INPUTS, Source};
 use qpipe_worker::model::{Attention, BlockRunner, Checkpoint, Decoder, LoadOptions};
 use qpipe_worker::quant;
 use serde_json::Value;
@@ -94,14 +94,10 @@ fn measure(model: &Path, norms: Option<&Checkpoint>, out: &Path) {
         let block = runner.load_block(index).unwrap();
         let mut accumulators = Vec::new();
         hidden = runner.forward(&block, hidden, &frame, &mut |part, input| {
-            assert_eq!(part, INPUTS[accumulators.len()].0);
+            let known = INPUTS[accumulators.len()];
+            assert_eq!(part, known.first);
             let mut x = input.reshape([-1, input.size()[2]]);
-            let norm = match part {
-                "self_attn.q_proj" => Some("input_layernorm"),
-                "mlp.gate_proj" => Some("post_attention_layernorm"),
-                _ => None,
-            };
-            if let (Some(norm), Some(other)) = (norm, norms) {
+            if let (Source::Norm(norm), Some(other)) = (known.source, norms) {
                 let name = format!("model.layers.{index}.{norm}.weight");
                 x = x / checkpoint.tensor(&name).unwrap() * other.tensor(&name).unwrap();
             }

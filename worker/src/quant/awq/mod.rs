@@ -12,45 +12,29 @@ mod clip;
 mod grid;
 mod scales;
 
-use std::ops::Range;
-
 use qpipe_kernels::packing;
 use qpipe_nodes::kinds::{self, AwqFormat};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
 use super::error::QuantizeError;
-use super::layers::{Layer, PARTS, check_float16_scales};
+use super::layers::{Layer, check_float16_scales};
 use super::method::{Block, FLOAT_ACTIVATIONS, Linear, Method, Quantized};
 use crate::calibrate::Statistics;
 use crate::context::{Context, Facts};
 use crate::error::ActionError;
 use crate::model::Checkpoint;
+use crate::model::block::{INPUTS, Part, PartInput, Source};
 use crate::model::decoder::HEAD;
 use crate::model::formats::awq;
 use crate::model::formats::compressed_tensors::{self, StoredScheme};
 
 use grid::{BITS, Grid};
 
-/// What can take the scale of an input.
-#[derive(Clone, Copy, Debug)]
-enum Producer {
-    /// A norm, by its name in the block.
-    Norm(&'static str),
-    /// A linear layer, by its place in [`PARTS`].
-    Linear(usize),
+/// Whether the ranges of `part` are clipped: not those of q and k, whose product magnifies what clipping loses.
+fn is_clipped(part: Part) -> bool {
+    !matches!(part, Part::Query | Part::Key)
 }
-
-/// The inputs of a block: who produces them, and the layers that share them by their places in [`PARTS`].
-const INPUTS: [(Producer, Range<usize>); 4] = [
-    (Producer::Norm("input_layernorm"), 0..3),
-    (Producer::Linear(2), 3..4),
-    (Producer::Norm("post_attention_layernorm"), 4..6),
-    (Producer::Linear(5), 6..7),
-];
-
-/// Layers whose ranges are clipped: not q and k, whose product magnifies what clipping loses.
-const CLIPPED: Range<usize> = 2..PARTS.len();
 
 /// The method `awq`, ready for a model.
 #[derive(Debug)]
@@ -77,25 +61,25 @@ impl Awq {
         Ok(Self { options: options.clone(), statistics, grid })
     }
 
-    /// The scales of the input at `places`; `None` where its `producer` cannot take them.
+    /// The scales of `input`; `None` where its source cannot take them.
     fn search(
         &self,
         weights: &[Tensor],
         block: &Block,
-        producer: Producer,
-        places: Range<usize>,
+        input: &PartInput,
     ) -> Result<Option<scales::Found>, QuantizeError> {
-        let first = &block.linears[places.start].layer;
-        if let Producer::Linear(place) = producer
-            && block.linears[place].layer.out_features != first.in_features
+        let first = &block.linear(input.first).layer;
+        if let Source::Linear(part) = input.source
+            && block.linear(part).layer.out_features != first.in_features
         {
             return Ok(None);
         }
-        let device = weights[places.start].device();
+        let weights: Vec<Tensor> =
+            input.parts.iter().map(|part| weights[part.place()].shallow_clone()).collect();
+        let device = weights[0].device();
         let magnitude = self.statistics.ranges(&first.name)?.mean_magnitude.f_to_device(device)?;
         let moments = self.moments(first, device)?;
-        let found =
-            scales::search(&weights[places], &magnitude, &moments, self.grid, self.options.duo_scaling)?;
+        let found = scales::search(&weights, &magnitude, &moments, self.grid, self.options.duo_scaling)?;
         Ok(Some(found))
     }
 
@@ -142,8 +126,7 @@ impl Awq {
 
 /// What an input is divided by, and what was found out about it.
 struct Scaled {
-    producer: Producer,
-    places: Range<usize>,
+    input: PartInput,
     scales: Tensor,
 }
 
@@ -175,36 +158,38 @@ impl Method for Awq {
             .map(|linear| linear.weight.f_to_kind(Kind::Float))
             .collect::<Result<Vec<_>, _>>()?;
         let mut scaled = Vec::new();
-        for (producer, places) in INPUTS {
-            let Some(found) = self.search(&weights, &block, producer, places.clone())? else { continue };
-            let name = block.linears[places.start].layer.name.clone();
+        for input in INPUTS {
+            let Some(found) = self.search(&weights, &block, &input)? else { continue };
+            let name = block.linear(input.first).layer.name.clone();
             quantized.notes.insert(
                 name,
                 json!({ "ratio": found.ratio, "loss": found.loss.1, "loss_of_rounding": found.loss.0 }),
             );
-            scaled.push(Scaled { producer, places, scales: found.scales });
+            scaled.push(Scaled { input, scales: found.scales });
         }
-        for Scaled { producer, places, scales } in &scaled {
-            for weight in &mut weights[places.clone()] {
-                *weight = &*weight * scales;
+        for Scaled { input, scales } in &scaled {
+            for part in input.parts {
+                weights[part.place()] = &weights[part.place()] * scales;
             }
-            let vector = match *producer {
-                Producer::Norm(norm) => block.vector(norm, "weight"),
-                Producer::Linear(place) => {
-                    weights[place] = &weights[place] / scales.f_unsqueeze(-1)?;
-                    block.vector(PARTS[place], "bias")
+            let vector = match input.source {
+                Source::Norm(norm) => block.vector(norm, "weight"),
+                Source::Linear(part) => {
+                    weights[part.place()] = &weights[part.place()] / scales.f_unsqueeze(-1)?;
+                    block.vector(part.name(), "bias")
                 }
             };
             if let Some((name, vector)) = vector {
                 quantized.tensors.push((name.to_owned(), (vector / scales).f_to_kind(vector.kind())?));
             }
         }
-        for (place, (linear, weight)) in block.linears.iter_mut().zip(weights).enumerate() {
+        for ((part, linear), weight) in Part::ALL.into_iter().zip(&mut block.linears).zip(weights) {
             linear.weight = weight.f_to_kind(linear.layer.kind)?;
-            if self.options.clip && CLIPPED.contains(&place) {
+            if self.options.clip && is_clipped(part) {
                 let mut moments = self.moments(&linear.layer, weight.device())?;
-                if let Some(input) = scaled.iter().find(|input| input.places.contains(&place)) {
-                    moments = moments / &input.scales / input.scales.f_unsqueeze(-1)?;
+                if let Some(Scaled { scales, .. }) =
+                    scaled.iter().find(|scaled| scaled.input.parts.contains(&part))
+                {
+                    moments = moments / scales / scales.f_unsqueeze(-1)?;
                 }
                 let limited = clip::clipped(&linear.weight.f_to_kind(Kind::Float)?, &moments, self.grid)?;
                 linear.weight = limited.f_to_kind(linear.layer.kind)?;

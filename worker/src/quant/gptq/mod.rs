@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 use super::error::QuantizeError;
-use super::layers::{Layer, PARTS};
+use super::layers::Layer;
 use super::method::{Block, DYNAMIC_ACTIVATIONS, FLOAT_ACTIVATIONS, Method, Quantized};
 use crate::calibrate::Statistics;
 use crate::context::{Context, Facts};
@@ -116,12 +116,11 @@ impl<'a> Gptq<'a> {
         input: usize,
         quantized: &mut Quantized,
     ) -> Result<(), QuantizeError> {
-        let (_, parts) = INPUTS[input];
-        let linears: Vec<_> = parts.iter().filter_map(|part| block.linears.get(place_of(part)?)).collect();
-        let Some(first) = linears.first() else { return Ok(()) };
+        let input = INPUTS[input];
+        let first = block.linear(input.first);
         let (hessian, tokens) = self.hessian(&first.layer, first.weight.device())?;
         let factor = Factor::of(hessian, recipe(&self.options, &self.grid))?;
-        for linear in linears {
+        for linear in input.parts.iter().map(|&part| block.linear(part)) {
             let rule = self.grid.rule(&linear.weight, &factor)?;
             let solved = solve(&linear.weight, &factor, &rule)?;
             quantized.notes.insert(linear.layer.name.clone(), factor.note(solved.loss, tokens));
@@ -132,10 +131,6 @@ impl<'a> Gptq<'a> {
         }
         Ok(())
     }
-}
-
-fn place_of(part: &str) -> Option<usize> {
-    PARTS.iter().position(|name| *name == part)
 }
 
 impl Method for Gptq<'_> {

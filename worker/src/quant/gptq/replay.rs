@@ -6,6 +6,7 @@
 //! in both references.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Range;
 
 use qpipe_kernels::Multiplier;
@@ -16,8 +17,7 @@ use crate::calibrate::Statistics;
 use crate::calibrate::batches::{Laid, grid};
 use crate::calibrate::moments::Moments;
 use crate::finite::is_finite;
-use crate::model::block::INPUTS;
-use crate::model::decoder::block_name;
+use crate::model::block::{INPUTS, Part};
 use crate::model::formats::read_weight;
 use crate::model::{
     Attention, Block, BlockRunner, Checkpoint, Dense, Frame, LinearSpec, LoadOptions, TensorFiles,
@@ -74,20 +74,19 @@ impl<'a> Replay<'a> {
             self.block = Some((0, self.runner.load_block(0)?));
         }
         let Some((index, block)) = &self.block else { return Ok(()) };
-        let mut sums: BTreeMap<&str, (Moments, u64)> = BTreeMap::new();
+        let mut sums: BTreeMap<Part, (Moments, u64)> = BTreeMap::new();
         for traveller in &self.travellers {
             let mut outcome = Ok(());
             let hidden = traveller.hidden.shallow_clone();
             let _ = self.runner.forward(block, hidden, &traveller.frame, &mut |part, input| {
-                let is_wanted = INPUTS[inputs.clone()].iter().any(|(name, _)| *name == part);
+                let is_wanted = INPUTS[inputs.clone()].iter().any(|input| input.first == part);
                 if is_wanted && outcome.is_ok() {
                     outcome = add(&mut sums, (*index, part), (&traveller.laid, &traveller.samples), input);
                 }
             });
             outcome?;
         }
-        let full_name = |part: &str| format!("{}.{part}", block_name(*index));
-        self.measured.extend(sums.into_iter().map(|(part, sum)| (full_name(part), sum)));
+        self.measured.extend(sums.into_iter().map(|(part, sum)| (part.full_name(*index), sum)));
         Ok(())
     }
 
@@ -104,9 +103,8 @@ impl<'a> Replay<'a> {
     pub(super) fn replace(&mut self, linear: &str, weight: &Tensor) -> Result<(), QuantizeError> {
         let Some((index, block)) = &mut self.block else { return Ok(()) };
         let kind = self.runner.kind();
-        let prefix = block_name(*index);
         for (part, layer) in block.linears_mut() {
-            if linear.strip_prefix(&prefix).and_then(|rest| rest.strip_prefix('.')) == Some(part) {
+            if part.full_name(*index) == linear {
                 let bias = layer.dense().and_then(|dense| dense.bias.as_ref()).map(Tensor::shallow_clone);
                 *layer = Box::new(Dense::new(weight.f_to_kind(kind)?, bias, Multiplier::Libtorch));
             }
@@ -129,7 +127,7 @@ impl<'a> Replay<'a> {
         let kind = self.runner.kind();
         let stored = self.checkpoint.quantized_as(config.clone(), tensors);
         for (part, layer) in block.linears_mut() {
-            let name = format!("{}.{part}", block_name(index));
+            let name = part.full_name(index);
             let spec = LinearSpec {
                 name: &name,
                 in_features: layer.in_features(),
@@ -160,8 +158,8 @@ impl<'a> Replay<'a> {
 
 /// Adds the tokens of `input` to the sum of `part`, a layer of block `index`. The rows of `laid` are the `samples`.
 fn add(
-    sums: &mut BTreeMap<&'static str, (Moments, u64)>,
-    (index, part): (usize, &'static str),
+    sums: &mut BTreeMap<Part, (Moments, u64)>,
+    (index, part): (usize, Part),
     (laid, samples): (&Laid, &[usize]),
     input: &Tensor,
 ) -> Result<(), QuantizeError> {
@@ -170,18 +168,14 @@ fn add(
     if !is_finite(&tokens)? {
         let row = laid.first_not_finite(input)?.unwrap_or_default();
         let sample = samples.get(row).map_or(0, |sample| sample + 1);
-        return Err(QuantizeError::InputNotFinite {
-            linear: format!("{}.{part}", block_name(index)),
-            sample,
-        });
+        return Err(QuantizeError::InputNotFinite { linear: part.full_name(index), sample });
     }
-    if !sums.contains_key(part) {
-        sums.insert(part, (Moments::new(channels, input.device())?, 0));
-    }
-    if let Some((moments, seen)) = sums.get_mut(part) {
-        moments.add(&tokens)?;
-        *seen += count as u64;
-    }
+    let (moments, seen) = match sums.entry(part) {
+        Entry::Occupied(sum) => sum.into_mut(),
+        Entry::Vacant(place) => place.insert((Moments::new(channels, input.device())?, 0)),
+    };
+    moments.add(&tokens)?;
+    *seen += count as u64;
     Ok(())
 }
 
@@ -200,9 +194,9 @@ mod tests {
         let laid = batch.lay(&sequences, Device::Cpu).unwrap();
         let input = Tensor::zeros([3, 3, 4], (Kind::Float, Device::Cpu));
         let mut sums = BTreeMap::new();
-        let part = "mlp.down_proj";
+        let part = Part::Down;
         add(&mut sums, (5, part), (&laid, &batch.samples), &input).unwrap();
-        assert_eq!(sums[part].1, 6);
+        assert_eq!(sums[&part].1, 6);
         let _ = input.get(1).get(1).fill_(f64::INFINITY);
         let error = add(&mut sums, (5, part), (&laid, &batch.samples), &input).unwrap_err();
         assert_eq!(
@@ -210,6 +204,6 @@ mod tests {
             "the input of `model.layers.5.mlp.down_proj`, behind the quantized layers, is not finite in sample 2 of the \
              calibration"
         );
-        assert_eq!(sums[part].1, 6, "nothing was added");
+        assert_eq!(sums[&part].1, 6, "nothing was added");
     }
 }

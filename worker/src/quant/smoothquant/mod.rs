@@ -14,8 +14,6 @@ mod scales;
 mod search;
 mod target;
 
-use std::ops::Range;
-
 use qpipe_nodes::kinds::{self, Alpha, ColumnOrder, GptqProfile, WeightRounding};
 use serde_json::{Value, json};
 use tch::Tensor;
@@ -28,15 +26,11 @@ use crate::calibrate::{Ranges, Statistics};
 use crate::context::{Context, Facts};
 use crate::error::ActionError;
 use crate::model::Checkpoint;
+use crate::model::block::{INPUTS, Source};
 
 pub use scales::{scales, smooth_norm, smooth_weight};
 
 use target::Target;
-
-/// An input of linear layers: the norm that it comes from, if that norm's scale is free, and the layers by their
-/// places in [`super::layers::PARTS`].
-const INPUTS: [(Option<&str>, Range<usize>); 4] =
-    [(Some("input_layernorm"), 0..3), (None, 3..4), (Some("post_attention_layernorm"), 4..6), (None, 6..7)];
 
 /// The method `smoothquant`, ready for a model.
 #[derive(Debug)]
@@ -110,17 +104,18 @@ impl Method for Smoothquant {
 
     fn quantize(&mut self, mut block: Block) -> Result<Quantized, QuantizeError> {
         let mut quantized = Quantized::default();
-        for (norm, places) in INPUTS {
-            let first = &block.linears[places.start];
+        for input in INPUTS {
+            let first = block.linear(input.first);
             let ranges = self.ranges(&first.layer, &first.weight)?;
             let mut largest = ranges.absmax.shallow_clone();
             let mut smoothing = None;
-            if let Some(norm) = norm {
-                let linears = &mut block.linears[places.clone()];
-                let weights: Vec<&Tensor> = linears.iter().map(|linear| &linear.weight).collect();
+            if let Source::Norm(norm) = input.source {
+                let weights: Vec<&Tensor> =
+                    input.parts.iter().map(|&part| &block.linear(part).weight).collect();
                 let scales =
                     scales(self.options.scale_rule, (&ranges.min, &ranges.max), &weights, self.alpha)?;
-                for linear in linears {
+                for part in input.parts {
+                    let linear = &mut block.linears[part.place()];
                     linear.weight = smooth_weight(&linear.weight, &scales)?;
                 }
                 if let Some((name, weight)) = block.vector(norm, "weight") {
@@ -129,8 +124,8 @@ impl Method for Smoothquant {
                 largest /= &scales;
                 smoothing = Some(scales);
             }
-            let factor = self.factor(&block.linears[places.start], smoothing.as_ref())?;
-            for linear in &block.linears[places] {
+            let factor = self.factor(block.linear(input.first), smoothing.as_ref())?;
+            for linear in input.parts.iter().map(|&part| block.linear(part)) {
                 let stored = self.target.store(linear, &largest, factor.as_ref())?;
                 quantized.tensors.extend(stored.tensors);
                 if let (Some(factor), Some(loss)) = (&factor, stored.loss) {

@@ -14,8 +14,7 @@ use crate::calibrate::Statistics;
 use crate::context::Context;
 use crate::error::ActionError;
 use crate::model::Frame;
-use crate::model::block::Block;
-use crate::model::decoder::block_name;
+use crate::model::block::{Block, INPUTS, Part, PartInput, Source};
 use crate::model::{Attention, BlockRunner, Checkpoint, LoadOptions};
 use crate::quant::error::QuantizeError;
 
@@ -52,11 +51,11 @@ pub(super) fn best(
             let inputs = inputs(&runner, &block, &mut batches);
             if errors.is_none() {
                 let mut found = vec![0.0; alphas.len()];
-                for ((part, seen), shared) in inputs.into_iter().zip([0..3, 4..6]) {
-                    let linears = block.linears();
-                    let dense = linears[shared].iter().filter_map(|(_, linear)| linear.dense());
+                for (input, seen) in inputs {
+                    let linears = block.linears().into_iter().filter(|(part, _)| input.parts.contains(part));
+                    let dense = linears.filter_map(|(_, linear)| linear.dense());
                     let weights: Vec<&Tensor> = dense.map(|dense| &dense.weight).collect();
-                    let name = format!("{}.{part}", block_name(index));
+                    let name = input.first.full_name(index);
                     let tried = Tried { x: Tensor::f_cat(&seen, 0)?, weights, rule, target };
                     for (sum, error) in found.iter_mut().zip(tried.errors(&name, statistics, &alphas)?) {
                         *sum += error;
@@ -105,16 +104,14 @@ fn batches(
     Ok(batches)
 }
 
-/// Takes all batches through `block`: what its smoothed layers were given, [T, K] each.
-fn inputs(
-    runner: &BlockRunner<'_>,
-    block: &Block,
-    batches: &mut [Batch],
-) -> [(&'static str, Vec<Tensor>); 2] {
-    let mut inputs = [("self_attn.q_proj", Vec::new()), ("mlp.gate_proj", Vec::new())];
+/// Takes all batches through `block`: its inputs that are smoothed, and what they were, [T, K] each.
+fn inputs(runner: &BlockRunner<'_>, block: &Block, batches: &mut [Batch]) -> Vec<(PartInput, Vec<Tensor>)> {
+    let is_smoothed = |input: &PartInput| matches!(input.source, Source::Norm(_));
+    let mut inputs: Vec<_> =
+        INPUTS.into_iter().filter(is_smoothed).map(|input| (input, Vec::new())).collect();
     for (hidden, frame) in batches {
-        let observe = &mut |part: &'static str, input: &Tensor| {
-            if let Some((_, seen)) = inputs.iter_mut().find(|(name, _)| *name == part) {
+        let observe = &mut |part: Part, input: &Tensor| {
+            if let Some((_, seen)) = inputs.iter_mut().find(|(input, _)| input.first == part) {
                 seen.push(input.view([-1, input.size()[2]]));
             }
         };
