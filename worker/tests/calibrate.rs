@@ -14,6 +14,7 @@ use qpipe_worker::calibrate::{self, Statistics, Way};
 use qpipe_worker::context::{Context, Events, Facts};
 use qpipe_worker::error::ActionError;
 use qpipe_worker::model::block::INPUTS;
+use qpipe_worker::model::norm::RmsNorm;
 use qpipe_worker::model::{Attention, BlockRunner, Checkpoint, Decoder, LoadOptions};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
@@ -259,7 +260,9 @@ fn a_block_runner_is_the_decoder() {
     }
     let decoder = Decoder::load(&checkpoint, &options).unwrap();
     let expected = decoder.hidden(&ids, &positions, &Attention::Causal, None);
-    assert!(runner.finish(&hidden).unwrap().equal(&expected));
+    let size = checkpoint.config.hidden_size;
+    let norm = RmsNorm::load(&checkpoint, "model.norm", size, &options).unwrap();
+    assert!(norm.forward(&hidden).equal(&expected));
 }
 
 #[test]

@@ -12,7 +12,6 @@ use super::embedding::Embedding;
 use super::error::ModelError;
 use super::frame::{Frame, Pass};
 use super::linear::LoadOptions;
-use super::norm::RmsNorm;
 use super::patterns::{Attention, Setting};
 use super::rope::RotaryEmbedding;
 
@@ -100,12 +99,5 @@ impl<'a> BlockRunner<'a> {
         observe: &mut Observer<'_>,
     ) -> Tensor {
         block.forward(hidden, frame, None, Some(observe))
-    }
-
-    /// The final norm, which is not kept: what comes out of the last block, [B, T, hidden], as
-    /// [`super::Decoder::hidden`] gives it.
-    pub fn finish(&self, hidden: &Tensor) -> Result<Tensor, ModelError> {
-        let size = self.checkpoint.config.hidden_size;
-        Ok(RmsNorm::load(self.checkpoint, "model.norm", size, &self.options)?.forward(hidden))
     }
 }
