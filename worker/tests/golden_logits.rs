@@ -155,7 +155,8 @@ fn long_texts_are_attended_to_alike_by_both() {
             let _ = own.slice(3, 0, new, 3).slice(2, 1, new, 1).zero_();
             let own = own.logical_or(&Tensor::eye(new, (Kind::Bool, Device::Cpu)));
             let masked = hidden(part(before, new), &Attention::Mask(own), &mut Prefix::new(&prefix));
-            let mut rows = prefix.repeat(2);
+            let mut rows = prefix;
+            rows.select(&Tensor::from_slice(&[0i64, 0])).unwrap();
             let continued = hidden(part(before, new), &Attention::Causal, &mut rows);
             let further = hidden(part(before + new, later), &Attention::Causal, &mut rows);
             [read, behind, masked, continued, further]
@@ -207,20 +208,20 @@ fn a_cache_changes_nothing() {
 }
 
 #[test]
-fn a_truncated_and_repeated_cache_continues_as_if_fresh() {
+fn a_row_of_a_cache_that_is_chosen_twice_continues_as_if_fresh() {
     let _guard = tch::no_grad_guard();
     for (golden, decoder, name) in Golden::decoders(Kind::Float) {
         let (prompt, length) = (10, 14);
         let mut cache = KvCache::new(decoder.config());
         let all = golden.ids.narrow(1, 0, length);
-        let _ = decoder.hidden(&all, &positions(0, length), &Attention::Causal, Some(&mut cache));
-        cache.truncate(prompt);
-        let mut pair = cache.repeat(2);
+        let first = all.narrow(1, 0, prompt);
+        let _ = decoder.hidden(&first, &positions(0, prompt), &Attention::Causal, Some(&mut cache));
+        cache.select(&Tensor::from_slice(&[0i64, 0])).unwrap();
 
         let other = (&all.narrow(1, prompt, 4) + 1).remainder(decoder.config().vocab_size);
         let continuations = Tensor::cat(&[&all.narrow(1, prompt, 4), &other], 0);
         let places = positions(prompt, length).repeat([2, 1]);
-        let hidden = decoder.hidden(&continuations, &places, &Attention::Causal, Some(&mut pair));
+        let hidden = decoder.hidden(&continuations, &places, &Attention::Causal, Some(&mut cache));
         for row in 0..2 {
             let whole = Tensor::cat(&[&all.narrow(1, 0, prompt), &continuations.narrow(0, row, 1)], 1);
             let expected = full_pass(&decoder, &whole).narrow(0, prompt, 4);

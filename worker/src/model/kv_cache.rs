@@ -115,7 +115,7 @@ impl LayerCache {
         (self.keys.narrow(2, 0, self.len), self.values.narrow(2, 0, self.len))
     }
 
-    /// So many of its places are filled from now on, or others than before.
+    /// So many of its places are filled from now on.
     fn set_len(&mut self, len: i64) {
         self.len = len;
         self.packed = OnceLock::new();
@@ -150,39 +150,7 @@ impl KvCache {
         self.len() == 0
     }
 
-    /// Forgets all tokens from place `len` on: the same prompt can be continued in another way.
-    pub fn truncate(&mut self, len: i64) {
-        if len >= self.len() {
-            return;
-        }
-        self.positions = self.positions.take().map(|positions| positions.narrow(1, 0, len));
-        for layer in self.layers.iter_mut().flatten() {
-            layer.set_len(layer.len.min(len));
-        }
-    }
-
-    /// A cache whose batch is `times` copies of this one's rows, each row's copies side by side.
-    pub fn repeat(&self, times: i64) -> Self {
-        let copies = |tensor: &Tensor| tensor.repeat_interleave_self_int(times, 0, None);
-        Self {
-            layers: self
-                .layers
-                .iter()
-                .map(|layer| {
-                    layer.as_ref().map(|layer| LayerCache {
-                        keys: copies(&layer.keys),
-                        values: copies(&layer.values),
-                        len: layer.len,
-                        packed: OnceLock::new(),
-                    })
-                })
-                .collect(),
-            positions: self.positions.as_ref().map(copies),
-            capacity: self.capacity,
-        }
-    }
-
-    /// Keeps only these rows of the batch, i64 `[rows]`, in this order.
+    /// Keeps only these rows of the batch, i64 `[rows]`, in this order; one that is named twice is there twice.
     ///
     /// # Errors
     ///
