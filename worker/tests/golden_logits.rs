@@ -4,12 +4,14 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and print")]
 
+mod greedy;
 mod wanted;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use greedy::greedy;
 use qpipe_worker::model::{
     Attention, Checkpoint, Decoder, KvCache, LoadOptions, Past, Prefix, Products, TensorFiles, generate,
 };
@@ -354,7 +356,7 @@ fn prompts_that_are_continued_together_go_on_as_each_by_itself() {
             .to_vec();
         let counts = [12, 3, 7, 12];
         let alone = prompts.iter().zip(counts);
-        let alone = alone.map(|(prompt, count)| generate::greedy(&decoder, prompt, count, &[]).unwrap());
+        let alone = alone.map(|(prompt, count)| greedy(&decoder, prompt, count, &[]));
         let mut together = vec![Vec::new(); prompts.len()];
         let ids: Vec<&[i64]> = prompts.iter().map(Vec::as_slice).collect();
         generate::generate::<tch::TchError>(&decoder, &ids, 12, &mut |rows, logits| {
@@ -384,7 +386,7 @@ fn stories_continue_as_in_transformers() {
     let decoder = Decoder::load(&checkpoint, &LoadOptions::inference(Device::Cpu, None)).unwrap();
     let expected = tokens("greedy");
     assert_eq!(expected.len(), 64);
-    assert_eq!(generate::greedy(&decoder, &tokens("prompt"), expected.len(), &[]).unwrap(), expected);
-    let stopped = generate::greedy(&decoder, &tokens("prompt"), expected.len(), &[expected[5]]).unwrap();
+    assert_eq!(greedy(&decoder, &tokens("prompt"), expected.len(), &[]), expected);
+    let stopped = greedy(&decoder, &tokens("prompt"), expected.len(), &[expected[5]]);
     assert_eq!(stopped, expected[..=5]);
 }

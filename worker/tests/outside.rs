@@ -4,11 +4,12 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod calibration;
+mod greedy;
 
 use std::path::{Path, PathBuf};
 
+use greedy::greedy;
 use qpipe_kernels::Isa;
-use qpipe_worker::model::generate::greedy;
 use qpipe_worker::model::{
     Attention, BlockRunner, Checkpoint, Decoder, Embedding, LoadOptions, Products, save,
 };
@@ -210,7 +211,7 @@ fn decoding_through_a_cache_gives_what_one_pass_gives() {
             &LoadOptions { dtype: Some(Kind::Float), ..INFERENCE },
         )
         .unwrap();
-        let tokens = greedy(&decoder, &[1, 2, 3], 5, &[]).unwrap();
+        let tokens = greedy(&decoder, &[1, 2, 3], 5, &[]);
         let mut ids = vec![1, 2, 3];
         for token in tokens {
             let input = Tensor::from_slice(&ids).unsqueeze(0);

@@ -96,22 +96,3 @@ fn visible(past: i64, new: i64, padding: &Tensor) -> Result<Tensor, TchError> {
     let before = keys.f_le_tensor(&queries)?;
     begun.f_logical_and(&before)?.f_logical_or(&keys.f_eq_tensor(&queries)?)
 }
-
-/// Continues `ids` by `count` tokens, each the most probable one (the first of equals). Ends early after a token of
-/// `stop`; an empty `stop` never ends early. The new tokens only.
-///
-/// # Errors
-///
-/// Only libtorch's.
-pub fn greedy(decoder: &Decoder, ids: &[i64], count: usize, stop: &[i64]) -> Result<Vec<i64>, TchError> {
-    let mut tokens: Vec<i64> = Vec::with_capacity(count);
-    if count == 0 {
-        return Ok(tokens);
-    }
-    generate::<TchError>(decoder, &[ids], count, &mut |_, logits| {
-        let token = logits.f_argmax(-1, false)?.int64_value(&[0]);
-        tokens.push(token);
-        Ok(vec![(tokens.len() < count && !stop.contains(&token)).then_some(token)])
-    })?;
-    Ok(tokens)
-}

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::context::Events;
+use crate::model::generate::generate;
 use crate::model::{Checkpoint, Decoder, LoadOptions};
 
 #[derive(Default)]
@@ -113,6 +114,11 @@ fn the_model_runs() {
             _ => assert!(low < -0.03 && high > 0.03 && high < 0.15, "{name}: {low} {high}"),
         }
     }
-    let tokens = crate::model::generate::greedy(&decoder, &[1, 2, 3], 4, &[]).unwrap();
+    let mut tokens = Vec::new();
+    generate::<tch::TchError>(&decoder, &[&[1, 2, 3]], 4, &mut |_, logits| {
+        tokens.push(logits.f_argmax(-1, false)?.int64_value(&[0]));
+        Ok(vec![tokens.last().copied().filter(|_| tokens.len() < 4)])
+    })
+    .unwrap();
     assert_eq!(tokens.len(), 4);
 }
