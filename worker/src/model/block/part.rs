@@ -145,4 +145,10 @@ mod tests {
         assert!(INPUTS.iter().flat_map(|input| input.parts).copied().eq(Part::ALL));
         assert!(INPUTS.iter().all(|input| input.parts.first() == Some(&input.first)));
     }
+
+    #[test]
+    fn a_pipeline_calls_them_by_the_last_part_of_their_names() {
+        let last = |part: Part| part.name().rsplit('.').next().unwrap_or_default();
+        assert_eq!(Part::ALL.map(last), qpipe_nodes::kinds::LINEAR_NAMES);
+    }
 }
