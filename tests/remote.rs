@@ -112,3 +112,63 @@ fn a_wrong_digest_is_refused() {
     let failure = events.iter().find(|e| e["status"] == "failed").unwrap();
     assert!(failure["reason"].as_str().unwrap().contains("sha256"), "{failure}");
 }
+
+const OTHER: &[u8] = b"{\"text\": \"mended\"}\n";
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn another_digest_of_a_web_file_is_other_data() {
+    let env = TestEnv::new();
+    let hub = server();
+    study(&env, &hub);
+    assert_eq!(run(&env, &hub, &[]).0, 0);
+    let lock = fs::read_to_string(env.path("remote.yaml.lock")).unwrap();
+    let asked_for = format!("revision sha256:{}\n", sha256(ROWS));
+    assert!(lock.contains(&asked_for), "{lock}");
+
+    hub.add("org/files", "train.jsonl", OTHER, false);
+    let text = fs::read_to_string(env.path("remote.yaml")).unwrap();
+    env.write("remote.yaml", &text.replace(&sha256(ROWS), &sha256(OTHER)));
+    assert_eq!(run(&env, &hub, &["--locked"]).0, 3, "the lock file speaks of other bytes");
+    let (code, events) = run(&env, &hub, &[]);
+    assert_eq!((code, with_status(&events, "ran")), (0, vec!["train".to_owned(), "tuned".to_owned()]));
+
+    // A lock file that does not say which digest it answers: nothing is recorded under the key of other bytes.
+    let teammate = TestEnv::new();
+    study(&teammate, &hub);
+    teammate.write("remote.yaml", &fs::read_to_string(env.path("remote.yaml")).unwrap());
+    teammate.write("remote.yaml.lock", &lock.replace(&asked_for, ""));
+    let (code, events) = run(&teammate, &hub, &["--only", "train"]);
+    assert_eq!(code, 4, "{events:#?}");
+    let failure = events.iter().find(|e| e["status"] == "failed").unwrap();
+    assert!(failure["reason"].as_str().unwrap().contains("remote.yaml.lock"), "{failure}");
+    assert!(failure["help"].as_str().unwrap().contains("Remove the source's lines"), "{failure}");
+}
+
+/// A process that is killed between two files leaves a folder that nobody has looked at.
+#[test]
+fn what_a_killed_process_left_is_looked_at() {
+    let env = TestEnv::new();
+    let hub = server();
+    study(&env, &hub);
+    assert_eq!(run(&env, &hub, &["--only", "base"]).0, 0);
+    let (_, plan, _) = env.qpipe(&["plan", "remote.yaml", "--json"]);
+    let rows: Vec<Value> = serde_json::from_str(&plan).unwrap();
+    let key = rows.iter().find(|row| row["node"] == "base").unwrap()["key"].as_str().unwrap().to_owned();
+
+    let teammate = TestEnv::new();
+    study(&teammate, &hub);
+    teammate.write("remote.yaml.lock", &fs::read_to_string(env.path("remote.yaml.lock")).unwrap());
+    let left = format!(".qpipe/downloads/{key}");
+    teammate.write(&format!("{left}/model.safetensors"), "weights from the hut");
+    teammate.write(&format!("{left}/model-9.safetensors"), "of another commit");
+    let (code, events) = run(&teammate, &hub, &["--only", "base"]);
+    assert_eq!(code, 0, "{events:#?}");
+    assert_eq!(teammate.qpipe(&["cache", "verify"]).0, 0);
+    assert!(!teammate.path(&left).exists());
+    let (_, plan, _) = teammate.qpipe(&["plan", "remote.yaml"]);
+    assert!(plan.contains("base   download    cached"), "{plan}");
+}

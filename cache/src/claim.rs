@@ -98,9 +98,26 @@ impl Claim {
     /// when the disk refuses. Then there is no record, and nothing that was in the store is lost.
     pub fn commit(self, manifest: Manifest, meta: Meta) -> Result<Record, StoreError> {
         self.check(&manifest)?;
-        let store = &self.store;
-        let out = self.staging.join(OUT);
-        let tree = ingest(store.layout(), store.group_sync(), &out, &self.staging, self.replace)?;
+        let tree = self.ingest()?;
+        self.publish(manifest, tree, Location::Stored, meta)
+    }
+
+    /// [`Claim::commit`] of what must be `expected`: the key was made of it before the work was done.
+    ///
+    /// # Errors
+    /// As [`Claim::commit`], and when something else came out. Then there is no record.
+    pub fn commit_expected(
+        self,
+        manifest: Manifest,
+        expected: &Tree,
+        meta: Meta,
+    ) -> Result<Record, StoreError> {
+        self.check(&manifest)?;
+        let tree = self.ingest()?;
+        if tree != *expected {
+            let (expected, found) = (expected.digest(), tree.digest());
+            return Err(StoreError::OtherOutput { expected, found });
+        }
         self.publish(manifest, tree, Location::Stored, meta)
     }
 
@@ -111,6 +128,12 @@ impl Claim {
     pub fn commit_external(self, manifest: Manifest, tree: Tree, meta: Meta) -> Result<Record, StoreError> {
         self.check(&manifest)?;
         self.publish(manifest, tree, Location::External, meta)
+    }
+
+    fn ingest(&self) -> Result<Tree, StoreError> {
+        let store = &self.store;
+        let out = self.staging.join(OUT);
+        ingest(store.layout(), store.group_sync(), &out, &self.staging, self.replace)
     }
 
     fn check(&self, manifest: &Manifest) -> Result<(), StoreError> {

@@ -121,6 +121,15 @@ pub enum StoreError {
         claimed: Digest,
     },
 
+    /// Not the content came out that the key says.
+    #[error("the content is {found}, and not {expected} as its key says")]
+    OtherOutput {
+        /// Digest of the listing that the key was made of.
+        expected: Digest,
+        /// Digest of what there is.
+        found: Digest,
+    },
+
     /// A record could not be written as JSON.
     #[error("the record of {key} cannot be written: {source}")]
     Encode {

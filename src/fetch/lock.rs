@@ -32,7 +32,7 @@ const COMMENT: &str =
 /// What one source resolved to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pin {
-    /// The commit, where the source has commits.
+    /// The commit, where the source has commits; of a file from the web the digest that the pipeline asks for.
     pub revision: Option<String>,
     tree: Tree,
 }

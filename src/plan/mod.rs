@@ -22,5 +22,5 @@ pub use previous::{Previous, chains, previous};
 pub use reason::{Difference, Reason};
 pub use rows::Row;
 pub use select::{find, marked, with_ancestors};
-pub use source::{Resolved, local_tree, lock_name};
+pub use source::{Resolved, local_tree, lock_name, pin_of};
 pub use table::{PlanRow, plan_rows};

@@ -42,7 +42,7 @@ pub(super) fn resolve(
     stat: &StatCache,
     lock: &Lock,
 ) -> Result<Resolved, PlanError> {
-    let Some((artifact, text)) = download.target() else { return Ok(Resolved::Unresolved) };
+    let Some((artifact, _)) = download.target() else { return Ok(Resolved::Unresolved) };
     match download.source() {
         Some(Source::Local(path)) => {
             let artifact = match artifact {
@@ -72,8 +72,8 @@ pub(super) fn resolve(
             Ok(Resolved::Random { config: (config, config_tree), tokenizer })
         }
         Some(Source::Hub { .. } | Source::Http(_)) => {
-            let source = lock_name(download, text);
-            Ok(lock.get(&source).map_or(Resolved::Unresolved, |pin| Resolved::Pinned { pin: pin.clone() }))
+            Ok(pin_of(lock, download)
+                .map_or(Resolved::Unresolved, |pin| Resolved::Pinned { pin: pin.clone() }))
         }
         None => Ok(Resolved::Unresolved),
     }
@@ -86,11 +86,20 @@ fn tokenizer_beside(config: &Path) -> Option<PathBuf> {
 }
 
 /// The name of a remote source in the lock file: the source with its revision.
-pub fn lock_name(download: &Download, text: &str) -> String {
-    match &download.revision {
+pub fn lock_name(download: &Download) -> Option<String> {
+    let (_, text) = download.target()?;
+    Some(match &download.revision {
         Some(revision) => format!("{text}@{revision}"),
         None => text.to_owned(),
-    }
+    })
+}
+
+/// What the lock file says of a remote source, if the pipeline still asks for the same.
+pub fn pin_of<'a>(lock: &'a Lock, download: &Download) -> Option<&'a Pin> {
+    let pin = lock.get(&lock_name(download)?)?;
+    // Of a file from the web whose `digest` was changed the lock file says nothing. Older ones do not name it.
+    let other = download.digest.is_some() && pin.revision.is_some() && pin.revision != download.digest;
+    (!other).then_some(pin)
 }
 
 /// What a local folder or file holds, as far as it is of use: a README beside the weights is in no key.

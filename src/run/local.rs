@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use qpipe_cache::{Claim, Digest, Lookup, Tree};
+use qpipe_cache::{Claim, Digest, Lookup, Manifest, Meta, Record, StoreError, Tree};
 use qpipe_nodes::kinds::{Download, HarnessTable, Report, Source as Where};
 use qpipe_nodes::protocol::{Failure, OUT};
 use serde_json::Value;
@@ -17,7 +17,7 @@ use super::shared::Shared;
 use super::slot::patient_lookup;
 use crate::fetch::{self, Pin};
 use crate::pipeline::Instance;
-use crate::plan::{Known, content_manifest, lock_name};
+use crate::plan::{Known, content_manifest, lock_name, pin_of};
 use crate::report::lm_eval::TableVersion;
 use crate::report::{self, RowInput};
 
@@ -75,6 +75,14 @@ impl LocalWork {
         }
     }
 
+    /// Of a pinned source: what its key says that comes out.
+    pub(super) fn pinned(&self) -> Option<&Pin> {
+        match self {
+            Self::Fetch(remote) => remote.pin.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Of a reference: where its files are.
     pub(super) fn local_path(&self) -> Option<&PathBuf> {
         match self {
@@ -96,7 +104,7 @@ pub(super) fn run(
     match work {
         LocalWork::Reference { .. } => {}
         LocalWork::Fetch(remote) => {
-            let partial = partial_folder(shared, remote);
+            let partial = partial_folder(shared, claim);
             download(remote, &partial, &job.node, shared, tell)?;
             replace_folder(&partial, &out)?;
         }
@@ -149,13 +157,12 @@ pub(super) fn fetch(
     let Work::Local(LocalWork::Fetch(remote)) = &job.work else {
         return Err(NodeFailure::new(Failure::Deterministic, "only remote sources have no key", None));
     };
-    let Some((_, text)) = remote.download.target() else {
+    let Some(source) = lock_name(&remote.download) else {
         return Err(NodeFailure::new(Failure::User, "the download names no source", None));
     };
-    let source = lock_name(&remote.download, text);
     let turn = Digest::of(format!("download\0{source}").as_bytes());
     let mut quiet = |_: &str| {};
-    let claim = match patient_lookup(shared.store, &turn, &job.kind, shared, &mut quiet)? {
+    let turn = match patient_lookup(shared.store, &turn, &job.kind, shared, &mut quiet)? {
         Some(Lookup::Miss(claim)) => claim,
         // Nothing is ever recorded under a turn's key.
         Some(Lookup::Hit(_)) | None => return Ok(Outcome::Stopped),
@@ -166,16 +173,18 @@ pub(super) fn fetch(
         key: String::new(),
         reason: job.reason.clone(),
     });
-    let partial = partial_folder(shared, remote);
+    let asked_into = partial_folder(shared, &turn);
     // Another process may have asked while this one waited for its turn; then that answer holds.
-    let known = fetch::Lock::load(&shared.lock_path).map_err(of_fetch)?.get(&source).cloned();
+    let lock = fetch::Lock::load(&shared.lock_path).map_err(of_fetch)?;
+    let known = pin_of(&lock, &remote.download).cloned();
     let remote =
         &Remote { download: remote.download.clone(), instance: remote.instance.clone(), pin: known.clone() };
+    let was_known = known.is_some();
     let pin = match known {
         Some(pin) => pin,
         None => {
-            let revision = download(remote, &partial, &job.node, shared, tell)?;
-            let tree = shared.store.stat_cache().digest_tree(&partial, &|_| true)?;
+            let revision = download(remote, &asked_into, &job.node, shared, tell)?;
+            let tree = shared.store.stat_cache().digest_tree(&asked_into, &|_| true)?;
             Pin::new(revision, &tree)
         }
     };
@@ -184,13 +193,19 @@ pub(super) fn fetch(
         None => return Ok(Outcome::Stopped),
         Some(Lookup::Hit(record)) => record,
         Some(Lookup::Miss(content)) => {
-            if !partial.exists() {
-                download(remote, &partial, &job.node, shared, tell)?;
+            let folder = if was_known { partial_folder(shared, &content) } else { asked_into.clone() };
+            if was_known {
+                download(remote, &folder, &job.node, shared, tell)?;
             }
-            replace_folder(&partial, &content.staging().join(OUT))?;
-            content.commit(manifest, shared.meta(&job.node, 0.0, BTreeMap::new()))?
+            replace_folder(&folder, &content.staging().join(OUT))?;
+            let meta = shared.meta(&job.node, 0.0, BTreeMap::new());
+            commit_pinned(content, manifest, &pin, shared, meta)?
         }
     };
+    if asked_into.exists() {
+        // The same bytes were there under another name, or came by a pin.
+        fs::remove_dir_all(&asked_into)?;
+    }
     {
         let mut lock = shared.lock.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         lock.merge_from(&shared.lock_path).map_err(of_fetch)?;
@@ -198,16 +213,33 @@ pub(super) fn fetch(
             lock.save(&shared.lock_path).map_err(of_fetch)?;
         }
     }
-    drop(claim);
+    drop(turn);
     Ok(Outcome::Ran(Known::of(record, None)))
 }
 
+/// Publishes what was downloaded, if it is what the pin says.
+pub(super) fn commit_pinned(
+    claim: Claim,
+    manifest: Manifest,
+    pin: &Pin,
+    shared: &Shared<'_>,
+    meta: Meta,
+) -> Result<Record, NodeFailure> {
+    claim.commit_expected(manifest, pin.tree(), meta).map_err(|error| match error {
+        StoreError::OtherOutput { .. } => {
+            let lock = shared.lock_path.display();
+            let message = format!("what was downloaded is not what `{lock}` says");
+            let help = format!("Remove the source's lines from `{lock}` if the other bytes are right.");
+            NodeFailure::new(Failure::User, message, Some(help))
+        }
+        error => error.into(),
+    })
+}
+
 /// Where a source is downloaded to: not in the staging folder, which does not outlive an attempt, so that a
-/// download goes on where it broke off. The turn's or the node's claim protects it.
-fn partial_folder(shared: &Shared<'_>, remote: &Remote) -> PathBuf {
-    let (kind, text) = remote.download.target().unwrap_or_default();
-    let name = Digest::of(format!("{kind}\0{}", lock_name(&remote.download, text)).as_bytes());
-    shared.store.root().join("downloads").join(name.to_string())
+/// download goes on where it broke off. It has the name of the key that `claim` holds: nobody else writes there.
+fn partial_folder(shared: &Shared<'_>, claim: &Claim) -> PathBuf {
+    shared.store.root().join("downloads").join(claim.key().to_string())
 }
 
 fn replace_folder(from: &Path, to: &Path) -> Result<(), NodeFailure> {
@@ -218,7 +250,8 @@ fn replace_folder(from: &Path, to: &Path) -> Result<(), NodeFailure> {
     Ok(())
 }
 
-/// Downloads into `folder`; returns the revision that was served, if the source has revisions.
+/// Downloads into `folder`, which then holds nothing else; returns what the lock file calls the revision: a commit of the
+/// Hub's, the digest that is asked of a file from the web.
 fn download(
     remote: &Remote,
     folder: &Path,
@@ -254,11 +287,23 @@ fn download(
                 url.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map_or("", |(_, e)| e);
             let name = if extension.is_empty() { "data".to_owned() } else { format!("data.{extension}") };
             let digest = remote.download.digest.as_deref().unwrap_or_default();
-            fetch::fetch_http(&url, digest, &folder.join(name), &mut progress).map_err(of_fetch)?;
-            Ok(None)
+            fetch::fetch_http(&url, digest, &folder.join(&name), &mut progress).map_err(of_fetch)?;
+            keep_only(folder, &name)?;
+            Ok(remote.download.digest.clone())
         }
         _ => Err(NodeFailure::new(Failure::Deterministic, "this source is not fetched", None)),
     }
+}
+
+/// Removes what an attempt with another digest may have left beside the file `name`.
+fn keep_only(folder: &Path, name: &str) -> Result<(), NodeFailure> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name() != name {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn of_fetch(error: fetch::FetchError) -> NodeFailure {

@@ -19,6 +19,7 @@ use super::kept;
 use super::local::{self, LocalWork};
 use super::shared::Shared;
 use super::worker::{BrokenWorker, Worker, WorkerError, worker_path};
+use crate::fetch::Pin;
 use crate::plan::Known;
 
 /// From a slot to the scheduler.
@@ -130,7 +131,10 @@ impl Attempt<'_, '_> {
             }
         };
         let meta = self.meta(started, facts);
-        let record = claim.commit(manifest, meta)?;
+        let record = match self.pin() {
+            Some(pin) => local::commit_pinned(claim, manifest, pin, self.shared, meta)?,
+            None => claim.commit(manifest, meta)?,
+        };
         Ok(Outcome::Ran(self.known(record)))
     }
 
@@ -255,6 +259,14 @@ impl Attempt<'_, '_> {
                     return Err(Broken::Worker(WorkerError::Garbage { line }));
                 }
             }
+        }
+    }
+
+    /// What the lock file says that comes out.
+    fn pin(&self) -> Option<&Pin> {
+        match &self.job.work {
+            Work::Local(work) => work.pinned(),
+            Work::Worker { .. } => None,
         }
     }
 
