@@ -172,3 +172,27 @@ fn what_a_killed_process_left_is_looked_at() {
     let (_, plan, _) = teammate.qpipe(&["plan", "remote.yaml"]);
     assert!(plan.contains("base   download    cached"), "{plan}");
 }
+
+#[test]
+fn a_model_and_an_adapter_of_one_repository_are_two() {
+    let env = TestEnv::new();
+    let hub = server();
+    study(&env, &hub);
+    hub.add("org/model", "adapter_config.json", b"{}", false);
+    hub.add("org/model", "adapter_model.safetensors", b"an adapter", true);
+    env.write(
+        "remote.yaml",
+        "version: 1\nname: remote\nnodes:\n  \
+         base: { kind: download, model: \"hf://org/model\" }\n  \
+         lora: { kind: download, adapter: \"hf://org/model\" }\n  \
+         tuned: { kind: sft-merge, model: base, adapter: lora }\n",
+    );
+    for nodes in [&["--only", "base"][..], &[]] {
+        let (code, events) = run(&env, &hub, nodes);
+        assert_eq!(code, 0, "{events:#?}");
+    }
+    let lock = fs::read_to_string(env.path("remote.yaml.lock")).unwrap();
+    let sources: Vec<&str> = lock.lines().filter(|line| line.starts_with("source")).collect();
+    assert_eq!(sources, ["source adapter hf://org/model", "source hf://org/model"]);
+    assert!(lock.contains(" adapter_model.safetensors") && lock.contains(" model.safetensors"), "{lock}");
+}

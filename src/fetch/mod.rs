@@ -26,7 +26,7 @@ pub use http::{fetch_http, fetch_http_with};
 pub use hub::{Hub, HubRequest, Resolved, fetch_hub};
 pub use lock::{Lock, Pin};
 pub use probe::{endpoint, probe};
-pub use wanted::{wanted_data_file, wanted_file, wanted_model_file};
+pub use wanted::{holds, wanted_data_file, wanted_file, wanted_model_file};
 
 /// Told the bytes that are there and, if known, of how many; `Break` ends the download at once, with
 /// [`FetchError::Stopped`], and leaves what is there to the next attempt.

@@ -81,6 +81,11 @@ pub(super) fn suffices<'a>(artifact: Artifact, mut paths: impl Iterator<Item = &
     }
 }
 
+/// Whether `paths` are the files of an `artifact` and not those of another kind.
+pub fn holds<'a>(artifact: Artifact, mut paths: impl Iterator<Item = &'a str> + Clone) -> bool {
+    suffices(artifact, paths.clone()) && (artifact != Artifact::Data || paths.all(wanted_data_file))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use qpipe_cache::{StatCache, Tree};
-use qpipe_nodes::Artifact;
 use qpipe_nodes::kinds::{Download, Source};
+use qpipe_nodes::{Artifact, Kind};
 
 use super::error::PlanError;
-use crate::fetch::{Lock, Pin, wanted_data_file, wanted_model_file};
+use crate::fetch::{Lock, Pin, holds, wanted_data_file, wanted_model_file};
 
 /// A source as far as it is known without the network.
 #[derive(Clone, Debug)]
@@ -42,16 +42,10 @@ pub(super) fn resolve(
     stat: &StatCache,
     lock: &Lock,
 ) -> Result<Resolved, PlanError> {
-    let Some((artifact, _)) = download.target() else { return Ok(Resolved::Unresolved) };
     match download.source() {
         Some(Source::Local(path)) => {
-            let artifact = match artifact {
-                "model" => Artifact::Model,
-                "adapter" => Artifact::Adapter,
-                _ => Artifact::Data,
-            };
             let path = base.join(path);
-            let tree = local_tree(&path, artifact, stat)?;
+            let tree = local_tree(&path, download.output(), stat)?;
             Ok(Resolved::Local { path, tree })
         }
         Some(Source::Random(config)) => {
@@ -85,18 +79,34 @@ fn tokenizer_beside(config: &Path) -> Option<PathBuf> {
     folder.join("tokenizer.json").is_file().then(|| folder.to_owned())
 }
 
-/// The name of a remote source in the lock file: the source with its revision.
+/// The name of a remote source in the lock file: the source with its revision, and before it what is taken from there, where
+/// that is not what such a source usually holds. The files of a model and of an adapter in one repository are not the same.
 pub fn lock_name(download: &Download) -> Option<String> {
-    let (_, text) = download.target()?;
-    Some(match &download.revision {
+    let (kind, text) = download.target()?;
+    let usual = match Source::parse(text).ok()? {
+        Source::Hub { repo_type: "models", .. } => "model",
+        _ => "data",
+    };
+    let name = name_with_revision(download, text);
+    Some(if kind == usual { name } else { format!("{kind} {name}") })
+}
+
+fn name_with_revision(download: &Download, text: &str) -> String {
+    match &download.revision {
         Some(revision) => format!("{text}@{revision}"),
         None => text.to_owned(),
-    })
+    }
 }
 
 /// What the lock file says of a remote source, if the pipeline still asks for the same.
 pub fn pin_of<'a>(lock: &'a Lock, download: &Download) -> Option<&'a Pin> {
-    let pin = lock.get(&lock_name(download)?)?;
+    let (_, text) = download.target()?;
+    let paths = |pin: &'a Pin| pin.tree().files.keys().map(String::as_str);
+    let pin = lock
+        .get(&lock_name(download)?)
+        // Older lock files name the source alone, whatever is taken from it.
+        .or_else(|| lock.get(&name_with_revision(download, text)))
+        .filter(|pin| holds(download.output(), paths(pin)))?;
     // Of a file from the web whose `digest` was changed the lock file says nothing. Older ones do not name it.
     let other = download.digest.is_some() && pin.revision.is_some() && pin.revision != download.digest;
     (!other).then_some(pin)
@@ -174,6 +184,33 @@ fn listing(
 #[expect(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn models_and_adapters_of_one_repository_have_pins_of_their_own() {
+        let download = |kind: &str, text: &str| -> Download {
+            serde_json::from_value(serde_json::json!({ kind: text })).unwrap()
+        };
+        let pin = |names: &[&str]| {
+            let entry = qpipe_cache::Entry { digest: qpipe_cache::Digest::of(b"x"), size: 1 };
+            let files = names.iter().map(|name| ((*name).to_owned(), entry)).collect();
+            Pin::new(Some("0123".to_owned()), &Tree { files })
+        };
+        let name = |kind, text| lock_name(&download(kind, text)).unwrap();
+        assert_eq!(name("model", "hf://org/x"), "hf://org/x");
+        assert_eq!(name("adapter", "hf://org/x"), "adapter hf://org/x");
+        assert_eq!(name("data", "hf://datasets/org/x"), "hf://datasets/org/x");
+        assert_eq!(name("data", "https://x.org/x.jsonl"), "https://x.org/x.jsonl");
+
+        // What an earlier qpipe wrote for an adapter is the adapter's still, and no model's.
+        let mut lock = Lock::default();
+        lock.set("hf://org/x", pin(&["adapter_config.json", "adapter_model.safetensors"]));
+        assert!(pin_of(&lock, &download("adapter", "hf://org/x")).is_some());
+        assert!(pin_of(&lock, &download("model", "hf://org/x")).is_none());
+        assert!(pin_of(&lock, &download("data", "hf://org/x")).is_none());
+        lock.set("hf://org/x", pin(&["config.json", "model.safetensors"]));
+        assert!(pin_of(&lock, &download("adapter", "hf://org/x")).is_none());
+        assert!(pin_of(&lock, &download("model", "hf://org/x")).is_some());
+    }
 
     #[test]
     fn a_tokenizer_is_taken_from_the_folder_of_config_json() {
