@@ -91,6 +91,17 @@ fn a_label_renders_the_report_and_nothing_else() {
 }
 
 #[test]
+fn another_layout_of_lm_evals_tables_renders_the_report() {
+    let env = ran_study();
+    let with_table =
+        |version: &str| STUDY.replace("{ kind: report,", &format!("{{ kind: report, table: {version},"));
+    env.write("study.yaml", &with_table("lm-eval-0.4.13"));
+    assert_eq!(with_status(&env.run("study.yaml", &[]).1, "ran"), ["report"]);
+    env.write("study.yaml", &with_table("lm-eval-0.4.11"));
+    assert_eq!(with_status(&env.run("study.yaml", &[]).1, "cached"), COMPUTED, "the default");
+}
+
+#[test]
 fn a_deleted_report_is_written_again_from_the_store() {
     let env = ran_study();
     let path = env.path("results/study/results.json");

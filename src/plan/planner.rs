@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use qpipe_cache::{Digest, Location, Manifest, Output, Record, Store, Tree};
 use qpipe_nodes::Artifact;
-use qpipe_nodes::kinds::{Download, Report};
+use qpipe_nodes::kinds::{Download, HarnessTable, Report};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -256,7 +256,11 @@ impl<'a> Planner<'a> {
             .map(|row| json!({"label": row.label, "baseline": row.baseline.and_then(place_of)}))
             .collect();
         let report: Report = serde_json::from_value(instance.parsed.params.clone()).unwrap_or_default();
-        let params = json!({"document": report.document, "title": report.title, "rows": labels});
+        let mut params = json!({"document": report.document, "title": report.title, "rows": labels});
+        // Keys are older than the parameter: its default is left out.
+        if report.table != HarnessTable::default() {
+            params["table"] = json!(report.table);
+        }
         let inputs = BTreeMap::from([
             ("evaluations".to_owned(), ordered.clone().map(|row| content(row.evaluation)).collect()),
             (
