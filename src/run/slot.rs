@@ -1,13 +1,15 @@
 //! One slot: a thread that computes one node after the other, with a warm worker of its own.
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use qpipe_cache::{Attempt as Try, Claim, Digest, Location, Lookup, Meta, Store, StoreError};
 use qpipe_nodes::Sensitivity;
-use qpipe_nodes::protocol::{Device, Event as Said, Input};
+use qpipe_nodes::protocol::{Device, Event as Said, Failure, Input};
 use serde_json::Value;
 
 use super::device_lock::{self, DeviceLock};
@@ -51,7 +53,8 @@ pub(super) fn serve(slot: usize, jobs: &Receiver<Job>, messages: &Sender<Message
     while let Ok(job) = jobs.recv() {
         let started = Instant::now();
         let index = job.index;
-        let outcome = Attempt { slot, job: &job, messages, shared, worker: &mut worker }.run();
+        let outcome = caught(|| Attempt { slot, job: &job, messages, shared, worker: &mut worker }.run());
+        shared.set_pid(slot, None);
         let outcome = match outcome {
             Ok(outcome) => outcome,
             // A download that was told to stop has not failed.
@@ -65,6 +68,22 @@ pub(super) fn serve(slot: usize, jobs: &Receiver<Job>, messages: &Sender<Message
             return;
         }
     }
+}
+
+/// What `compute` comes to. A panic is a failure of the node: the scheduler waits for an answer.
+fn caught(compute: impl FnOnce() -> Result<Outcome, NodeFailure>) -> Result<Outcome, NodeFailure> {
+    // What a panic may leave half done dies with the attempt: its claim, and its worker, which was taken out of the slot.
+    catch_unwind(AssertUnwindSafe(compute)).unwrap_or_else(|panic| {
+        let message = format!("a bug of qpipe's: {}", panic_message(&*panic));
+        let help = "Please report it, with what stands on stderr.".to_owned();
+        Err(NodeFailure::new(Failure::Deterministic, message, Some(help)))
+    })
+}
+
+/// What a panic said.
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it did not say what")
 }
 
 struct Attempt<'a, 's> {
@@ -337,4 +356,22 @@ fn patiently(
 /// The scheduler outlives its slots; if it is gone, so is everybody who would listen.
 fn tell(messages: &Sender<Message>, event: Event) {
     let _ = messages.send(Message::Event(event));
+}
+
+#[cfg(test)]
+#[expect(clippy::panic, reason = "that is what is tested")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_a_failure_of_the_node() {
+        let panics: [fn() -> Result<Outcome, NodeFailure>; 2] =
+            [|| panic!("no such {}", "row"), || panic!("no such row")];
+        for panicking in panics {
+            let Err(failure) = caught(panicking) else { unreachable!("it panics") };
+            assert_eq!(failure.message, "a bug of qpipe's: no such row");
+            assert_eq!(failure.class, Failure::Deterministic);
+        }
+        assert!(matches!(caught(|| Ok(Outcome::Stopped)), Ok(Outcome::Stopped)));
+    }
 }
