@@ -1,11 +1,12 @@
 //! From artifacts to a [`Comparison`].
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use qpipe_nodes::results::Answer;
 
 use super::comparison::{Against, Comparison, Difference, Row};
-use super::load::{Evaluated, EvaluatedTask, read_benchmark};
+use super::load::{Evaluated, EvaluatedTask, TASK, read_benchmark};
 use super::statistics::{Discordant, holm, kl_divergence, wilson};
 use super::tasks::{Recovered, TaskFigures, compared_as};
 use super::{ReportError, format};
@@ -82,18 +83,19 @@ fn figures(task: &EvaluatedTask) -> TaskFigures {
 
 /// The tasks of `own` against those of `theirs`, as far as both answered the same questions.
 fn recovered(own: &Evaluated, theirs: &Evaluated) -> Vec<Recovered> {
-    let judged = own.tasks.iter().filter(|task| task.is_judged());
-    let names: Vec<&str> = judged.map(|task| task.name.as_str()).collect();
-    let answers = |evaluated: &Evaluated, members: &[&str]| -> Vec<Answer> {
-        let tasks = evaluated.tasks.iter().filter(|task| members.contains(&task.name.as_str()));
-        tasks.flat_map(|task| task.answers.clone()).collect()
+    let names: Vec<&str> = own.judged().map(|task| task.name.as_str()).collect();
+    let answers = |tasks: &[&EvaluatedTask]| -> Vec<Answer> {
+        tasks.iter().flat_map(|task| task.answers.clone()).collect()
     };
     let accuracy = |answers: &[Answer]| {
         answers.iter().filter(|answer| answer.correct).count() as f64 / answers.len().max(1) as f64
     };
     let line = |(name, members): (&str, Vec<&str>)| {
-        let (before, after) = (answers(theirs, &members), answers(own, &members));
-        let is_same = before.len() == after.len() && before.iter().zip(&after).all(same_question);
+        let (before, after) = (theirs.tasks_among(&members), own.tasks_among(&members));
+        let mut tasks = before.iter().zip(&after);
+        let are_same = tasks.all(|(before, after)| difference_of_tasks(after, before).is_none());
+        let (before, after) = (answers(&before), answers(&after));
+        let is_same = are_same && before.len() == after.len() && before.iter().zip(&after).all(same_question);
         is_same.then(|| Recovered {
             name: name.to_owned(),
             before: accuracy(&before),
@@ -120,6 +122,9 @@ fn pair(baseline: usize, theirs: &Evaluated, own: &Evaluated) -> Against {
 
 /// Why the answers cannot be paired, if they cannot.
 fn difference_in_kind(theirs: &Evaluated, own: &Evaluated) -> Option<String> {
+    if let Some(reason) = difference_in_tasks(theirs, own) {
+        return Some(reason);
+    }
     if theirs.task.n != own.task.n {
         return Some(format!(
             "they answered {} and {} questions",
@@ -137,6 +142,38 @@ fn difference_in_kind(theirs: &Evaluated, own: &Evaluated) -> Option<String> {
         return Some("their prompts began differently (`bos`)".to_owned());
     }
     None
+}
+
+/// Why what was asked is not the same, as far as the tasks tell that the answers are of.
+fn difference_in_tasks(theirs: &Evaluated, own: &Evaluated) -> Option<String> {
+    if own.is_study && theirs.is_study {
+        return None;
+    }
+    let names = |evaluated: &Evaluated| -> BTreeSet<String> {
+        if evaluated.is_study {
+            return BTreeSet::from([TASK.to_owned()]);
+        }
+        evaluated.judged().map(|task| task.name.clone()).collect()
+    };
+    let (before, after) = (names(theirs), names(own));
+    if let Some(name) = before.symmetric_difference(&after).next() {
+        return Some(format!("only one of them was asked `{name}`"));
+    }
+    own.judged().zip(theirs.judged()).find_map(|(after, before)| difference_of_tasks(after, before))
+}
+
+/// Why two tasks of one name are not the same.
+fn difference_of_tasks(own: &EvaluatedTask, theirs: &EvaluatedTask) -> Option<String> {
+    let fields = |task: &EvaluatedTask| {
+        [
+            ("version", task.figures.version.to_string()),
+            ("num_fewshot", task.figures.num_fewshot.to_string()),
+            ("output_type", task.figures.output_type.clone()),
+        ]
+    };
+    fields(own).into_iter().zip(fields(theirs)).find_map(|((field, after), (_, before))| {
+        (before != after).then(|| format!("`{field}` of `{}` is {after} and {before}", own.name))
+    })
 }
 
 fn question_by_question(baseline: &[Answer], variant: &[Answer]) -> Difference {
@@ -186,5 +223,84 @@ fn correct_for_many(rows: &mut [Row]) {
     let p: Vec<f64> = differences.iter().map(|difference| difference.mcnemar_p).collect();
     for (difference, adjusted) in differences.iter_mut().zip(holm(&p)) {
         difference.holm_p = adjusted;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use qpipe_nodes::kinds::{Bos, Candidates};
+    use qpipe_nodes::results::{Evaluation, HarnessResult, TaskResult};
+
+    use super::*;
+
+    /// An evaluation of `names`, each with two answers, the first of which is right.
+    fn evaluated(names: &[&str], figures: &HarnessResult) -> Evaluated {
+        let answer =
+            |doc_id, pred| Answer { doc_id, scores: vec![-1.0, -2.0], pred, gold: 0, correct: pred == 0 };
+        let result = |count: u64| TaskResult {
+            n: 2 * count,
+            correct: Some(count),
+            accuracy: Some(0.5),
+            candidates: Candidates::Text,
+            bos: Bos::Never,
+            tokens: 10,
+            divergence: None,
+            harness: Some(figures.clone()),
+        };
+        let task = |name: &&str| EvaluatedTask {
+            name: (*name).to_owned(),
+            result: result(1),
+            figures: figures.clone(),
+            answers: vec![answer(0, 0), answer(1, 1)],
+        };
+        let tasks: Vec<EvaluatedTask> = names.iter().map(task).collect();
+        Evaluated {
+            evaluation: Evaluation {
+                tasks: BTreeMap::new(),
+                dtype: "float32".to_owned(),
+                device: "cpu".to_owned(),
+                scheme: "dense".to_owned(),
+                quantization: None,
+                groups: BTreeMap::new(),
+            },
+            task: result(tasks.len() as u64),
+            answers: tasks.iter().flat_map(|task| task.answers.clone()).collect(),
+            is_study: false,
+            tasks,
+        }
+    }
+
+    #[test]
+    fn tasks_that_were_asked_otherwise_are_not_paired() {
+        let figures = HarnessResult {
+            alias: None,
+            version: 1.into(),
+            num_fewshot: 0,
+            of: 2,
+            output_type: "multiple_choice".to_owned(),
+            metrics: Vec::new(),
+        };
+        let baseline = evaluated(&["arc_easy"], &figures);
+        assert_eq!(difference_in_kind(&baseline, &evaluated(&["arc_easy"], &figures)), None);
+        let five = HarnessResult { num_fewshot: 5, ..figures.clone() };
+        let newer = HarnessResult { version: 2.into(), ..figures.clone() };
+        let written = HarnessResult { output_type: "generate_until".to_owned(), ..figures.clone() };
+        for (own, reason) in [
+            (evaluated(&["piqa"], &figures), "only one of them was asked `arc_easy`"),
+            (evaluated(&["arc_easy", "piqa"], &figures), "only one of them was asked `piqa`"),
+            (evaluated(&["arc_easy"], &five), "`num_fewshot` of `arc_easy` is 5 and 0"),
+            (evaluated(&["arc_easy"], &newer), "`version` of `arc_easy` is 2 and 1"),
+            (
+                evaluated(&["arc_easy"], &written),
+                "`output_type` of `arc_easy` is generate_until and multiple_choice",
+            ),
+        ] {
+            assert_eq!(difference_in_kind(&baseline, &own).as_deref(), Some(reason));
+            let lines = recovered(&own, &baseline);
+            assert!(lines.iter().all(|line| line.name == "arc_easy") && lines.len() < 2);
+            assert_eq!(lines.len(), usize::from(own.tasks.len() == 2), "{reason}");
+        }
     }
 }

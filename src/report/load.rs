@@ -20,6 +20,8 @@ pub(super) struct Evaluated {
     /// What the row's accuracy is of: the four-choice questions, else the questions of all tasks.
     pub(super) task: TaskResult,
     pub(super) answers: Vec<Answer>,
+    /// Whether these are the four-choice questions.
+    pub(super) is_study: bool,
     /// lm-eval's tasks, sorted by name, with their answers.
     pub(super) tasks: Vec<EvaluatedTask>,
 }
@@ -53,6 +55,7 @@ impl Evaluated {
                 }
             }
         }
+        let is_study = evaluation.tasks.contains_key(TASK);
         let (task, answers) = match evaluation.tasks.remove(TASK) {
             Some(task) => {
                 let path = folder.join(format!("{TASK}.jsonl"));
@@ -62,7 +65,17 @@ impl Evaluated {
             }
             None => together(&tasks).ok_or(ReportError::NoTask { path: summary, task: TASK })?,
         };
-        Ok(Self { evaluation, task, answers, tasks })
+        Ok(Self { evaluation, task, answers, is_study, tasks })
+    }
+
+    /// Those of lm-eval's tasks that are called so.
+    pub(super) fn tasks_among(&self, names: &[&str]) -> Vec<&EvaluatedTask> {
+        self.tasks.iter().filter(|task| names.contains(&task.name.as_str())).collect()
+    }
+
+    /// lm-eval's tasks whose answers are right or wrong.
+    pub(super) fn judged(&self) -> impl Iterator<Item = &EvaluatedTask> {
+        self.tasks.iter().filter(|task| task.is_judged())
     }
 }
 
