@@ -328,6 +328,20 @@ fn independent_nodes_run_side_by_side() {
 }
 
 #[test]
+fn a_node_that_asks_for_a_card_does_not_run_without_one() {
+    let env = ran_study();
+    let text = STUDY.replace("kind: evaluate,", "kind: evaluate, resources: { device: cuda },");
+    env.write("study.yaml", &text);
+    let (code, events) = env.run("study.yaml", &[]);
+    assert_eq!(code, 5);
+    assert_eq!(with_status(&events, "failed"), ["scores[base]", "scores[small]", "scores[tuned]"]);
+    let failure = events.iter().find(|e| e["status"] == "failed").unwrap();
+    assert!(failure["reason"].as_str().unwrap().contains("QPIPE_DEVICE=cpu"), "{failure}");
+    let (code, out, err) = env.qpipe(&["doctor"]);
+    assert!(!env.path("gpu.json").exists(), "{code} {out}{err}");
+}
+
+#[test]
 fn only_and_force_choose_what_runs() {
     let env = TestEnv::new();
     env.study();

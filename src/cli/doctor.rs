@@ -1,9 +1,9 @@
 //! `qpipe doctor`.
 
-use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
+use qpipe_cache::Store;
 
 use super::exit::Exit;
 use super::failure::Failure;
@@ -82,7 +82,8 @@ fn worker() -> Finding {
 }
 
 fn cuda() -> Finding {
-    let machine = Machine::detect(Path::new("."));
+    let store = open::store().ok();
+    let machine = Machine::detect(store.as_ref().map(Store::root));
     if let Some(gpu) = machine.gpus.first() {
         let others = machine.gpus.len() - 1;
         let more = if others > 0 { format!(", and {others} more") } else { String::new() };

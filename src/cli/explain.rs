@@ -24,7 +24,7 @@ pub(super) struct ExplainArgs {
 pub(super) fn exec(args: &ExplainArgs) -> Result<Exit, Failure> {
     let pipeline = args.file.load()?;
     let store = store()?;
-    let machine = Machine::detect(store.root());
+    let machine = Machine::detect(Some(store.root()));
     let planner = Planner::new(&pipeline, &store, &machine);
     let indices = find(&pipeline, &args.node).map_err(|error| Failure::selection(&error))?;
     let only = std::slice::from_ref(&args.node);

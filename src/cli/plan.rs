@@ -27,7 +27,7 @@ pub(super) struct PlanArgs {
 pub(super) fn exec(args: &PlanArgs) -> Result<Exit, Failure> {
     let pipeline = args.file.load()?;
     let store = store()?;
-    let machine = Machine::detect(store.root());
+    let machine = Machine::detect(Some(store.root()));
     let planner = Planner::new(&pipeline, &store, &machine);
     let wanted = marked(&pipeline, &args.only, true).map_err(|error| Failure::selection(&error))?;
     let wanted = with_ancestors(&pipeline, wanted);

@@ -1,7 +1,7 @@
 //! What this machine is, as far as it decides bytes or measured times. Read without loading libtorch.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use fs_err as fs;
@@ -10,6 +10,8 @@ use qpipe_nodes::resources::DeviceKind;
 use qpipe_nodes::{Cores, Resources, Sensitivity};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::replace::Replacement;
 
 /// The libtorch that the worker is built against; the worker says at its start which one it runs on.
 pub const TORCH_VERSION: &str = "2.11.0";
@@ -40,11 +42,13 @@ pub struct Machine {
     pub cpu_name: String,
     /// The GPUs, in the driver's order.
     pub gpus: Vec<Gpu>,
+    /// Whether `QPIPE_DEVICE=cpu` hides the GPUs.
+    pub hidden: bool,
 }
 
 impl Machine {
-    /// Looks at this machine. `store` keeps what is slow to ask for. `QPIPE_DEVICE=cpu` hides the GPUs.
-    pub fn detect(store: &Path) -> Self {
+    /// Looks at this machine. `store` keeps what is slow to ask for, if there is one. `QPIPE_DEVICE=cpu` hides the GPUs.
+    pub fn detect(store: Option<&Path>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
         let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let hidden = std::env::var("QPIPE_DEVICE").is_ok_and(|value| value == "cpu");
@@ -53,10 +57,11 @@ impl Machine {
             cpu_class: limited(cpu_class(&cpu), &["QPIPE_CPU", "QPIPE_KERNELS"]),
             cpu_name: cpu_name(&cpu),
             gpus: if hidden { Vec::new() } else { gpus(store) },
+            hidden,
         }
     }
 
-    /// Where a node with these resources runs.
+    /// Where a node with these resources runs. A card that the file asks for need not be there: see [`Self::lacks`].
     pub fn device(&self, resources: &Resources) -> Device {
         match resources.device {
             Some(DeviceKind::Cpu) => Device::Cpu,
@@ -64,6 +69,24 @@ impl Machine {
             None if self.gpus.is_empty() => Device::Cpu,
             None => Device::Cuda(0),
         }
+    }
+
+    /// Why a node with these resources cannot run here, if it asks for a card that is not there, and what to do.
+    pub fn lacks(&self, resources: &Resources) -> Option<(&'static str, &'static str)> {
+        if self.device(resources) == Device::Cpu || !self.gpus.is_empty() {
+            return None;
+        }
+        Some(if self.hidden {
+            (
+                "it asks for a GPU (`device: cuda`), and QPIPE_DEVICE=cpu keeps nodes off the card",
+                "Unset QPIPE_DEVICE, or remove `device: cuda`.",
+            )
+        } else {
+            (
+                "it asks for a GPU (`device: cuda`), and none is known here",
+                "`qpipe doctor` says what is known of cards; without `device: cuda` the node runs on the CPU.",
+            )
+        })
     }
 
     /// CPU threads of a node with these resources, that otherwise takes so many `cores`, on a model of `model` bytes.
@@ -87,20 +110,22 @@ impl Machine {
         if sensitivity == Sensitivity::Portable {
             return runtime;
         }
-        let gpu = match self.device(resources) {
-            Device::Cpu => None,
-            Device::Cuda(index) => self.gpus.get(index as usize),
-        };
-        let class = match gpu {
-            Some(gpu) => limited(&format!("sm_{}", gpu.compute_capability), &["QPIPE_KERNELS"]),
-            None => self.cpu_class.clone(),
+        let (class, name) = match self.device(resources) {
+            Device::Cpu => (self.cpu_class.clone(), self.cpu_name.as_str()),
+            Device::Cuda(index) => match self.gpus.get(index as usize) {
+                Some(gpu) => {
+                    let class = format!("sm_{}", gpu.compute_capability);
+                    (limited(&class, &["QPIPE_KERNELS"]), gpu.name.as_str())
+                }
+                // Nothing is computed under this key, and it is no CPU's.
+                None => ("cuda".to_owned(), "a GPU that is not there"),
+            },
         };
         runtime.insert("device".to_owned(), class.into());
         runtime.insert("torch".to_owned(), TORCH_VERSION.into());
         runtime.insert("threads".to_owned(), threads.into());
         if sensitivity == Sensitivity::Hardware {
-            let name = gpu.map_or(&self.cpu_name, |gpu| &gpu.name);
-            runtime.insert("hardware".to_owned(), name.as_str().into());
+            runtime.insert("hardware".to_owned(), name.into());
             runtime.insert("cores".to_owned(), self.cores.into());
         }
         runtime
@@ -149,31 +174,40 @@ struct Remembered {
     gpus: Vec<Gpu>,
 }
 
-/// No driver, no GPU: the common case costs one failed stat. Else `nvidia-smi` is asked once a boot.
-fn gpus(store: &Path) -> Vec<Gpu> {
+/// No driver, no GPU: the common case costs one failed stat. Else `nvidia-smi` is asked, until it answers, once a boot.
+fn gpus(store: Option<&Path>) -> Vec<Gpu> {
     if !Path::new("/proc/driver/nvidia/version").exists() && !Path::new("/dev/nvidia0").exists() {
         return Vec::new();
     }
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let file = store.join(GPU_FILE);
-    let remembered = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice::<Remembered>(&bytes).ok());
-    if let Some(known) = remembered.filter(|known| known.boot == boot) {
+    remembered(store.map(|store| store.join(GPU_FILE)), &boot, || ask("nvidia-smi"))
+}
+
+/// What `file` says of this `boot`, else what `ask` says, which is kept there. No answer is not kept: a driver that has no
+/// device yet, or a full process table, says nothing of the next run.
+fn remembered(file: Option<PathBuf>, boot: &str, ask: impl FnOnce() -> Option<Vec<Gpu>>) -> Vec<Gpu> {
+    let read = |path: &PathBuf| serde_json::from_slice::<Remembered>(&fs::read(path).ok()?).ok();
+    if let Some(known) = file.as_ref().and_then(read).filter(|known| known.boot == boot) {
         return known.gpus;
     }
-    let answer =
-        Command::new("nvidia-smi").args(["--query-gpu=name,compute_cap", "--format=csv,noheader"]).output();
-    let gpus: Vec<Gpu> = match answer {
-        Ok(output) if output.status.success() => {
-            String::from_utf8_lossy(&output.stdout).lines().filter_map(parse_gpu).collect()
-        }
-        _ => Vec::new(),
-    };
-    let remembered = Remembered { boot, gpus: gpus.clone() };
-    if let Ok(bytes) = serde_json::to_vec(&remembered) {
+    let Some(gpus) = ask() else { return Vec::new() };
+    let remembered = Remembered { boot: boot.to_owned(), gpus };
+    if let (Some(file), Ok(bytes)) = (file, serde_json::to_vec(&remembered)) {
         // Only saves time: a store that cannot be written is no reason to fail.
-        let _ = fs::write(&file, bytes);
+        let _ = Replacement::new(file, &mut bytes.as_slice()).and_then(Replacement::put);
     }
-    gpus
+    remembered.gpus
+}
+
+/// The GPUs that `program`, which is `nvidia-smi`, tells; `None` if it fails.
+fn ask(program: &str) -> Option<Vec<Gpu>> {
+    let output = Command::new(program)
+        .args(["--query-gpu=name,compute_cap", "--format=csv,noheader"])
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let gpus: Vec<Gpu> = text.lines().filter_map(parse_gpu).collect();
+    (output.status.success() && !gpus.is_empty()).then_some(gpus)
 }
 
 fn parse_gpu(line: &str) -> Option<Gpu> {
@@ -188,7 +222,48 @@ mod tests {
     use super::*;
 
     fn machine() -> Machine {
-        Machine { cores: 2, cpu_class: "x86-64-avx2".into(), cpu_name: "A CPU".into(), gpus: Vec::new() }
+        Machine {
+            cores: 2,
+            cpu_class: "x86-64-avx2".into(),
+            cpu_name: "A CPU".into(),
+            gpus: Vec::new(),
+            hidden: false,
+        }
+    }
+
+    fn h100() -> Gpu {
+        Gpu { name: "NVIDIA H100 80GB HBM3".into(), compute_capability: "90".into() }
+    }
+
+    #[test]
+    fn a_card_that_is_not_there_is_no_cpu() {
+        let cuda = Resources { device: Some(DeviceKind::Cuda), ..Resources::default() };
+        let with_card = Machine { gpus: vec![h100()], ..machine() };
+        assert_eq!(with_card.lacks(&cuda), None);
+        assert_eq!(with_card.runtime(&cuda, 1, Sensitivity::Hardware)["hardware"], "NVIDIA H100 80GB HBM3");
+        assert_eq!(machine().lacks(&Resources::default()), None);
+        for sensitivity in [Sensitivity::Device, Sensitivity::Hardware] {
+            let runtime = machine().runtime(&cuda, 1, sensitivity);
+            assert_ne!(runtime, machine().runtime(&Resources::default(), 1, sensitivity));
+            assert_ne!(runtime, with_card.runtime(&cuda, 1, sensitivity));
+        }
+        assert!(machine().lacks(&cuda).is_some_and(|(problem, _)| problem.contains("none is known")));
+        let hidden = Machine { hidden: true, ..machine() };
+        assert!(hidden.lacks(&cuda).is_some_and(|(problem, _)| problem.contains("QPIPE_DEVICE=cpu")));
+    }
+
+    #[test]
+    fn only_an_answer_is_remembered() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join(GPU_FILE);
+        let look = |answer: Option<Vec<Gpu>>| remembered(Some(file.clone()), "this boot", || answer);
+        assert!(look(None).is_empty());
+        assert!(!file.exists(), "a failure is no answer");
+        assert_eq!(look(Some(vec![h100()])), [h100()]);
+        assert_eq!(look(None), [h100()]);
+        assert_eq!(remembered(Some(file.clone()), "the next boot", || None), []);
+        assert_eq!(ask("false"), None);
+        assert_eq!(ask("no such program"), None);
     }
 
     #[test]

@@ -28,6 +28,11 @@ pub(super) fn build_job(
     max_memory: Option<u64>,
 ) -> Result<Job, NodeFailure> {
     let instance = &planner.pipeline.instances[index];
+    if instance.parsed.host == Host::Worker
+        && let Some((problem, help)) = planner.machine.lacks(&instance.resources)
+    {
+        return Err(NodeFailure::new(Failure::Surroundings, problem, Some(help.to_owned())));
+    }
     let memory = memory(planner, index, known, max_memory);
     let mut reason = due.reason.to_string();
     let work = match (instance.kind.name, due.source) {

@@ -92,7 +92,7 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<Outcome, RunError> {
     let started = Instant::now();
-    let machine = Machine::detect(store.root());
+    let machine = Machine::detect(Some(store.root()));
     let mut planner = Planner::new(pipeline, store, &machine);
     let name = run_name();
     planner.run.clone_from(&name);
