@@ -102,6 +102,18 @@ fn a_teammate_gets_the_pinned_bytes() {
 }
 
 #[test]
+fn what_an_address_asks_of_its_server_is_no_part_of_the_files_name() {
+    let env = TestEnv::new();
+    let hub = server();
+    study(&env, &hub);
+    let text = fs::read_to_string(env.path("remote.yaml")).unwrap();
+    env.write("remote.yaml", &text.replace("train.jsonl\"", "train.jsonl?download=true\""));
+    assert_eq!(run(&env, &hub, &[]).0, 0);
+    let lock = fs::read_to_string(env.path("remote.yaml.lock")).unwrap();
+    assert!(lock.lines().any(|line| line.starts_with("file ") && line.ends_with(" data.jsonl")), "{lock}");
+}
+
+#[test]
 fn a_wrong_digest_is_refused() {
     let env = TestEnv::new();
     let hub = server();

@@ -6,6 +6,7 @@
 //! * [`tasks`]: the tasks that an evaluation can name.
 //! * [`kernels`]: what a worker says of its kernels.
 //! * [`limit`]: how many of a task's questions are asked.
+//! * [`data_files`]: which files hold rows of data.
 //! * [`figure`]: figures that are not finite, in JSON.
 //! * [`task_file`]: what lm-eval's own task files say.
 //! * [`task_origin`]: where they say it.
@@ -16,6 +17,7 @@
 //! This crate links neither libtorch nor the cache, and knows no YAML: parameters arrive as JSON values.
 
 pub mod artifact;
+pub mod data_files;
 pub mod figure;
 pub mod kernels;
 pub mod kind;

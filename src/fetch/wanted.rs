@@ -1,7 +1,7 @@
 //! Which files of a repository or a folder an artifact consists of. Everything else (a README, weights in other
 //! formats) is neither downloaded nor part of a key.
 
-use qpipe_nodes::Artifact;
+use qpipe_nodes::{Artifact, data_files};
 
 /// Files of a checkpoint besides its weights, at the top of the folder.
 const MODEL_FILES: &[&str] = &[
@@ -23,9 +23,6 @@ const MODEL_FILES: &[&str] = &[
 /// Files of an adapter besides those whose name begins with `adapter_`.
 const ADAPTER_FILES: &[&str] = &["adapter_config.json", "adapter_model.safetensors"];
 
-/// Of files of rows.
-const DATA_EXTENSIONS: &[&str] = &["jsonl", "json", "csv", "tsv", "parquet"];
-
 /// Descriptions that the `datasets` library leaves beside data.
 const DATA_DESCRIPTIONS: &[&str] =
     &["dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"];
@@ -45,8 +42,7 @@ pub fn wanted_model_file(path: &str) -> bool {
 pub fn wanted_data_file(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     let is_hidden = path.split('/').any(|part| part.starts_with('.'));
-    let is_data = name.rsplit_once('.').is_some_and(|(_, extension)| DATA_EXTENSIONS.contains(&extension));
-    is_data && !is_hidden && !DATA_DESCRIPTIONS.contains(&name)
+    data_files::extension(name).is_some() && !is_hidden && !DATA_DESCRIPTIONS.contains(&name)
 }
 
 /// Whether `path` belongs to an `artifact` of a kind that can be downloaded.
@@ -120,7 +116,7 @@ mod tests {
 
     #[test]
     fn data_are_json_lines_in_any_folder() {
-        for path in ["train.jsonl", "data/test.jsonl", "train.json"] {
+        for path in ["train.jsonl", "data/test.jsonl", "train.json", "X.JSONL"] {
             assert!(wanted_file(Artifact::Data, path), "{path}");
         }
         for path in ["README.md", ".cache/x.jsonl", "dataset_infos.json", "data/train.arrow"] {

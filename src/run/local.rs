@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use qpipe_cache::{Claim, Digest, Lookup, Manifest, Meta, Record, StoreError, Tree};
+use qpipe_nodes::data_files;
 use qpipe_nodes::kinds::{Download, HarnessTable, Report, Source as Where};
 use qpipe_nodes::protocol::{Failure, OUT};
 use serde_json::Value;
@@ -283,9 +284,11 @@ fn download(
             Ok(Some(resolved.revision))
         }
         Some(Where::Http(url)) => {
-            let extension =
-                url.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map_or("", |(_, e)| e);
-            let name = if extension.is_empty() { "data".to_owned() } else { format!("data.{extension}") };
+            // What is pinned keeps its name: it is part of the content.
+            let pinned = remote.pin.as_ref().and_then(|pin| pin.tree().files.keys().next().cloned());
+            let pinned = pinned.filter(|name| !name.contains('/'));
+            let extension = data_files::extension_of_address(&url).unwrap_or_default();
+            let name = pinned.unwrap_or_else(|| format!("data.{extension}"));
             let digest = remote.download.digest.as_deref().unwrap_or_default();
             fetch::fetch_http(&url, digest, &folder.join(&name), &mut progress).map_err(of_fetch)?;
             keep_only(folder, &name)?;

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Artifact, Host, Kind, ParamError, Port, Sensitivity};
+use crate::{Artifact, Host, Kind, ParamError, Port, Sensitivity, data_files};
 
 /// The floating-point type of a checkpoint's tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -184,6 +184,14 @@ impl Kind for Download {
                         "a digest is `sha256:` or `blake3:` and 64 hexadecimal digits",
                     ));
                 }
+                if key == "data" && data_files::extension_of_address(text).is_none() {
+                    errors.push(
+                        ParamError::value(key, "the address does not say what kind of file it gives").help(format!(
+                            "Its path has to end in one of {}. Else download the file, and name its path here.",
+                            data_files::in_words()
+                        )),
+                    );
+                }
                 if key != "data" {
                     errors.push(ParamError::value(
                         key,
@@ -216,5 +224,25 @@ impl Kind for Download {
 
     fn sensitivity(&self) -> Sensitivity {
         Sensitivity::Portable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(data: &str) -> Vec<ParamError> {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let download: Download =
+            serde_json::from_value(serde_json::json!({"data": data, "digest": digest})).expect("parameters");
+        download.check()
+    }
+
+    #[test]
+    fn an_address_says_what_kind_of_file_it_gives() {
+        assert_eq!(problems("https://example.org/x.jsonl?download=true"), []);
+        let [problem] = &problems("https://example.org/files/17")[..] else { unreachable!("one problem") };
+        assert!(problem.message.contains("what kind of file"), "{problem:?}");
+        assert!(problem.help.as_ref().is_some_and(|help| help.contains(".parquet")), "{problem:?}");
     }
 }
