@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use qpipe::report::{
-    Against, Comparison, ReportError, Results, RowAnswers, RowInput, RowName, compare, table, write,
+    Against, Comparison, ReportError, Results, RowAnswers, RowInput, RowName, TaskFigures, compare, table,
+    write,
 };
 use qpipe_nodes::kinds::{Bos, Candidates, Protocol};
-use qpipe_nodes::results::{Answer, BenchmarkResult, Evaluation, TaskResult};
+use qpipe_nodes::results::{Answer, BenchmarkResult, Evaluation, HarnessResult, TaskResult};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -243,6 +244,48 @@ fn only_what_is_missing_or_differs_is_written() {
     );
     let left: Vec<_> = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 3, "{left:?}");
+}
+
+#[test]
+fn files_of_an_earlier_evaluation_are_removed() {
+    let mut study = Study::new();
+    let mut comparison = study.compare();
+    let figures = HarnessResult {
+        alias: None,
+        version: json!(1.0),
+        num_fewshot: 0,
+        of: 40,
+        output_type: "multiple_choice".to_owned(),
+        metrics: Vec::new(),
+    };
+    let task = TaskFigures { name: "arc_easy".to_owned(), n: 40, correct: Some(30), figures };
+    comparison.rows[0].tasks = vec![task.clone()];
+    comparison.rows[3].tasks = vec![task];
+    let samples = study.folder.path().join("arc_easy.jsonl");
+    fs::write(&samples, "").unwrap();
+    let folder = study.out().join("lm_eval/scores[base]");
+    let names = |folder: &Path| -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    for (time, day) in [(0.0, "1970-01-01T00-00-00"), (86400.5, "1970-01-02T00-00-00.500000")] {
+        for answers in &mut study.answers {
+            answers.harness.time = time;
+            answers.harness.tasks.insert("arc_easy".to_owned(), samples.clone());
+        }
+        write(&comparison, &study.names, &study.answers, &study.out()).unwrap();
+        fs::write(folder.join("notes.json"), "mine").unwrap();
+        let expected =
+            ["notes.json".to_owned(), format!("results_{day}.json"), format!("samples_arc_easy_{day}.jsonl")];
+        assert_eq!(names(&folder), expected);
+    }
+    assert_eq!(names(&study.out().join("lm_eval")), ["scores[base]", "scores[w4]"]);
+    comparison.rows[3].tasks.clear();
+    write(&comparison, &study.names, &study.answers, &study.out()).unwrap();
+    assert_eq!(names(&study.out().join("lm_eval")), ["scores[base]"]);
 }
 
 #[test]

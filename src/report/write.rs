@@ -1,5 +1,6 @@
 //! Writes `results/NAME/`.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,7 @@ use qpipe_nodes::kinds::Document;
 use super::ReportError;
 use super::comparison::Comparison;
 use super::harness_files::{self, HarnessAnswers};
+use super::lm_eval::file_names;
 use super::markdown::{self, MARKDOWN_FILE};
 use super::names::{Named, RowName};
 use super::recovery;
@@ -48,7 +50,7 @@ impl Written {
 /// `answers` are in the order of the rows. The document's heading is the comparison's title, else the folder's name.
 ///
 /// Only what is missing or differs is written, all of it beside its place first: a full disk leaves the former files
-/// as they were. Answers of rows that are no longer there are removed.
+/// as they were. Answers of rows that are no longer there are removed, and those of earlier evaluations.
 ///
 /// # Errors
 /// [`ReportError::Names`] when `names` or `answers` are not the comparison's rows; I/O errors with the path.
@@ -75,15 +77,18 @@ pub fn write(
             prepared.push(Replacement::new(path, &mut fs::File::open(source)?)?);
         }
     }
+    let harness = out.join(HARNESS_FOLDER);
+    let mut harness_paths = BTreeSet::new();
     for ((name, answers), row) in names.iter().zip(answers).zip(&comparison.rows) {
         if row.tasks.is_empty() {
             continue;
         }
-        let folder = out.join(HARNESS_FOLDER).join(name.instance.replace('/', "%2F"));
+        let folder = harness.join(name.instance.replace('/', "%2F"));
         fs::create_dir_all(&folder)?;
         sweep(&folder);
         for (file, text) in harness_files::files(row, &name.row, &answers.harness)? {
             let path = folder.join(file);
+            harness_paths.insert(path.clone());
             if !holds(&path, text.as_bytes())? {
                 prepared.push(Replacement::new(path, &mut text.as_bytes())?);
             }
@@ -103,6 +108,7 @@ pub fn write(
     }
     let files = prepared.into_iter().map(Replacement::put).collect::<Result<_, _>>()?;
     remove_others(&folder, names)?;
+    remove_earlier(&harness, &harness_paths)?;
     Ok(Written { files })
 }
 
@@ -143,6 +149,30 @@ fn remove_others(folder: &Path, names: &[RowName]) -> io::Result<()> {
         {
             fs::remove_file(entry.path())?;
         }
+    }
+    Ok(())
+}
+
+/// Removes files of lm-eval's names that are not among `current`: each evaluation's have another time in their names. A folder
+/// that is empty then is no row's.
+fn remove_earlier(harness: &Path, current: &BTreeSet<PathBuf>) -> io::Result<()> {
+    if !harness.is_dir() {
+        return Ok(());
+    }
+    for folder in fs::read_dir(harness)? {
+        let folder = folder?.path();
+        if !folder.is_dir() {
+            continue;
+        }
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            let is_ours = entry.file_name().to_str().is_some_and(file_names::is_dated);
+            if is_ours && !current.contains(&entry.path()) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        // Fails, as it should, where something is left.
+        let _ = std::fs::remove_dir(&folder);
     }
     Ok(())
 }

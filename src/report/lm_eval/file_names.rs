@@ -39,6 +39,26 @@ pub fn samples(task: &str, time: &str) -> String {
     format!("samples_{task}_{time}.jsonl")
 }
 
+/// Whether a file's name is of the forms of [`results`] and [`samples`].
+pub fn is_dated(name: &str) -> bool {
+    let time = match (name.strip_suffix(".jsonl"), name.strip_suffix(".json")) {
+        (Some(stem), _) => {
+            stem.strip_prefix("samples_").and_then(|rest| rest.rsplit_once('_')).map(|(_, time)| time)
+        }
+        (None, Some(stem)) => stem.strip_prefix("results_"),
+        (None, None) => None,
+    };
+    time.is_some_and(is_time)
+}
+
+/// Whether `text` is of the form of [`time`].
+fn is_time(text: &str) -> bool {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, "000000"));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let form: String = seconds.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    form == "0000-00-00T00-00-00" && fraction.len() == 6 && digits(fraction)
+}
+
 /// Where the results go if lm-eval is told `output`: into the model's folder below it or, if it names a `.json` file,
 /// beside that, the time added to its name.
 pub fn results_path(output: &Path, model_name: &str, time: &str) -> PathBuf {
@@ -69,6 +89,27 @@ mod tests {
         assert_eq!(time(part), "2026-11-22T03-14-57.921301");
         let small = jiff::civil::date(2026, 1, 2).at(0, 0, 0, 42_000);
         assert_eq!(time(small), "2026-01-02T00-00-00.000042");
+    }
+
+    #[test]
+    fn dated_names_are_told_from_others() {
+        let part = jiff::civil::date(2026, 11, 22).at(3, 14, 57, 921_301_999);
+        for time in [time(part), time(jiff::civil::date(2026, 1, 2).at(0, 0, 0, 0))] {
+            for name in [results(&time), samples("arc_easy", &time), samples("a_b", &time)] {
+                assert!(is_dated(&name), "{name}");
+            }
+        }
+        for name in [
+            "results.json",
+            "results_mine.json",
+            "results_2026-11-22.json",
+            "samples_2026-11-22T03-14-57.jsonl",
+            "results_2026-11-22T03-14-57.json.bak",
+            "notes_2026-11-22T03-14-57.json",
+            "results_2026-11-22T03-14-57.9.json",
+        ] {
+            assert!(!is_dated(name), "{name}");
+        }
     }
 
     #[test]
