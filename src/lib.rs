@@ -3,7 +3,7 @@
 //! ```text
 //! cli ─► run ─► plan ─► pipeline ─► qpipe-nodes
 //!          │      └────────────────► qpipe-cache
-//!          └─► report, fetch ─► replace
+//!          └─► report, fetch
 //! ```
 //!
 //! Tensors are the business of `qpipe-worker`, another program: this one never loads libtorch.
@@ -12,6 +12,5 @@ pub mod cli;
 pub mod fetch;
 pub mod pipeline;
 pub mod plan;
-pub mod replace;
 pub mod report;
 pub mod run;

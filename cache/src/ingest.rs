@@ -9,7 +9,8 @@ use fs_err as fs;
 use rayon::prelude::*;
 
 use crate::durability::GroupSync;
-use crate::layout::{Layout, named, temporary_in};
+use crate::layout::{Layout, named};
+use crate::replace::temporary_in;
 use crate::tree::{Entry, Tree};
 use crate::walk::{Found, walk};
 use crate::{Digest, StoreError};

@@ -14,11 +14,11 @@
 //! stat.log                 digests of unchanged files outside of the store
 //! ```
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
+use crate::replace::{PREFIX, Replacement};
 use crate::{Digest, StoreError};
 
 /// The arrangement that this build writes, and the newest that it reads.
@@ -162,6 +162,8 @@ impl Layout {
                 || [FORMAT_FILE, TAG_FILE, IGNORE_FILE, STAT_LOG, MEMOS, FAILURES, "lost+found"]
                     .contains(&name.as_str())
                 || GUESTS.contains(&name.as_str())
+                || name.starts_with(PREFIX)
+                // As earlier versions named what they wrote.
                 || name.starts_with(".tmp");
             if !ours {
                 return Err(StoreError::NotAStore { root: self.root.clone(), entry: name });
@@ -193,24 +195,10 @@ pub(crate) fn is_plain_name(kind: &str) -> bool {
     !kind.is_empty() && !kind.starts_with('.') && !kind.contains(['/', '\0'])
 }
 
-/// Writes a file under another name in the same folder, syncs it and renames it to `path`.
-pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = temporary_in(folder)?;
-    file.write_all(bytes)
-        .and_then(|()| file.as_file().sync_all())
-        .map_err(|error| named(error, "write", path))?;
-    file.persist(path).map_err(|error| named(error.error, "rename to", path))?;
+/// Replaces the file at `path`; what it holds then survives a power cut.
+pub(crate) fn replace_file(path: &Path, mut bytes: &[u8]) -> std::io::Result<()> {
+    Replacement::new(path.to_owned(), &mut bytes)?.sync()?.put()?;
     Ok(())
-}
-
-/// A new file in `folder` with the permissions that any new file gets there.
-pub(crate) fn temporary_in(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
-    use std::os::unix::fs::PermissionsExt;
-    tempfile::Builder::new()
-        .permissions(std::fs::Permissions::from_mode(0o666))
-        .tempfile_in(folder)
-        .map_err(|error| named(error, "create a file in", folder))
 }
 
 /// `error` with a path, for the calls that `fs_err` does not wrap.

@@ -8,7 +8,8 @@ use fs_err as fs;
 
 use crate::StoreError;
 use crate::ingest::{copy_content, is_present};
-use crate::layout::{named, temporary_in};
+use crate::layout::named;
+use crate::replace::temporary_in;
 use crate::store::Store;
 use crate::tree::{Entry, Tree};
 

@@ -23,8 +23,9 @@ use fs_err as fs;
 
 use crate::Digest;
 use crate::identity::{Identity, open_folder};
-use crate::layout::{named, temporary_in};
+use crate::layout::named;
 use crate::record::{Location, Output};
+use crate::replace::temporary_in;
 use crate::tree::{Entry, Tree};
 
 const HEADER: &[u8] = b"qpipe-memo 1\n";

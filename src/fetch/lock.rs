@@ -20,10 +20,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
+use qpipe_cache::replace::{Replacement, sweep};
 use qpipe_cache::{Entry, Tree};
 
 use super::FetchError;
-use crate::replace::{Replacement, sweep};
 
 const VERSION: u32 = 1;
 const COMMENT: &str =

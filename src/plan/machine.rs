@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use fs_err as fs;
+use qpipe_cache::replace::Replacement;
 use qpipe_nodes::protocol::Device;
 use qpipe_nodes::resources::DeviceKind;
 use qpipe_nodes::{Cores, Resources, Sensitivity};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-
-use crate::replace::Replacement;
 
 /// The libtorch that the worker is built against; the worker says at its start which one it runs on.
 pub const TORCH_VERSION: &str = "2.11.0";

@@ -2,7 +2,7 @@
 //!
 //! [`compare()`] turns evaluation and benchmark artifacts into a [`Comparison`], the report artifact, which
 //! knows no name of a pipeline file. [`write()`] gives its rows their names and writes `results/NAME/`; [`table()`] is the same for a terminal.
-//! [`Results::read`] reads a `results.json` back. A leaf of the program: knows neither graph nor cache.
+//! [`Results::read`] reads a `results.json` back. A leaf of the program: knows neither graph nor store.
 
 mod compare;
 mod comparison;

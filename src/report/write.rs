@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
+use qpipe_cache::replace::{Replacement, sweep};
 use qpipe_nodes::kinds::Document;
 
 use super::ReportError;
@@ -15,7 +16,6 @@ use super::markdown::{self, MARKDOWN_FILE};
 use super::names::{Named, RowName};
 use super::recovery;
 use super::results_json::{RESULTS_FILE, Results};
-use crate::replace::{Replacement, sweep};
 
 /// Name of the folder of answers in `results/NAME/`.
 pub const SAMPLES_FOLDER: &str = "samples";

@@ -5,6 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
+use qpipe_cache::replace::Replacement;
 use serde::{Deserialize, Serialize};
 
 use super::event::{Event, Observer, Status};
@@ -89,17 +90,14 @@ impl RunRecord {
         &self.folder
     }
 
-    /// Writes a file of the record.
+    /// Writes a file of the record: whole, or not at all.
     pub fn write(&self, name: &str, value: &impl Serialize) {
         if self.events.is_none() {
             return;
         }
-        let write = |file| {
-            let mut file = BufWriter::with_capacity(BUFFER, file);
-            serde_json::to_writer(&mut file, value)?;
-            file.flush()
-        };
-        let written = fs::File::create(self.folder.join(name)).and_then(write);
+        let written = serde_json::to_vec(value)
+            .map_err(std::io::Error::from)
+            .and_then(|text| Replacement::new(self.folder.join(name), &mut text.as_slice())?.put());
         if let Err(error) = written {
             tracing::warn!("the run's record is incomplete: {error}");
         }
@@ -122,5 +120,33 @@ impl Observer for RunRecord {
             tracing::warn!("the run's record ends here: {error}");
             self.events = None;
         }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use serde::ser::Error as _;
+
+    use super::*;
+
+    /// Like a process that is killed in the middle of a file.
+    struct Breaks;
+
+    impl Serialize for Breaks {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            Err(S::Error::custom("no more"))
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_finished_is_not_there() {
+        let runs = tempfile::tempdir().unwrap();
+        let record = RunRecord::create(runs.path(), "a");
+        record.write(SUMMARY_FILE, &("half", Breaks));
+        assert!(!record.folder().join(SUMMARY_FILE).exists());
+        record.write(SUMMARY_FILE, &"whole");
+        record.write(SUMMARY_FILE, &("half", Breaks));
+        assert_eq!(fs::read_to_string(record.folder().join(SUMMARY_FILE)).unwrap(), "\"whole\"");
     }
 }

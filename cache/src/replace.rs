@@ -10,12 +10,15 @@ use std::time::Duration;
 use fs_err as fs;
 use tempfile::NamedTempFile;
 
+use crate::layout::named;
+
 /// How the names begin under which files are written.
-const PREFIX: &str = ".qpipe-new-";
+pub(crate) const PREFIX: &str = ".qpipe-new-";
 /// A file this young may be one whose owner has not locked it yet.
 const YOUNG: Duration = Duration::from_secs(2);
 
 /// A file that is written, and not yet in its place.
+#[derive(Debug)]
 pub struct Replacement {
     path: PathBuf,
     file: NamedTempFile,
@@ -32,15 +35,14 @@ impl Replacement {
             _ => Path::new("."),
         };
         let mut write = || -> io::Result<NamedTempFile> {
-            let mut file =
-                tempfile::Builder::new().prefix(PREFIX).permissions(shared()).tempfile_in(folder)?;
+            let mut file = temporary_in(folder)?;
             // Says that somebody still writes it. Where a file system has no locks, files are young for long enough.
             let _ = file.as_file().try_lock();
             io::copy(content, file.as_file_mut())?;
             file.as_file_mut().flush()?;
             Ok(file)
         };
-        let file = write().map_err(|error| failed(&path, &error))?;
+        let file = write().map_err(|error| named(error, "write", &path))?;
         Ok(Self { path, file })
     }
 
@@ -49,7 +51,7 @@ impl Replacement {
     /// # Errors
     /// I/O errors with the path.
     pub fn sync(self) -> io::Result<Self> {
-        self.file.as_file().sync_all().map_err(|error| failed(&self.path, &error))?;
+        self.file.as_file().sync_all().map_err(|error| named(error, "write", &self.path))?;
         Ok(self)
     }
 
@@ -61,7 +63,7 @@ impl Replacement {
         let Self { path, file } = self;
         match file.persist(&path) {
             Ok(_) => Ok(path),
-            Err(error) => Err(failed(&path, &error.error)),
+            Err(error) => Err(named(error.error, "write", &path)),
         }
     }
 }
@@ -81,14 +83,14 @@ fn is_abandoned(path: &Path) -> bool {
     matches!(age, Ok(Ok(age)) if age >= YOUNG) && file.file().try_lock().is_ok()
 }
 
-fn failed(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("failed to write `{}`: {error}", path.display()))
-}
-
-/// Readable for others, as far as the umask allows: temporary files are private by default.
-fn shared() -> std::fs::Permissions {
+/// A new file in `folder`, readable for others as far as the umask allows: temporary files are private by default.
+pub(crate) fn temporary_in(folder: &Path) -> io::Result<NamedTempFile> {
     use std::os::unix::fs::PermissionsExt as _;
-    std::fs::Permissions::from_mode(0o666)
+    tempfile::Builder::new()
+        .prefix(PREFIX)
+        .permissions(std::fs::Permissions::from_mode(0o666))
+        .tempfile_in(folder)
+        .map_err(|error| named(error, "create a file in", folder))
 }
 
 #[cfg(test)]
