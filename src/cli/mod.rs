@@ -58,12 +58,16 @@ enum Command {
 
 /// Runs the program; the exit codes are listed in docs/events.md.
 pub fn main() -> ExitCode {
+    exit::caught(command).into()
+}
+
+fn command() -> Exit {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             // `--help` and `--version` come this way too, and go to stdout.
             let _ = error.print();
-            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done };
         }
     };
     logging::start(cli.verbose, cli.log_format);
@@ -80,11 +84,11 @@ pub fn main() -> ExitCode {
     };
     if let Some(error) = printer::lost() {
         printer::err(format!("error: the result could not be written to stdout: {error}"));
-        return Exit::Environment.into();
+        return Exit::Environment;
     }
     match result {
-        Ok(exit) => exit.into(),
-        Err(failure) => failure.print().into(),
+        Ok(exit) => exit,
+        Err(failure) => failure.print(),
     }
 }
 
