@@ -1,3 +1,5 @@
+//! Why a report could not be made, written or read, and whose fault it is.
+
 use std::io;
 use std::path::{Path, PathBuf};
 

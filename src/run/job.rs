@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::local::LocalWork;
 use crate::plan::{Known, Place};
+use crate::report::ReportError;
 
 /// A node to be computed: everything a slot needs, and no pipeline.
 pub(super) struct Job {
@@ -122,6 +123,12 @@ impl From<qpipe_cache::StoreError> for NodeFailure {
     }
 }
 
+impl From<ReportError> for NodeFailure {
+    fn from(error: ReportError) -> Self {
+        Self::new(error.class(), error.to_string(), error.help())
+    }
+}
+
 /// What an action looks like once inputs are folders.
 pub(super) fn action(
     id: u64,
@@ -141,5 +148,20 @@ pub(super) fn action(
             max_memory: job.max_memory,
         }),
         Work::Local(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_that_cannot_be_made_says_whose_fault_it_is() {
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let failure = NodeFailure::from(ReportError::from(full));
+        assert_eq!(failure.class, Failure::Surroundings);
+        assert!(failure.help.is_some_and(|help| help.contains("Free some space")));
+        let failure = NodeFailure::from(ReportError::NoBaseline { row: 1, baseline: 9, rows: 2 });
+        assert_eq!(failure.class, Failure::Deterministic);
     }
 }

@@ -132,8 +132,7 @@ pub(super) fn run(
                 })
                 .collect::<Result<Vec<_>, NodeFailure>>()?;
             let title = parameters.title.as_deref().unwrap_or_default();
-            let mut comparison = report::compare(&rows, title)
-                .map_err(|error| NodeFailure::new(Failure::User, error.to_string(), None))?;
+            let mut comparison = report::compare(&rows, title)?;
             comparison.document = parameters.document;
             comparison.table = match parameters.table {
                 HarnessTable::V0_4_11 => TableVersion::V0_4_11,

@@ -80,8 +80,7 @@ fn publish_one(
     let comparison = comparison.reordered(&places);
     let names: Vec<RowName> = rows.iter().map(|row| row_name(planner, row)).collect();
     let answers: Vec<RowAnswers> = rows.iter().map(|row| answers(planner.store, known, row)).collect();
-    let written = report::write(&comparison, &names, &answers, folder)
-        .map_err(|error| NodeFailure::new(Failure::Surroundings, error.to_string(), error.help()))?;
+    let written = report::write(&comparison, &names, &answers, folder)?;
     Ok(Published {
         node: planner.pipeline.instances[index].id.clone(),
         folder: folder.to_owned(),
