@@ -303,7 +303,7 @@ fn a_flipped_byte_is_found_and_computed_again() {
     fs::write(&victim, bytes).unwrap();
     let (code, out, _) = env.qpipe(&["cache", "verify"]);
     assert_eq!(code, 5);
-    assert!(out.contains("corrupt"), "{out}");
+    assert!(out.contains("; set aside as ") && out.contains("/cas/corrupt/"), "{out}");
     let (code, events) = env.run("study.yaml", &[]);
     assert_eq!(code, 0);
     // The answers, and the report that may have been made of the corrupt ones.

@@ -87,6 +87,14 @@ impl Observer for Bars {
     }
 }
 
+/// A bar by itself, of bytes. Drawn on a terminal only.
+pub(super) fn bytes(name: &'static str) -> ProgressBar {
+    let bar = ProgressBar::no_length();
+    bar.set_style(style("{prefix:12} {bar:28} {bytes}/{total_bytes}  {bytes_per_sec}  eta {eta}"));
+    bar.set_prefix(name);
+    bar
+}
+
 /// The templates are ours and well-formed; a bar without style is still a bar.
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
