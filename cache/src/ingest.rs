@@ -101,7 +101,7 @@ pub(crate) fn duplicate(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Copies between open files, sharing blocks where the file system can.
-pub(crate) fn copy_content(mut source: &fs::File, mut target: &fs::File) -> io::Result<()> {
+fn copy_content(mut source: &fs::File, mut target: &fs::File) -> io::Result<()> {
     if rustix::fs::ioctl_ficlone(target.file(), source.file()).is_err() {
         io::copy(&mut source, &mut target)?;
     }

@@ -6,7 +6,7 @@
 //! [`Claim::commit`] writes:
 //!
 //! ```text
-//! Manifest ── key ──► Store::lookup ──► Hit(Record) ──► materialise / copy_out
+//! Manifest ── key ──► Store::lookup ──► Hit(Record) ──► materialise
 //!                          │
 //!                          └──► Miss(Claim) ──► work in staging/ ──► commit: blobs, then record
 //! ```

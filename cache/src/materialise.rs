@@ -7,9 +7,8 @@ use std::path::Path;
 use fs_err as fs;
 
 use crate::StoreError;
-use crate::ingest::{copy_content, is_present};
+use crate::ingest::is_present;
 use crate::layout::named;
-use crate::replace::temporary_in;
 use crate::store::Store;
 use crate::tree::{Entry, Tree};
 
@@ -33,21 +32,6 @@ impl Store {
         Ok(())
     }
 
-    /// Copies one file of an artifact to `dest`, writable, sharing blocks where the file system can. `dest`
-    /// holds what it held before or the whole file, at every moment.
-    ///
-    /// # Errors
-    /// When the blob is missing or `dest` cannot be written.
-    pub fn copy_out(&self, entry: &Entry, dest: &Path) -> Result<(), StoreError> {
-        let blob = self.present_blob(entry)?;
-        let folder = match dest.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        fs::create_dir_all(folder).map_err(StoreError::writing)?;
-        copy_atomically(&blob, folder, dest).map_err(StoreError::writing)
-    }
-
     fn present_blob(&self, entry: &Entry) -> Result<std::path::PathBuf, StoreError> {
         let blob = self.blob_path(&entry.digest);
         if is_present(&blob, entry.size) {
@@ -69,13 +53,4 @@ fn make_link(blob: &Path, link: &Path) -> Result<(), StoreError> {
         }
         result => result.map_err(StoreError::writing),
     }
-}
-
-fn copy_atomically(blob: &Path, folder: &Path, dest: &Path) -> io::Result<()> {
-    let source = fs::File::open(blob)?;
-    let temporary = temporary_in(folder)?;
-    let target = fs::File::from_parts(temporary.as_file().try_clone()?, temporary.path());
-    copy_content(&source, &target)?;
-    temporary.persist(dest).map_err(|error| named(error.error, "rename to", dest))?;
-    Ok(())
 }

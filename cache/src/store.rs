@@ -140,32 +140,18 @@ impl Store {
         self.layout().blob(digest)
     }
 
-    /// The record of `key`, if its output is complete. Takes no lock and needs no permission to write.
-    ///
-    /// Looks into the folder of each kind; [`Store::peek_as`] is faster where the kind is known.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn peek(&self, key: &Digest) -> Result<Option<Record>, StoreError> {
-        for kind in self.kinds()? {
-            if let Some(record) = self.peek_as(key, &kind)? {
-                return Ok(Some(record));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The record of `key`, an action of kind `kind`, if its output is complete.
+    /// The record of `key`, an action of kind `kind`, if its output is complete. Takes no lock and needs no permission to
+    /// write.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn peek_as(&self, key: &Digest, kind: &str) -> Result<Option<Record>, StoreError> {
+    pub fn peek(&self, key: &Digest, kind: &str) -> Result<Option<Record>, StoreError> {
         let Some(record) = Self::read_record(&self.layout().record(kind, key))? else { return Ok(None) };
         let complete = record.key == *key && self.lacks(&record.output, record.location).is_none();
         Ok(complete.then_some(record))
     }
 
-    /// What came out of `key`, an action of kind `kind`, if it is complete: [`Store::peek_as`] for those who
+    /// What came out of `key`, an action of kind `kind`, if it is complete: [`Store::peek`] for those who
     /// ask about thousands and need neither the manifest nor the facts. See [`Store::recall`].
     ///
     /// # Errors
@@ -207,7 +193,7 @@ impl Store {
                 on_wait(&holder);
                 let lock = KeyLock::acquire(&self.layout().lock(key)).map_err(StoreError::writing)?;
                 // Whoever held the claim has published meanwhile, or has failed.
-                match self.peek_as(key, kind)? {
+                match self.peek(key, kind)? {
                     Some(record) => Ok(Lookup::Hit(record)),
                     None => Ok(Lookup::Miss(self.claim(key, kind, false, lock)?)),
                 }
@@ -220,7 +206,7 @@ impl Store {
     /// # Errors
     /// As [`Store::lookup`].
     pub fn try_lookup(&self, key: &Digest, kind: &str) -> Result<Attempt, StoreError> {
-        if let Some(record) = self.peek_as(key, kind)? {
+        if let Some(record) = self.peek(key, kind)? {
             return Ok(Attempt::Hit(record));
         }
         self.ensure_made()?;
@@ -229,7 +215,7 @@ impl Store {
             return Ok(Attempt::Busy(lock::holder(&path)));
         };
         // It may have been published between the first look and the lock.
-        match self.peek_as(key, kind)? {
+        match self.peek(key, kind)? {
             Some(record) => Ok(Attempt::Hit(record)),
             None => Ok(Attempt::Miss(self.claim(key, kind, false, lock)?)),
         }

@@ -39,7 +39,7 @@ pub(super) fn exec(args: &ExplainArgs) -> Result<Exit, Failure> {
         match &states[index] {
             State::Cached(known) => {
                 let record =
-                    store.peek_as(&known.key, instance.kind.name).map_err(|error| Failure::store(&error))?;
+                    store.peek(&known.key, instance.kind.name).map_err(|error| Failure::store(&error))?;
                 let _ = writeln!(text, "  cached: nothing in its manifest changed");
                 let _ = writeln!(text, "  key {}", known.key);
                 if let Some(record) = record {

@@ -37,14 +37,13 @@ impl<'a> Shared<'a> {
         slots: usize,
     ) -> Self {
         let [run, pipeline] = names;
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Self {
             store,
             lock: Mutex::new(lock),
             lock_path: lock_path.to_owned(),
             run: run.to_owned(),
             pipeline: pipeline.to_owned(),
-            host,
+            host: qpipe_cache::host_name(),
             stop: AtomicBool::new(false),
             pids: Mutex::new(vec![None; slots]),
         }

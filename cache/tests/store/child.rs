@@ -111,7 +111,7 @@ fn read_only(root: &Path) {
     let Lookup::Hit(record) = store.lookup(&known.key(), &known.kind, &mut |_| {}).unwrap() else {
         panic!("action 0 was committed before");
     };
-    assert_eq!(store.peek(&known.key()).unwrap().unwrap(), record);
+    assert_eq!(store.peek(&known.key(), "quantize").unwrap().unwrap(), record);
     assert_eq!(store.records_of(&known.kind, 5).unwrap().len(), 1);
     let input = root.with_file_name("input");
     assert_eq!(store.stat_cache().digest_file(&input).unwrap().1, 5);
@@ -159,7 +159,10 @@ fn full(root: &Path) {
     assert!(error.help().unwrap().contains("space"));
     assert!(committed > 0);
     for number in 0..committed {
-        assert!(store.peek(&manifest(number).key()).unwrap().is_some(), "action {number} is kept");
+        assert!(
+            store.peek(&manifest(number).key(), "quantize").unwrap().is_some(),
+            "action {number} is kept"
+        );
     }
     assert!(store.verify(&|_, _| {}).unwrap().is_sound());
 }

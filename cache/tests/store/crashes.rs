@@ -30,11 +30,11 @@ fn a_process_killed_while_it_commits_leaves_only_whole_results() {
         assert!(report.is_sound(), "{report:?}");
         committed = report.records;
         for record in store.records_of("quantize", usize::MAX).unwrap() {
-            assert_eq!(store.peek(&record.key).unwrap().as_ref(), Some(&record));
+            assert_eq!(store.peek(&record.key, "quantize").unwrap().as_ref(), Some(&record));
         }
         let next = manifest(1_000_000 + round);
         let record = commit_files(claim(&store, &next), next, &[("a", b"1")]);
-        assert!(store.peek(&record.key).unwrap().is_some(), "nothing to unlock");
+        assert!(store.peek(&record.key, "quantize").unwrap().is_some(), "nothing to unlock");
     }
     assert!(committed >= 15 + 14, "each child committed, and so did this process after all but the last");
 }

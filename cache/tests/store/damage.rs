@@ -42,8 +42,8 @@ fn a_flipped_byte_is_found_moved_out_and_computed_again() {
     assert_eq!(broken.fault, RecordFault::MissingBlob(corrupt.digest));
     assert_eq!(broken.node.as_deref(), Some("w8"));
 
-    assert!(store.peek(&record.key).unwrap().is_none(), "computed again");
-    assert!(store.peek(&sound.key).unwrap().is_some());
+    assert!(store.peek(&record.key, "quantize").unwrap().is_none(), "computed again");
+    assert!(store.peek(&sound.key, "quantize").unwrap().is_some());
     done(&store, 0, &[("weights", &large), ("config", b"{}")]);
     assert!(store.verify(&|_, _| {}).unwrap().is_sound());
 }
@@ -74,7 +74,7 @@ fn what_was_made_from_a_corrupt_blob_is_computed_again() {
         [&RecordFault::Tainted(source.output.digest()), &RecordFault::Tainted(made.output.digest())]
     );
     for (record, is_kept) in [(&made, false), (&second, false), (&unrelated, true), (&other, true)] {
-        assert_eq!(store.peek(&record.key).unwrap().is_some(), is_kept);
+        assert_eq!(store.peek(&record.key, "quantize").unwrap().is_some(), is_kept);
     }
 }
 
@@ -91,11 +91,11 @@ fn a_truncated_or_missing_blob_is_a_miss_without_being_asked_for() {
         } else {
             fs::remove_file(&blob).unwrap();
         }
-        assert!(store.peek(&record.key).unwrap().is_none());
+        assert!(store.peek(&record.key, "quantize").unwrap().is_none());
         let dest = fixture.folder.path().join("inputs");
         assert!(store.materialise(&record.output, &dest).unwrap_err().to_string().contains("lacks the blob"));
         let again = done(&store, number, &[("a", b"0123456789"), ("b", b"b")]);
-        assert!(store.peek(&again.key).unwrap().is_some());
+        assert!(store.peek(&again.key, "quantize").unwrap().is_some());
     }
 }
 
@@ -109,7 +109,7 @@ fn a_damaged_record_is_a_miss_and_reported() {
     let whole = fs::read_to_string(&path).unwrap();
     for damaged in [whole.replace("W8A8", "W4A8"), whole[..whole.len() / 2].to_owned(), String::new()] {
         fs::write(&path, damaged).unwrap();
-        assert!(store.peek(&record.key).unwrap().is_none());
+        assert!(store.peek(&record.key, "quantize").unwrap().is_none());
         let report = store.verify(&|_, _| {}).unwrap();
         assert_eq!(report.records_broken[0].fault, RecordFault::Damaged);
         assert!(report.corrupt.is_empty());
@@ -130,7 +130,7 @@ fn a_record_under_a_foreign_name_is_no_hit() {
     let other_shard = fixture.root().join("actions/quantize").join(&other.to_string()[..2]);
     fs::create_dir_all(&other_shard).unwrap();
     fs::copy(shard.join(format!("{hex}.json")), other_shard.join(format!("{other}.json"))).unwrap();
-    assert!(store.peek(&other).unwrap().is_none());
+    assert!(store.peek(&other, "quantize").unwrap().is_none());
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn what_is_recalled_is_what_was_recorded() {
     for number in 0..ACTIONS {
         let key = manifest(number).key();
         let output = store.peek_output(&key, "quantize").unwrap().unwrap();
-        assert_eq!(output.tree, store.peek_as(&key, "quantize").unwrap().unwrap().output);
+        assert_eq!(output.tree, store.peek(&key, "quantize").unwrap().unwrap().output);
         assert!(store.peek_output(&key, "evaluate").unwrap().is_none(), "another kind");
     }
 }

@@ -35,7 +35,7 @@ fn where_no_store_can_be_made_there_is_an_empty_one() {
         return;
     }
     let store = Store::open(std::path::Path::new("/sys/qpipe-store")).unwrap();
-    assert!(store.peek_as(&manifest(0).key(), "quantize").unwrap().is_none());
+    assert!(store.peek(&manifest(0).key(), "quantize").unwrap().is_none());
     assert!(store.records_of("quantize", 9).unwrap().is_empty());
     let error = store.try_lookup(&manifest(0).key(), "quantize").unwrap_err();
     assert!(matches!(error, StoreError::NotWritable(_)), "{error}");

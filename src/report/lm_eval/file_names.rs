@@ -1,6 +1,4 @@
-//! What lm-eval calls its files, and where it puts them.
-
-use std::path::{Path, PathBuf};
+//! What lm-eval calls its files.
 
 use jiff::civil::DateTime;
 
@@ -59,24 +57,6 @@ fn is_time(text: &str) -> bool {
     form == "0000-00-00T00-00-00" && fraction.len() == 6 && digits(fraction)
 }
 
-/// Where the results go if lm-eval is told `output`: into the model's folder below it or, if it names a `.json` file,
-/// beside that, the time added to its name.
-pub fn results_path(output: &Path, model_name: &str, time: &str) -> PathBuf {
-    match json_stem(output) {
-        Some(stem) => output.with_file_name(format!("{stem}_{time}.json")),
-        None => output.join(sanitized_model_name(model_name)).join(results(time)),
-    }
-}
-
-/// Where the samples of `task` go: into the folder of the results.
-pub fn samples_path(output: &Path, model_name: &str, task: &str, time: &str) -> PathBuf {
-    results_path(output, model_name, time).with_file_name(samples(task, time))
-}
-
-fn json_stem(output: &Path) -> Option<&str> {
-    output.extension().is_some_and(|extension| extension == "json").then(|| output.file_stem()?.to_str())?
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,17 +97,5 @@ mod tests {
         assert_eq!(sanitized_model_name("org/model"), "org__model");
         assert_eq!(sanitized_model_name("/data//a:b[c]?"), "__data__a__b__c__");
         assert_eq!(sanitized_model_name("a_b-c.d"), "a_b-c.d");
-    }
-
-    #[test]
-    fn a_json_file_as_output_gets_the_time_added() {
-        let name = |path: PathBuf| path.to_str().expect("a plain name").to_owned();
-        assert_eq!(name(results_path(Path::new("out"), "a/b", "T")), "out/a__b/results_T.json");
-        assert_eq!(
-            name(samples_path(Path::new("out"), "a/b", "arc_easy", "T")),
-            "out/a__b/samples_arc_easy_T.jsonl"
-        );
-        assert_eq!(name(results_path(Path::new("out/run.v1.json"), "a/b", "T")), "out/run.v1_T.json");
-        assert_eq!(name(samples_path(Path::new("out/run.json"), "a", "t", "T")), "out/samples_t_T.jsonl");
     }
 }
