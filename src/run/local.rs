@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use qpipe_cache::{Claim, Digest, Lookup, Manifest, Meta, Record, StoreError, Tree};
 use qpipe_nodes::data_files;
-use qpipe_nodes::kinds::{Download, HarnessTable, Report, Source as Where};
+use qpipe_nodes::kinds::{Download, Report, Source as Where};
 use qpipe_nodes::protocol::{Failure, OUT};
 use serde_json::Value;
 
@@ -19,11 +19,7 @@ use super::slot::patient_lookup;
 use crate::fetch::{self, Pin};
 use crate::pipeline::Instance;
 use crate::plan::{Known, content_manifest, lock_name, pin_of};
-use crate::report::lm_eval::TableVersion;
 use crate::report::{self, RowInput};
-
-/// The file that a report artifact consists of.
-pub(super) const REPORT_FILE: &str = "report.json";
 
 /// What qpipe does itself.
 pub(super) enum LocalWork {
@@ -134,14 +130,8 @@ pub(super) fn run(
             let title = parameters.title.as_deref().unwrap_or_default();
             let mut comparison = report::compare(&rows, title)?;
             comparison.document = parameters.document;
-            comparison.table = match parameters.table {
-                HarnessTable::V0_4_11 => TableVersion::V0_4_11,
-                HarnessTable::V0_4_13 => TableVersion::V0_4_13,
-            };
-            let mut text = serde_json::to_vec_pretty(&comparison)
-                .map_err(|error| NodeFailure::new(Failure::Deterministic, error.to_string(), None))?;
-            text.push(b'\n');
-            fs::write(out.join(REPORT_FILE), text)?;
+            comparison.table = parameters.table;
+            fs::write(out.join(report::REPORT_FILE), comparison.to_json()?)?;
         }
     }
     Ok(BTreeMap::new())
@@ -286,9 +276,13 @@ fn download(
             // What is pinned keeps its name: it is part of the content.
             let pinned = remote.pin.as_ref().and_then(|pin| pin.tree().files.keys().next().cloned());
             let pinned = pinned.filter(|name| !name.contains('/'));
-            let extension = data_files::extension_of_address(&url).unwrap_or_default();
-            let name = pinned.unwrap_or_else(|| format!("data.{extension}"));
-            let digest = remote.download.digest.as_deref().unwrap_or_default();
+            let extension = data_files::extension_of_address(&url);
+            let Some(name) = pinned.or_else(|| Some(format!("data.{}", extension?))) else {
+                return Err(NodeFailure::new(Failure::User, "the address ends in no known extension", None));
+            };
+            let Some(digest) = remote.download.digest.as_deref() else {
+                return Err(NodeFailure::new(Failure::User, "a web address needs a `digest`", None));
+            };
             fetch::fetch_http(&url, digest, &folder.join(&name), &mut progress).map_err(of_fetch)?;
             keep_only(folder, &name)?;
             Ok(remote.download.digest.clone())

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use qpipe_cache::Store;
+use qpipe_nodes::Kind;
+use qpipe_nodes::kinds::Report;
 use qpipe_nodes::protocol::Failure;
 
 use super::job::NodeFailure;
-use super::local::REPORT_FILE;
 use crate::plan::{Known, Planner, Row};
-use crate::report::{self, Comparison, RowAnswers, RowName};
+use crate::report::{self, Comparison, REPORT_FILE, RowAnswers, RowName};
 
 /// A report that stands in its folder.
 #[derive(Clone, Debug)]
@@ -34,7 +35,7 @@ pub(super) fn publish(
 ) -> Vec<(usize, Result<Published, NodeFailure>)> {
     let pipeline = planner.pipeline;
     let reports: Vec<usize> = (0..pipeline.instances.len())
-        .filter(|&index| pipeline.instances[index].kind.name == "report")
+        .filter(|&index| pipeline.instances[index].kind.name == Report::NAME)
         .collect();
     let folder = results.join(&pipeline.name);
     let several = reports.len() > 1;
@@ -63,9 +64,7 @@ fn publish_one(
         .get(REPORT_FILE)
         .ok_or_else(|| broken(format!("the stored report has no {REPORT_FILE}")))?;
     let blob = planner.store.blob_path(&entry.digest);
-    let text = fs_err::read(&blob)?;
-    let mut comparison: Comparison =
-        serde_json::from_slice(&text).map_err(|error| broken(format!("{}: {error}", blob.display())))?;
+    let mut comparison = Comparison::read(&blob).map_err(|error| broken(error.to_string()))?;
     if comparison.title.is_empty() {
         comparison.title.clone_from(&planner.pipeline.name);
     }

@@ -12,24 +12,13 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+/// The lm-eval whose table is printed: a parameter of `report`.
+pub use qpipe_nodes::kinds::HarnessTable as TableVersion;
 
 use super::cell::Cell;
 use super::hierarchy::{self, Place};
 use super::results::{Results, Version};
 use super::{inherited, markdown, python};
-
-/// The lm-eval whose table is printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TableVersion {
-    /// As up to 0.4.11; what most published tables look like.
-    #[default]
-    #[serde(rename = "lm-eval-0.4.11")]
-    V0_4_11,
-    /// As in 0.4.12 and 0.4.13.
-    #[serde(rename = "lm-eval-0.4.13")]
-    V0_4_13,
-}
 
 /// The headings, but for the first.
 pub(super) const HEADINGS: [&str; 8] = ["Version", "Filter", "n-shot", "Metric", "", "Value", "", "Stderr"];
