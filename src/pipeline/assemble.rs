@@ -6,10 +6,10 @@ use serde_json::{Map, Value as Json};
 use super::document::Declaration;
 use super::error::{Code, Mistake, Mistakes};
 use super::nearest::{advice, advice_among, nearest};
-use super::references::{describe, with_origin};
+use super::references::with_origin;
 use super::source::Span;
 use super::substitute::Scope;
-use super::value::{Data, Entry, Value, find};
+use super::value::{Entry, Value, describe, find, follow};
 
 /// The keys that every kind of node has.
 pub(super) const COMMON_KEYS: [&str; 5] = ["kind", "label", "matrix", "for_each", "resources"];
@@ -130,11 +130,14 @@ fn report(declaration: &Declaration, error: ParamError, scope: Scope<'_>, mistak
     {
         return;
     }
-    let place = Place::find(declaration, &error.path);
+    let (key, value) = match follow(&declaration.entries, &error.path) {
+        Some((key, value)) => (key, Some(value)),
+        None => (declaration.name.span, None),
+    };
     let (code, at) = match error.target {
-        Target::Key => (Code::UnknownKey, place.key),
-        Target::Value => (Code::InvalidValue, place.value.map_or(place.key, |value| value.span)),
-        Target::Missing => (Code::MissingKey, place.key),
+        Target::Key => (Code::UnknownKey, key),
+        Target::Value => (Code::InvalidValue, value.map_or(key, |value| value.span)),
+        Target::Missing => (Code::MissingKey, key),
     };
     let message = match (error.target, error.path.as_slice()) {
         (Target::Missing, []) => {
@@ -156,7 +159,7 @@ fn report(declaration: &Declaration, error: ParamError, scope: Scope<'_>, mistak
     if !help.is_empty() {
         mistake = mistake.help(help.join(" "));
     }
-    if let (Target::Value, Some(value)) = (error.target, place.value) {
+    if let (Target::Value, Some(value)) = (error.target, value) {
         mistake = with_origin(mistake, value, scope, &declaration.entries);
     }
     mistakes.push(mistake);
@@ -198,35 +201,5 @@ fn help(declaration: &Declaration, error: &ParamError) -> Option<String> {
             Some(format!("Add `{absent}: …`. {description}"))
         }
         _ => None,
-    }
-}
-
-/// Where a path into a node's keys leads, as far as the file goes: behind a variable there are no places.
-struct Place<'a> {
-    /// The last key that was found; at first the node's name.
-    key: Span,
-    value: Option<&'a Value>,
-}
-
-impl<'a> Place<'a> {
-    fn find(declaration: &'a Declaration, path: &[String]) -> Self {
-        let mut place = Place { key: declaration.name.span, value: None };
-        let mut entries = Some(declaration.entries.as_slice());
-        for part in path {
-            if let Some(found) = entries.and_then(|entries| find(entries, part)) {
-                place = Place { key: found.key.span, value: Some(&found.value) };
-            } else if let Some(Data::List(list)) = place.value.map(|value| &value.data)
-                && let Some(element) = part.parse::<usize>().ok().and_then(|index| list.get(index))
-            {
-                place = Place { key: element.span, value: Some(element) };
-            } else {
-                break;
-            }
-            entries = match place.value.map(|value| &value.data) {
-                Some(Data::Mapping(entries)) => Some(entries.as_slice()),
-                _ => None,
-            };
-        }
-        place
     }
 }

@@ -4,9 +4,9 @@ use serde_json::Value as Json;
 
 use super::error::{Code, Mistake, Mistakes};
 use super::names::is_identifier;
-use super::references::{describe, with_origin};
+use super::references::with_origin;
 use super::substitute::Scope;
-use super::value::{Data, Entry, Value};
+use super::value::{Data, Entry, Value, describe};
 
 /// One key of `matrix` and its values.
 #[derive(Clone, Debug)]

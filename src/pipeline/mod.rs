@@ -46,5 +46,6 @@ mod yaml;
 pub use error::{Code, PipelineError, PipelineErrors};
 pub use instance::{Binding, Instance, Location};
 pub use load::Pipeline;
+pub(crate) use nearest::nearest;
 pub use source::{Source, Sources};
 pub use task_origins::{TaskOrigins, put_back};

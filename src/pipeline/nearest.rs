@@ -5,7 +5,7 @@ const LISTED: usize = 24;
 
 /// The candidate that `name` was probably meant to be: the fewest typing slips away, at most one for every
 /// three characters, capitals and the choice between `-` and `_` counting nothing; or one that `name` begins.
-pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wanted = plain(name);
     let is_short = wanted.len() < 5;
     let allowed = match wanted.chars().count() {

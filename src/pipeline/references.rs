@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use super::error::{Code, Mistake, Mistakes};
 use super::source::Span;
 use super::substitute::{Scope, alone, is_template};
-use super::value::{Data, Entry, Value, find};
+use super::value::{Data, Entry, Value, describe, find};
 
 /// The name of a node or an instance, and where it stands.
 pub(super) type Reference = (String, Span);
@@ -95,17 +95,5 @@ fn origin(value: &Value, scope: Scope<'_>, entries: &[Entry]) -> Option<Span> {
             }
         }
         _ => None,
-    }
-}
-
-/// What a JSON value is, with its article.
-pub(super) fn describe(value: &Json) -> &'static str {
-    match value {
-        Json::Null => "nothing",
-        Json::Bool(_) => "true or false",
-        Json::Number(_) => "a number",
-        Json::String(_) => "text",
-        Json::Array(_) => "a list",
-        Json::Object(_) => "a mapping",
     }
 }

@@ -4,9 +4,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
+use qpipe_nodes::kinds::Evaluate;
 use qpipe_nodes::task_file::{PASSED_OVER, TaskFile, TaskFiles};
 use qpipe_nodes::task_group::TaskGroups;
-use qpipe_nodes::{ParamError, Target, kind, tasks};
+use qpipe_nodes::{Kind, ParamError, Target, kind, tasks};
 use serde_json::{Map, Value as Json};
 
 use super::error::{Code, Mistake, Mistakes};
@@ -17,13 +18,13 @@ use super::task_groups::{Groups, Standing};
 use super::task_index::TaskIndex;
 use super::task_origins;
 use super::task_text;
-use super::value::{Data, Entry, Key, Value, find};
+use super::value::{Data, Entry, Value, find, follow};
 use super::yaml;
 
 /// Files that include each other this deep go round in a circle.
 pub(super) const DEEPEST: usize = 16;
 /// The kind that names them, and its parameters.
-const KIND: &str = "evaluate";
+const KIND: &str = Evaluate::NAME;
 const TASKS: &str = "tasks";
 const TASK_FILES: &str = "task_files";
 const TASK_GROUPS: &str = "task_groups";
@@ -218,25 +219,8 @@ impl Reader<'_> {
 
     /// A mistake of the parameters, at its place in the file.
     fn report(&mut self, entries: &[Entry], error: &ParamError) {
-        let mut place: Option<(&Key, &Value)> = None;
-        let mut list: &[Value] = &[];
-        let mut here = entries;
-        for part in &error.path {
-            if let Some(entry) = find(here, part) {
-                place = Some((&entry.key, &entry.value));
-            } else if let Some(value) = part.parse::<usize>().ok().and_then(|index| list.get(index)) {
-                place = place.map(|(key, _)| (key, value));
-            } else {
-                break;
-            }
-            here = place.map_or(&[], |(_, value)| value.entries());
-            list = match place.map(|(_, value)| &value.data) {
-                Some(Data::List(list)) => list,
-                _ => &[],
-            };
-        }
-        let span = match (place, error.target) {
-            (Some((key, _)), Target::Key) => key.span,
+        let span = match (follow(entries, &error.path), error.target) {
+            (Some((key, _)), Target::Key) => key,
             (Some((_, value)), _) => value.span,
             (None, _) => entries.first().map_or(self.at, |entry| entry.key.span),
         };

@@ -1,6 +1,6 @@
 //! The tree that a YAML text is read into: every key and every value knows its place.
 
-use serde_json::Number;
+use serde_json::{Number, Value as Json};
 
 use super::source::Span;
 
@@ -39,14 +39,7 @@ pub(super) struct Key {
 impl Value {
     /// What it is, with its article: "a list".
     pub(super) fn describe(&self) -> &'static str {
-        match &self.data {
-            Data::Null => "nothing",
-            Data::Bool(_) => "true or false",
-            Data::Number(_) => "a number",
-            Data::Text(_) => "text",
-            Data::List(_) => "a list",
-            Data::Mapping(_) => "a mapping",
-        }
+        describe(&self.to_json())
     }
 
     /// The entries of a mapping.
@@ -58,8 +51,7 @@ impl Value {
     }
 
     /// The same value as JSON, without the places.
-    pub(super) fn to_json(&self) -> serde_json::Value {
-        use serde_json::Value as Json;
+    pub(super) fn to_json(&self) -> Json {
         match &self.data {
             Data::Null => Json::Null,
             Data::Bool(value) => Json::Bool(*value),
@@ -71,6 +63,38 @@ impl Value {
             }
         }
     }
+}
+
+/// What a JSON value is, with its article.
+pub(super) fn describe(value: &Json) -> &'static str {
+    match value {
+        Json::Null => "nothing",
+        Json::Bool(_) => "true or false",
+        Json::Number(_) => "a number",
+        Json::String(_) => "text",
+        Json::Array(_) => "a list",
+        Json::Object(_) => "a mapping",
+    }
+}
+
+/// Where `path`, of keys and of indices into lists, leads from `entries`, as far as the file goes: behind a variable there are no
+/// places. `None` if not even its beginning is there. The first is the place of the last key, or of the element of a list.
+pub(super) fn follow<'a>(entries: &'a [Entry], path: &[String]) -> Option<(Span, &'a Value)> {
+    let mut place: Option<(Span, &Value)> = None;
+    let mut entries = entries;
+    for part in path {
+        if let Some(found) = find(entries, part) {
+            place = Some((found.key.span, &found.value));
+        } else if let Some(Data::List(list)) = place.map(|(_, value)| &value.data)
+            && let Some(element) = part.parse::<usize>().ok().and_then(|index| list.get(index))
+        {
+            place = Some((element.span, element));
+        } else {
+            break;
+        }
+        entries = place.map_or(&[], |(_, value)| value.entries());
+    }
+    place
 }
 
 /// The entry called `name`.

@@ -2,7 +2,7 @@
 
 use super::error::PlanError;
 use super::planner::inputs_of;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, nearest};
 
 /// The instances that `name` means: one instance, or all of a group.
 pub fn find(pipeline: &Pipeline, name: &str) -> Result<Vec<usize>, PlanError> {
@@ -13,11 +13,7 @@ pub fn find(pipeline: &Pipeline, name: &str) -> Result<Vec<usize>, PlanError> {
         return Ok(found);
     }
     let names = pipeline.instances.iter().flat_map(|instance| [&instance.id, &instance.group]);
-    let nearest = names
-        .map(|candidate| (strsim::damerau_levenshtein(candidate, name), candidate))
-        .filter(|(distance, _)| *distance <= name.len().max(3) / 3 + 1)
-        .min()
-        .map(|(_, candidate)| candidate.clone());
+    let nearest = nearest(name, names.map(String::as_str)).map(str::to_owned);
     Err(PlanError::UnknownNode { name: name.to_owned(), nearest })
 }
 
