@@ -2,6 +2,7 @@
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
 use qpipe_cache::StoreError;
+use qpipe_nodes::kinds::Download;
 
 use super::exit::Exit;
 use super::{colour, printer};
@@ -119,7 +120,7 @@ fn source_key(pipeline: &Pipeline, index: usize, error: &PlanError) -> Option<&'
         _ => return None,
     };
     let params = &pipeline.instances[index].parsed.params;
-    ["model", "data", "adapter", "tokenizer"].into_iter().find(|key| {
+    Download::TARGETS.into_iter().chain(["tokenizer"]).find(|key| {
         let text = params[*key].as_str().unwrap_or_default();
         !text.is_empty() && path.ends_with(text.strip_prefix("random:").unwrap_or(text))
     })

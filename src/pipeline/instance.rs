@@ -5,7 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use qpipe_nodes::{KindSpec, Parsed, Resources};
+use qpipe_nodes::{Kind, KindSpec, Parsed, Resources};
+use serde::de::DeserializeOwned;
 
 use super::task_origins::TaskOrigins;
 
@@ -32,6 +33,16 @@ pub struct Instance {
     pub location: Location,
     /// Where the rules of its task files stand.
     pub task_origins: TaskOrigins,
+}
+
+impl Instance {
+    /// Its parameters as its kind has them.
+    ///
+    /// # Panics
+    /// Where they are not of the kind `K`: when the file was read, they were.
+    pub fn parameters<K: Kind + DeserializeOwned>(&self) -> K {
+        K::deserialize(&self.parsed.params).expect("the parameters were checked when the file was read")
+    }
 }
 
 /// What is connected to a port: indices into [`super::Pipeline::instances`].

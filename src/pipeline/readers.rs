@@ -1,7 +1,8 @@
 //! How much a calibration measures, where the file leaves it out: what its readers in the file need. That is
 //! settled before any key is made, so that a default written out and one left out have one key.
 
-use qpipe_nodes::kinds::Extent;
+use qpipe_nodes::Kind;
+use qpipe_nodes::kinds::{Calibrate, Extent};
 use serde_json::{Value as Json, json};
 
 use super::document::Declaration;
@@ -10,7 +11,7 @@ use super::instance::Instance;
 use super::value::find;
 
 /// The kind that has readers, and its parameter.
-const KIND: &str = "calibrate";
+const KIND: &str = Calibrate::NAME;
 const PARAM: &str = "statistics";
 
 /// Fills in `statistics` of the calibrations among `instances`, of which `declared_by` gives the declarations.

@@ -7,6 +7,7 @@ use super::error::{Code, Mistake, Mistakes};
 use super::source::Sources;
 use super::value::find;
 
+use qpipe_nodes::Kind;
 use qpipe_nodes::kinds::{Download, Source};
 
 /// Adds a mistake for each download whose local file or folder does not exist.
@@ -19,7 +20,8 @@ pub(super) fn check(
 ) {
     for ((node, _), assembled) in drafts.iter().zip(assembled) {
         let declaration = &declarations[*node];
-        let Some(parsed) = assembled.parsed.as_ref().filter(|_| declaration.kind.name == "download") else {
+        let Some(parsed) = assembled.parsed.as_ref().filter(|_| declaration.kind.name == Download::NAME)
+        else {
             continue;
         };
         let Ok(download) = serde_json::from_value::<Download>(parsed.params.clone()) else { continue };

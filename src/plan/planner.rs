@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use qpipe_cache::{Digest, Location, Manifest, Output, Record, Store, Tree};
-use qpipe_nodes::Artifact;
 use qpipe_nodes::kinds::{Download, HarnessTable, Report};
-use serde::Deserialize;
+use qpipe_nodes::{Artifact, Kind};
 use serde_json::{Value, json};
 
 use super::error::PlanError;
@@ -121,8 +120,8 @@ impl<'a> Planner<'a> {
             return Ok(State::Blocked(blocked));
         }
         let (manifest, source) = match instance.kind.name {
-            "download" => self.download(instance, lock)?,
-            "report" => (Some(self.report(index, known)?), None),
+            Download::NAME => self.download(instance, lock)?,
+            Report::NAME => (Some(self.report(index, known)?), None),
             _ => (Some(self.ordinary(instance, known)), None),
         };
         let Some(manifest) = manifest else {
@@ -164,7 +163,7 @@ impl<'a> Planner<'a> {
                 Err(error) => errors.push((index, error)),
             }
             // What is wrong with a report's rows shows before anything runs.
-            if self.pipeline.instances[index].kind.name == "report"
+            if self.pipeline.instances[index].kind.name == Report::NAME
                 && let Err(error) = rows::rows(self.pipeline, index)
                 && !errors.iter().any(|(known, _)| *known == index)
             {
@@ -177,11 +176,8 @@ impl<'a> Planner<'a> {
     /// The source of a download as it stands in the file.
     pub fn source_text(&self, index: usize) -> String {
         let params = &self.pipeline.instances[index].parsed.params;
-        ["model", "data", "adapter"]
-            .iter()
-            .find_map(|key| params[*key].as_str())
-            .unwrap_or_default()
-            .to_owned()
+        let text = Download::TARGETS.into_iter().find_map(|key| params[key].as_str());
+        text.unwrap_or_default().to_owned()
     }
 
     fn ordinary(&self, instance: &Instance, known: &[Option<Arc<Known>>]) -> Manifest {
@@ -220,10 +216,7 @@ impl<'a> Planner<'a> {
         instance: &Instance,
         lock: &Lock,
     ) -> Result<(Option<Manifest>, Option<Resolved>), PlanError> {
-        // The parameters were read as a `Download` once already.
-        let Ok(download) = Download::deserialize(&instance.parsed.params) else {
-            return Ok((None, Some(Resolved::Unresolved)));
-        };
+        let download: Download = instance.parameters();
         let resolved = source::resolve(&download, &instance.base_dir, self.store.stat_cache(), lock)?;
         let manifest = match &resolved {
             Resolved::Local { tree, .. } => Some(content_manifest(instance, instance.parsed.output, tree)),
@@ -255,7 +248,7 @@ impl<'a> Planner<'a> {
             .clone()
             .map(|row| json!({"label": row.label, "baseline": row.baseline.and_then(place_of)}))
             .collect();
-        let report: Report = serde_json::from_value(instance.parsed.params.clone()).unwrap_or_default();
+        let report: Report = instance.parameters();
         let mut params = json!({"document": report.document, "title": report.title, "rows": labels});
         // Keys are older than the parameter: its default is left out.
         if report.table != HarnessTable::default() {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use qpipe_cache::Manifest;
-use qpipe_nodes::Host;
-use qpipe_nodes::kinds::{Calibrate, Download, Report};
+use qpipe_nodes::kinds::{Calibrate, Download, Report, Sft};
 use qpipe_nodes::protocol::{Device, Failure};
+use qpipe_nodes::{Host, Kind};
 
 use super::job::{Binding, Job, NodeFailure, Source, Work};
 use super::local::{LocalWork, Remote, ReportRow};
@@ -17,7 +17,7 @@ use crate::plan::{self, Due, Known, Planner, Previous, Resolved};
 const BASE_MEMORY: u64 = 512 << 20;
 
 /// Kinds that take a model block by block where it does not fit.
-const BLOCK_BY_BLOCK: [&str; 1] = ["calibrate"];
+const BLOCK_BY_BLOCK: [&str; 1] = [Calibrate::NAME];
 
 /// The job that computes `due`.
 pub(super) fn build_job(
@@ -36,8 +36,8 @@ pub(super) fn build_job(
     let memory = memory(planner, index, known, max_memory);
     let mut reason = due.reason.to_string();
     let work = match (instance.kind.name, due.source) {
-        ("download", Some(source)) => download(planner, index, source)?,
-        ("report", _) => report(planner, index, known)?,
+        (Download::NAME, Some(source)) => download(planner, index, source),
+        (Report::NAME, _) => report(planner, index, known)?,
         _ => {
             let mut inputs = inputs(instance, known)?;
             // Somebody who forces a node wants all of it to be computed.
@@ -85,7 +85,7 @@ pub(super) fn memory(
         return 0;
     }
     let model = plan::model_bytes(instance, known);
-    let full_training = instance.kind.name == "sft" && instance.parsed.params["lora"].is_null();
+    let full_training = instance.kind.name == Sft::NAME && instance.parsed.params["lora"].is_null();
     let factor = if full_training { 10 } else { 3 };
     let expected = BASE_MEMORY + factor * model;
     match max_memory {
@@ -149,21 +149,14 @@ fn source(index: usize, known: &[Option<Arc<Known>>]) -> Result<Source, NodeFail
     })
 }
 
-fn download(planner: &Planner<'_>, index: usize, source: Resolved) -> Result<Work, NodeFailure> {
+fn download(planner: &Planner<'_>, index: usize, source: Resolved) -> Work {
     let instance = &planner.pipeline.instances[index];
-    let read = || {
-        serde_json::from_value::<Download>(instance.parsed.params.clone())
-            .map_err(|error| NodeFailure::new(Failure::Deterministic, error.to_string(), None))
-    };
-    let fetch = |pin| -> Result<Work, NodeFailure> {
-        Ok(Work::Local(LocalWork::Fetch(Box::new(Remote {
-            download: read()?,
-            instance: instance.clone(),
-            pin,
-        }))))
+    let fetch = |pin| {
+        let remote = Remote { download: instance.parameters(), instance: instance.clone(), pin };
+        Work::Local(LocalWork::Fetch(Box::new(remote)))
     };
     match source {
-        Resolved::Local { path, tree } => Ok(Work::Local(LocalWork::Reference { path, tree })),
+        Resolved::Local { path, tree } => Work::Local(LocalWork::Reference { path, tree }),
         Resolved::Pinned { pin } => fetch(Some(pin)),
         Resolved::Unresolved => fetch(None),
         Resolved::Random { config, tokenizer } => {
@@ -172,7 +165,7 @@ fn download(planner: &Planner<'_>, index: usize, source: Resolved) -> Result<Wor
             if let Some((path, tree)) = tokenizer {
                 inputs.insert("tokenizer".to_owned(), Binding::One(Source::at(path, tree)));
             }
-            Ok(worker(planner, instance, &[], inputs))
+            worker(planner, instance, &[], inputs)
         }
     }
 }
@@ -195,6 +188,5 @@ fn report(planner: &Planner<'_>, index: usize, known: &[Option<Arc<Known>>]) -> 
             })
         })
         .collect::<Result<Vec<_>, NodeFailure>>()?;
-    let parameters: Report = serde_json::from_value(instance.parsed.params.clone()).unwrap_or_default();
-    Ok(Work::Local(LocalWork::Report { parameters, rows: ordered }))
+    Ok(Work::Local(LocalWork::Report { parameters: instance.parameters(), rows: ordered }))
 }

@@ -27,6 +27,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use qpipe_cache::Store;
+use qpipe_nodes::Kind;
+use qpipe_nodes::kinds::Report;
 use qpipe_nodes::protocol::Failure;
 use thiserror::Error;
 
@@ -141,7 +143,7 @@ pub fn run(
                 }
                 observers.on(&Event::NodeFinished {
                     node,
-                    kind: "report".into(),
+                    kind: Report::NAME.into(),
                     key: results.known[index].as_ref().map_or_else(String::new, |k| k.key.to_string()),
                     status: Status::Failed,
                     seconds: 0.0,

@@ -113,10 +113,14 @@ pub struct Download {
 }
 
 impl Download {
-    /// The one of `model`, `data`, `adapter` that is given: its key and its text.
+    /// The keys of which one names the source.
+    pub const TARGETS: [&str; 3] = ["model", "data", "adapter"];
+
+    /// The one of [`Self::TARGETS`] that is given, and its text.
     pub fn target(&self) -> Option<(&'static str, &str)> {
-        [("model", &self.model), ("data", &self.data), ("adapter", &self.adapter)]
+        Self::TARGETS
             .into_iter()
+            .zip([&self.model, &self.data, &self.adapter])
             .find_map(|(key, value)| value.as_deref().map(|text| (key, text)))
     }
 
