@@ -46,6 +46,7 @@ mod manifest;
 mod materialise;
 mod memo;
 mod record;
+mod records;
 pub mod replace;
 mod stat_cache;
 mod stat_log;

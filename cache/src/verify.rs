@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use fs_err as fs;
 use rayon::prelude::*;
 
-use crate::store::{Store, list};
+use crate::records::list;
+use crate::store::Store;
 use crate::{Digest, Record, StoreError};
 
 /// What [`Store::verify`] found.
