@@ -1,3 +1,5 @@
+//! Why a remote source could not be had, whose fault it is, and what to do.
+
 use std::io;
 use std::path::PathBuf;
 

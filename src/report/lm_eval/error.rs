@@ -1,3 +1,5 @@
+//! Why lm-eval's tables and files could not be read or made.
+
 /// Why a printed table could not be read, or a file not be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LmEvalError {
