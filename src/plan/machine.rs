@@ -98,6 +98,12 @@ impl Machine {
         })
     }
 
+    /// The cores that running nodes may keep busy: those that there are, or what so many `jobs` ask for.
+    pub fn cores_for(&self, jobs: usize) -> u32 {
+        let one = self.threads(&Resources::default(), Cores::Half, 0);
+        self.cores.max(one.saturating_mul(u32::try_from(jobs).unwrap_or(u32::MAX)))
+    }
+
     /// The runtime part of a key of a node that computes with so many `threads`.
     pub fn runtime(
         &self,

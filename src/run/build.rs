@@ -172,9 +172,7 @@ fn download(planner: &Planner<'_>, index: usize, source: Resolved) -> Work {
 
 fn report(planner: &Planner<'_>, index: usize, known: &[Option<Arc<Known>>]) -> Result<Work, NodeFailure> {
     let instance = &planner.pipeline.instances[index];
-    let (rows, order) = planner
-        .report_rows(index, known)
-        .map_err(|error| NodeFailure::new(Failure::User, error.to_string(), error.help()))?;
+    let (rows, order) = planner.report_rows(index, known)?;
     let place_of = |row: usize| order.iter().position(|&other| other == row);
     let ordered = order
         .iter()

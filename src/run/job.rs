@@ -9,7 +9,7 @@ use qpipe_nodes::protocol::{Action, Device, Failure};
 use serde_json::Value;
 
 use super::local::LocalWork;
-use crate::plan::{Known, Place};
+use crate::plan::{Known, Place, PlanError};
 use crate::report::ReportError;
 
 /// A node to be computed: everything a slot needs, and no pipeline.
@@ -123,6 +123,15 @@ impl From<qpipe_cache::StoreError> for NodeFailure {
     }
 }
 
+impl From<PlanError> for NodeFailure {
+    fn from(error: PlanError) -> Self {
+        match error {
+            PlanError::Store(error) if !error.is_of_input() => error.into(),
+            error => Self::new(Failure::User, error.to_string(), error.help()),
+        }
+    }
+}
+
 impl From<ReportError> for NodeFailure {
     fn from(error: ReportError) -> Self {
         Self::new(error.class(), error.to_string(), error.help())
@@ -156,11 +165,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_that_cannot_be_made_says_whose_fault_it_is() {
+    fn what_cannot_be_made_says_whose_fault_it_is() {
         let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
         let failure = NodeFailure::from(ReportError::from(full));
         assert_eq!(failure.class, Failure::Surroundings);
         assert!(failure.help.is_some_and(|help| help.contains("Free some space")));
+        let full = PlanError::Store(std::io::Error::from(std::io::ErrorKind::StorageFull).into());
+        assert_eq!(NodeFailure::from(full).class, Failure::Surroundings);
         let failure = NodeFailure::from(ReportError::NoBaseline { row: 1, baseline: 9, rows: 2 });
         assert_eq!(failure.class, Failure::Deterministic);
     }

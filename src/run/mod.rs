@@ -6,6 +6,7 @@
 //!            └─► Event ─► Observer: terminal, --events file, the run's own record
 //! ```
 
+mod admission;
 mod build;
 mod device_lock;
 mod earlier;

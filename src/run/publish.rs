@@ -68,9 +68,7 @@ fn publish_one(
     if comparison.title.is_empty() {
         comparison.title.clone_from(&planner.pipeline.name);
     }
-    let (rows, order) = planner
-        .report_rows(index, known)
-        .map_err(|error| NodeFailure::new(Failure::User, error.to_string(), error.help()))?;
+    let (rows, order) = planner.report_rows(index, known)?;
     // The artifact is in an order of its own; the reader gets the file's.
     let mut places = vec![0; order.len()];
     for (stored, &row) in order.iter().enumerate() {

@@ -6,9 +6,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
-use qpipe_nodes::protocol::{Failure, Level};
-use qpipe_nodes::{Cores, Host, Resources, Sensitivity};
+use qpipe_nodes::protocol::Level;
+use qpipe_nodes::{Host, Sensitivity};
 
+use super::admission::{Admission, Demand};
 use super::build::{build_job, cores, memory};
 use super::event::{Event, Observer, Status};
 use super::job::{Job, NodeFailure, Outcome};
@@ -16,7 +17,7 @@ use super::ready::ReadyQueue;
 use super::shared::Shared;
 use super::signals::Interrupts;
 use super::slot::{self, Message};
-use crate::plan::{Due, Known, PlanError, Planner, State, chains, inputs_of};
+use crate::plan::{Due, Known, Planner, State, chains, inputs_of};
 
 /// Slots for nodes that qpipe computes itself; they wait for disks and networks, not for cores.
 const LOCAL_SLOTS: usize = 4;
@@ -84,10 +85,7 @@ struct Running {
     kind: &'static str,
     key: String,
     reason: String,
-    memory: u64,
-    /// That it keeps busy.
-    cores: u32,
-    measured: bool,
+    demand: Demand,
 }
 
 impl<'a> Scheduler<'a> {
@@ -207,31 +205,23 @@ impl<'a> Scheduler<'a> {
         }
     }
 
-    /// The cores that running nodes may keep busy: those that there are, or what `--jobs` asks for.
-    fn all_cores(&self) -> u32 {
-        let machine = &self.planner.machine;
-        let one = machine.threads(&Resources::default(), Cores::Half, 0);
-        machine.cores.max(one.saturating_mul(u32::try_from(self.limits.jobs).unwrap_or(u32::MAX)))
-    }
-
     fn start_what_fits(&mut self, slots: &[Sender<Job>]) {
+        let all_cores = self.planner.machine.cores_for(self.limits.jobs);
         loop {
-            let measuring = self.running.iter().any(|(_, job)| job.measured);
-            let used: u64 = self.running.iter().map(|(_, job)| job.memory).sum();
-            let idle = self.running.is_empty();
-            let busy: u32 = self.running.iter().map(|(_, job)| job.cores).sum();
-            let all_cores = self.all_cores();
+            let running = self.running.iter().map(|(_, job)| job.demand);
+            let admission = Admission::new(self.limits.max_memory, all_cores, running);
             let (planner, limits, free, known) = (self.planner, self.limits, &self.free, &self.results.known);
+            let demand = |index, measured| Demand {
+                memory: memory(planner, index, known, limits.max_memory),
+                cores: cores(planner, index, known),
+                measured,
+            };
             let next = self.ready.pop(|index, measured| {
                 let host = planner.pipeline.instances[index].parsed.host;
-                let fits = limits
-                    .max_memory
-                    .is_none_or(|max| idle || used + memory(planner, index, known, Some(max)) <= max);
-                let own = cores(planner, index, known);
-                let crowded = own > 0 && busy > 0 && busy + own > all_cores;
-                !measuring && fits && !crowded && (!measured || idle) && !free[lane(host)].is_empty()
+                !free[lane(host)].is_empty() && admission.admits(demand(index, measured))
             });
             let Some((index, measured)) = next else { return };
+            let demand = demand(index, measured);
             let Some(due) = self.due[index].take() else { continue };
             let instance = &self.planner.pipeline.instances[index];
             let host = instance.parsed.host;
@@ -257,9 +247,7 @@ impl<'a> Scheduler<'a> {
                 kind: instance.kind.name,
                 key: job.keyed.as_ref().map_or_else(String::new, |(_, key)| key.to_string()),
                 reason: job.reason.clone(),
-                memory: job.memory,
-                cores: cores(self.planner, index, &self.results.known),
-                measured,
+                demand,
             };
             self.running.push((index, memo));
             // A slot lives as long as its queue.
@@ -325,7 +313,7 @@ impl<'a> Scheduler<'a> {
                     }
                     Ok(State::Due(due)) => self.enqueue(reader, due),
                     Ok(State::Blocked(_)) => {}
-                    Err(error) => self.failed(reader, String::new(), 0.0, of_plan(&error)),
+                    Err(error) => self.failed(reader, String::new(), 0.0, error.into()),
                 }
             }
         }
@@ -410,8 +398,4 @@ fn lane(host: Host) -> usize {
         Host::Worker => 0,
         Host::Qpipe => 1,
     }
-}
-
-fn of_plan(error: &PlanError) -> NodeFailure {
-    NodeFailure::new(Failure::User, error.to_string(), error.help())
 }
