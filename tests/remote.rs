@@ -208,3 +208,32 @@ fn a_model_and_an_adapter_of_one_repository_are_two() {
     assert_eq!(sources, ["source adapter hf://org/model", "source hf://org/model"]);
     assert!(lock.contains(" adapter_model.safetensors") && lock.contains(" model.safetensors"), "{lock}");
 }
+
+/// The same content may be a folder of the user's, of which the store holds no copy.
+#[test]
+fn a_source_that_is_also_a_local_folder_is_fetched() {
+    for pinned in [false, true] {
+        let env = TestEnv::new();
+        let hub = server();
+        study(&env, &hub);
+        let local = fs::read_to_string(env.path("remote.yaml")).unwrap().replace("hf://org/model", "copy");
+        if pinned {
+            let other = TestEnv::new();
+            study(&other, &hub);
+            assert_eq!(run(&other, &hub, &["--only", "base"]).0, 0);
+            let lock = fs::read_to_string(other.path("remote.yaml.lock")).unwrap();
+            env.write("remote.yaml.lock", &lock);
+        }
+        env.write("copy/config.json", "{}");
+        env.write("copy/model.safetensors", "weights from the hub");
+        env.write("local.yaml", &local);
+        assert_eq!(env.run("local.yaml", &["--only", "base"]).0, 0);
+        fs::remove_dir_all(env.path("copy")).unwrap();
+
+        let (code, events) = run(&env, &hub, &[]);
+        assert_eq!(code, 0, "{events:#?}");
+        assert_eq!(with_status(&events, "ran"), ["base", "train", "tuned"]);
+        let (code, events) = run(&env, &hub, &[]);
+        assert_eq!((code, with_status(&events, "cached").len()), (0, 3));
+    }
+}

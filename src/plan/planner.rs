@@ -133,11 +133,15 @@ impl<'a> Planner<'a> {
             })));
         };
         let key = manifest.key();
+        let local = local_path(source.as_ref());
+        let output = if self.forced[index] { None } else { self.store.peek_output(&key, &manifest.kind)? };
         let reason = if self.forced[index] {
             Reason::Forced
-        } else if let Some(Output { tree, location, .. }) = self.store.peek_output(&key, &manifest.kind)? {
-            let known = Known::at(key, tree, location, local_path(source.as_ref()));
-            return Ok(State::Cached(Arc::new(known)));
+        } else if let Some(Output { tree, location, .. }) = output {
+            if location == Location::Stored || local.is_some() {
+                return Ok(State::Cached(Arc::new(Known::at(key, tree, location, local))));
+            }
+            Reason::Elsewhere
         } else {
             let (node, pipeline, run) = (&instance.id, &self.pipeline.name, &self.run);
             self.history

@@ -54,6 +54,8 @@ pub enum Reason {
     },
     /// A record exists, but blobs of it are gone or have another size.
     Lost,
+    /// The same content was known as files of the user's, which need not be there any more.
+    Elsewhere,
     /// The same inputs failed before: what was said then.
     FailedBefore(String),
     /// `--force`.
@@ -79,6 +81,7 @@ impl fmt::Display for Reason {
                 }
             }
             Self::Lost => f.write_str("stored result is incomplete"),
+            Self::Elsewhere => f.write_str("known as files outside of the store"),
             Self::FailedBefore(message) => write!(f, "failed before: {message}"),
             Self::Forced => f.write_str("forced"),
             Self::Unresolved => f.write_str("remote source is not pinned yet"),

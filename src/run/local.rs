@@ -15,7 +15,7 @@ use super::event::Event;
 use super::inputs::materialise_one;
 use super::job::{Job, NodeFailure, Outcome, Source, Work};
 use super::shared::Shared;
-use super::slot::patient_lookup;
+use super::slot::{patient_lookup, stored_lookup};
 use crate::fetch::{self, Pin};
 use crate::pipeline::Instance;
 use crate::plan::{Known, content_manifest, lock_name, pin_of};
@@ -179,7 +179,7 @@ pub(super) fn fetch(
         }
     };
     let manifest = content_manifest(&remote.instance, remote.instance.parsed.output, pin.tree());
-    let record = match patient_lookup(shared.store, &manifest.key(), &job.kind, shared, &mut quiet)? {
+    let record = match stored_lookup(shared.store, &manifest.key(), &job.kind, shared, &mut quiet)? {
         None => return Ok(Outcome::Stopped),
         Some(Lookup::Hit(record)) => record,
         Some(Lookup::Miss(content)) => {

@@ -164,7 +164,10 @@ impl Attempt<'_, '_> {
         if self.job.forced {
             return patiently(self.shared, &mut wait, || store.try_claim_anew(key, kind));
         }
-        patient_lookup(store, key, kind, self.shared, &mut wait)
+        match &self.job.work {
+            Work::Local(LocalWork::Fetch(_)) => stored_lookup(store, key, kind, self.shared, &mut wait),
+            _ => patient_lookup(store, key, kind, self.shared, &mut wait),
+        }
     }
 
     /// The device, alone where the node is a measurement; `None` if the run ends before it is free.
@@ -328,6 +331,20 @@ pub(super) fn patient_lookup(
     on_wait: &mut dyn FnMut(&str),
 ) -> Result<Option<Lookup>, NodeFailure> {
     patiently(shared, on_wait, || store.try_lookup(key, kind))
+}
+
+/// The same for what has to be in the store: a record of the user's own files is replaced.
+pub(super) fn stored_lookup(
+    store: &Store,
+    key: &Digest,
+    kind: &str,
+    shared: &Shared<'_>,
+    on_wait: &mut dyn FnMut(&str),
+) -> Result<Option<Lookup>, NodeFailure> {
+    patiently(shared, on_wait, || match store.try_lookup(key, kind)? {
+        Try::Hit(record) if record.location == Location::External => store.try_claim_anew(key, kind),
+        found => Ok(found),
+    })
 }
 
 /// Tries until nobody else is at it; `None` once the run is being ended.
