@@ -12,7 +12,8 @@
 //! file 6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85 612 config.json
 //! ```
 //!
-//! The digest is the file's blake3, then come its bytes and its path.
+//! The digest is the file's blake3, then come its bytes and its path. A source of something else than such sources usually hold
+//! is named with it (`source adapter hf://org/name`); of a file from the web the revision is the digest that is asked for.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as MapEntry;
