@@ -6,6 +6,7 @@ mod hub_server;
 mod support;
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use hub_server::{COMMIT, HubServer};
@@ -207,6 +208,53 @@ fn a_model_and_an_adapter_of_one_repository_are_two() {
     let sources: Vec<&str> = lock.lines().filter(|line| line.starts_with("source")).collect();
     assert_eq!(sources, ["source adapter hf://org/model", "source hf://org/model"]);
     assert!(lock.contains(" adapter_model.safetensors") && lock.contains(" model.safetensors"), "{lock}");
+}
+
+/// Another process pins a source while this one waits for its turn, and is killed before its download is checked.
+#[test]
+fn what_another_process_has_pinned_is_downloaded_all_the_same() {
+    let other = TestEnv::new();
+    let hub = server();
+    study(&other, &hub);
+    assert_eq!(run(&other, &hub, &["--only", "base"]).0, 0);
+    let (_, plan, _) = other.qpipe(&["plan", "remote.yaml", "--json"]);
+    let rows: Vec<Value> = serde_json::from_str(&plan).unwrap();
+    let key = rows.iter().find(|row| row["node"] == "base").unwrap()["key"].as_str().unwrap().to_owned();
+
+    let env = TestEnv::new();
+    study(&env, &hub);
+    assert_eq!(run(&env, &hub, &["--only", "train"]).0, 0, "the store is there");
+    let turn = qpipe_cache::Digest::of(b"download\0hf://org/model");
+    let path = env.write(&format!(".qpipe/locks/{turn}"), "another process");
+    let held = fs::File::open(&path).unwrap();
+    held.lock().unwrap();
+    // Wherever a download may lie.
+    let by_source = qpipe_cache::Digest::of(b"model\0hf://org/model");
+    for folder in [key, turn.to_string(), by_source.to_string()] {
+        env.write(&format!(".qpipe/downloads/{folder}/config.json"), "{}");
+        env.write(&format!(".qpipe/downloads/{folder}/model.safetensors"), "half of the weights");
+    }
+    let _ = fs::remove_file(env.path("events.jsonl"));
+    let mut child = command(&env, &hub, &["--only", "base"]).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    fs::copy(other.path("remote.yaml.lock"), env.path("remote.yaml.lock")).unwrap();
+    fs::remove_file(&path).unwrap();
+    drop(held);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+
+    let (_, plan, _) = env.qpipe(&["plan", "remote.yaml"]);
+    assert!(plan.contains("base   download    cached"), "{plan}");
+    let (code, events) = run(&env, &hub, &["--force", "base", "--only", "base"]);
+    assert_eq!(code, 0, "{events:#?}");
+    let stored = blobs(&env.path(".qpipe/cas"));
+    assert!(stored.contains(&b"weights from the hub".to_vec()));
+    assert!(!stored.contains(&b"half of the weights".to_vec()), "nothing unchecked was recorded");
+}
+
+fn blobs(folder: &Path) -> Vec<Vec<u8>> {
+    let shards = fs::read_dir(folder).unwrap().map(|shard| shard.unwrap().path());
+    let files = shards.flat_map(|shard| fs::read_dir(shard).unwrap());
+    files.map(|file| fs::read(file.unwrap().path()).unwrap()).collect()
 }
 
 /// The same content may be a folder of the user's, of which the store holds no copy.
