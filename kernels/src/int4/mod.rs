@@ -1,8 +1,8 @@
 //! W4A16: 4-bit weights, floating-point activations.
 //!
-//! Few rows are multiplied straight from the packed weight: by [`Fused`] on a CPU, by libtorch's `_weight_int4pack_mm` on CUDA.
-//! That time grows with the rows, so for many a tile of output channels is unpacked from the same packed weight and
-//! multiplied as a matrix. [`Tiles`] does only the latter, for groups and devices that the others do not know.
+//! Few rows are multiplied straight from the packed weight, by a kernel of our own on a CPU (`fused`) and on CUDA (`cuda_fused`), or by libtorch's
+//! `_weight_int4pack_mm` there (`cuda`). That time grows with the rows, so for many a tile of output channels is unpacked from the same packed
+//! weight and multiplied as a matrix. `tiles` does only the latter, for groups and devices that the others do not know.
 
 pub(crate) mod cuda;
 pub(crate) mod cuda_fused;

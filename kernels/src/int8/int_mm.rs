@@ -1,4 +1,5 @@
-//! W8A8 through libtorch's `_int_mm`: int8 by int8 to int32, exact, at every number of rows.
+//! W8A8 between operations of libtorch: int8 by int8 to int32, exact, at every number of rows; the product is libtorch's `_int_mm` on CUDA, our
+//! own on a CPU.
 
 use tch::{Kind, TchError, Tensor};
 

@@ -1,8 +1,8 @@
 //! W8A8: int8 weights with a scale an output channel, activations quantized to int8 when they come, exact int32 sums.
 //!
 //! Activations are quantized (see [`crate::symmetric`] and [`crate::torchao`]) with a scale a token, or one found
-//! beforehand; the sums are scaled in f32 by the activation's and the output channel's scale. On a CPU [`Fused`] does all of
-//! that in one pass over the weight, on CUDA [`CudaFused`] in two launches; [`IntMm`] is libtorch's product between operations of libtorch.
+//! beforehand; the sums are scaled in f32 by the activation's and the output channel's scale. On a CPU `fused` does all of
+//! that in one pass over the weight, on CUDA `cuda` in two launches; `int_mm` is a plain product between operations of libtorch.
 
 pub(crate) mod cuda;
 pub(crate) mod fused;

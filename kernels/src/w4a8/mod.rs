@@ -1,5 +1,6 @@
-//! W4A8: 4-bit weights that become int8 a tile at a time and are multiplied with int8 activations, through
-//! libtorch's `_int_mm`, in exact int32. The weight in memory is the packed one and no other.
+//! W4A8: 4-bit weights that become int8 on the way and are multiplied with int8 activations in exact int32: in registers or in the cache by
+//! kernels of our own (`fused`, `cuda`), a tile at a time before a plain int8 product for groups that these do not know. The weight in memory is
+//! the packed one and no other.
 
 pub(crate) mod cuda;
 pub(crate) mod fused;

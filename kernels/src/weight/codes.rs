@@ -8,7 +8,7 @@ use crate::{bitstream, packing};
 /// The codes of a weight and their scales. Unless there are zeros, weight = code · scale.
 #[derive(Debug)]
 pub enum Codes {
-    /// [`Scheme::LlmInt8`]: weight = code · absmax / 127.
+    /// [`crate::Scheme::LlmInt8`]: weight = code · absmax / 127.
     LlmInt8 {
         /// i8 [N, K].
         weight: Tensor,
@@ -17,7 +17,7 @@ pub enum Codes {
         /// Activations of this magnitude and more are outliers; 0: none is.
         threshold: f64,
     },
-    /// [`Scheme::Nf4`].
+    /// [`crate::Scheme::Nf4`].
     Nf4 {
         /// u8 [⌈N·K/2⌉], see [`mod@crate::nf4`].
         packed: Tensor,
@@ -28,14 +28,14 @@ pub enum Codes {
         /// The floating-point type that activations are cast to and weights are dequantized to.
         compute: Kind,
     },
-    /// [`Scheme::W8A8`].
+    /// [`crate::Scheme::W8A8`].
     Int8 {
         /// i8 [N, K].
         weight: Tensor,
         /// Floating point [N, 1].
         scale: Tensor,
     },
-    /// [`Scheme::W4A16`].
+    /// [`crate::Scheme::W4A16`].
     Int4 {
         /// i32 [N, ⌈K/8⌉], see [`packing`].
         packed: Tensor,
@@ -44,7 +44,7 @@ pub enum Codes {
         /// Input channels that share a scale.
         group: i64,
     },
-    /// [`Scheme::W4A16Asym`]: weight = (code - zero) · scale.
+    /// [`crate::Scheme::W4A16Asym`]: weight = (code - zero) · scale.
     Int4Asym {
         /// i32 [N, ⌈K/8⌉], see [`packing`].
         packed: Tensor,
@@ -55,7 +55,7 @@ pub enum Codes {
         /// Input channels that share a scale.
         group: i64,
     },
-    /// [`Scheme::WeightOnly`]: weight = (code - zero) · scale, codes from 0.
+    /// [`crate::Scheme::WeightOnly`]: weight = (code - zero) · scale, codes from 0.
     Bits {
         /// i32 [N, ⌈K · bits / 32⌉], see [`mod@bitstream`].
         packed: Tensor,
@@ -68,7 +68,7 @@ pub enum Codes {
         /// Input channels that share a scale.
         group: i64,
     },
-    /// [`Scheme::W8A8Static`].
+    /// [`crate::Scheme::W8A8Static`].
     Int8Static {
         /// i8 [N, K].
         weight: Tensor,
@@ -77,21 +77,21 @@ pub enum Codes {
         /// Floating point `[1]`: the scale of the activations.
         input_scale: Tensor,
     },
-    /// [`Scheme::W8A16`].
+    /// [`crate::Scheme::W8A16`].
     Int8A16 {
         /// i8 [N, K].
         weight: Tensor,
         /// Floating point [N, 1].
         scale: Tensor,
     },
-    /// [`Scheme::W8A8Torchao`].
+    /// [`crate::Scheme::W8A8Torchao`].
     Int8Torchao {
         /// i8 [N, K].
         weight: Tensor,
         /// Floating point [N, 1].
         scale: Tensor,
     },
-    /// [`Scheme::W4A8`]: weight = (code - zero) · group scale · channel scale, see [`mod@crate::progressive`].
+    /// [`crate::Scheme::W4A8`]: weight = (code - zero) · group scale · channel scale, see [`mod@crate::progressive`].
     Progressive {
         /// i32 [N, ⌈K/8⌉], see [`packing`].
         packed: Tensor,
@@ -104,7 +104,7 @@ pub enum Codes {
         /// Input channels that share an integer scale.
         group: i64,
     },
-    /// [`Scheme::W4A8Float`].
+    /// [`crate::Scheme::W4A8Float`].
     Int4A8 {
         /// i32 [N, ⌈K/8⌉], see [`packing`].
         packed: Tensor,
