@@ -90,8 +90,8 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    /// The codes of `channel`, from 0, and what they stand for, in `scratch`.
-    fn channel<'s>(&'s self, channel: usize, scratch: &'s mut Scratch, isa: Isa) -> (&'s [u8], Groups<'s>) {
+    /// The codes of `channel` and what they stand for; scales and zero points in `scratch`.
+    fn channel<'s>(&'s self, channel: usize, scratch: &'s mut Scratch) -> (BitCodes<'s>, Groups<'s>) {
         let (_, in_features) = self.shape;
         let count = in_features / self.group;
         let groups = channel * count..(channel + 1) * count;
@@ -101,11 +101,9 @@ impl View<'_> {
             Some(zero) => scratch.zeros.extend_from_slice(&zero[groups]),
             None => scratch.zeros.resize(count, 1 << (self.bits - 1)),
         }
-        scratch.codes.resize(in_features, 0);
         let words = &self.words[channel * self.width..][..self.width];
-        BitCodes { words, bits: self.bits }.read(&mut scratch.codes, isa);
         let groups = Groups { size: self.group, scales: &scratch.scales, zeros: &scratch.zeros };
-        (&scratch.codes, groups)
+        (BitCodes { words, bits: self.bits }, groups)
     }
 }
 
@@ -119,12 +117,17 @@ impl Channels for View<'_> {
     }
 
     fn products(&self, rows: &[&[f32]], channel: usize, scratch: &mut Scratch, isa: Isa) -> [f32; ROWS] {
-        let (codes, groups) = self.channel(channel, scratch, isa);
-        dot_bits::products(rows, codes, groups, isa)
+        let mut read = std::mem::take(&mut scratch.codes);
+        let (codes, groups) = self.channel(channel, scratch);
+        let products = dot_bits::products(rows, codes, groups, &mut read, isa);
+        scratch.codes = read;
+        products
     }
 
     fn unpack<T: Float, V: Float>(&self, channel: usize, scratch: &mut Scratch, weights: &mut [V], isa: Isa) {
-        let (codes, groups) = self.channel(channel, scratch, isa);
-        dot_bits::unpack::<T, V>(codes, groups, weights, isa);
+        let mut read = std::mem::take(&mut scratch.codes);
+        let (codes, groups) = self.channel(channel, scratch);
+        dot_bits::unpack::<T, V>(codes, groups, weights, &mut read, isa);
+        scratch.codes = read;
     }
 }
