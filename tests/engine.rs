@@ -122,6 +122,34 @@ fn rows_keep_the_files_order() {
     assert!(env.path("results/study/samples/scores[tuned].jsonl").exists());
 }
 
+#[test]
+fn a_row_holds_all_benchmarks_of_its_model_in_the_files_order() {
+    let env = ran_study();
+    let more = "  batched: { kind: benchmark, for_each: [base, tuned], model: \"${item}\", data: heldout, topic: things, protocol: batched }\n";
+    let with = |list: &str| STUDY.replace("benchmarks: speed", &format!("benchmarks: {list}")) + more;
+    env.write("study.yaml", &with("[speed, batched]"));
+    assert_eq!(
+        with_status(&env.run("study.yaml", &[]).1, "ran"),
+        ["batched[base]", "batched[tuned]", "report"]
+    );
+    let protocols = |row: &str| -> (String, Vec<String>) {
+        let text = fs::read_to_string(env.path("results/study/results.json")).unwrap();
+        let row = serde_json::from_str::<serde_json::Value>(&text).unwrap()[row].clone();
+        let all = row["benchmarks"].as_array().unwrap();
+        let word = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        (word(&row["protocol"]), all.iter().map(|it| word(&it["protocol"])).collect())
+    };
+    let of = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+    assert_eq!(protocols("Tuned"), ("sequential".to_owned(), of(&["sequential", "batched"])));
+    assert_eq!(protocols("Small"), ("sequential".to_owned(), of(&["sequential"])));
+    let document = fs::read_to_string(env.path("results/study/report.md")).unwrap();
+    assert!(document.contains("\n| Tuned | batched | cpu |"), "{document}");
+
+    env.write("study.yaml", &with("[batched, speed]"));
+    assert_eq!(with_status(&env.run("study.yaml", &[]).1, "ran"), ["report"]);
+    assert_eq!(protocols("Tuned"), ("batched".to_owned(), of(&["batched", "sequential"])));
+}
+
 /// The worker dies, talks nonsense, exits, or refuses: the node fails, the rest of the run goes on.
 #[test]
 fn a_failed_node_stops_only_what_depends_on_it() {

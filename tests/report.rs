@@ -84,6 +84,23 @@ fn benchmark(folder: &Path, avg_time_s: f64, peak: f64) -> PathBuf {
     folder.to_owned()
 }
 
+/// Rewrites the benchmark in `folder`.
+fn change(folder: &Path, change: impl Fn(&mut Value)) {
+    let file = folder.join("benchmark.json");
+    let mut result: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    change(&mut result);
+    fs::write(&file, result.to_string()).unwrap();
+}
+
+/// One batch.
+fn generation() -> Value {
+    json!([{
+        "batch": 1, "prompt": 128, "new": 32, "time_to_first_token_s": 0.1, "prefill_tokens_per_s": 1280.0,
+        "decode_tokens_per_s": 50.0, "step_p50_s": 0.02, "step_p90_s": 0.03, "step_p99_s": 0.04,
+        "peak_MB": 300.0, "decode_of_bandwidth": 0.5, "prefill_of_matmul": 0.5,
+    }])
+}
+
 struct Study {
     folder: TempDir,
     rows: Vec<RowInput>,
@@ -124,13 +141,20 @@ impl Study {
         let evaluation = evaluation(&root.join("evaluation"), &answers(wrong), scheme, Candidates::Letters);
         self.answers
             .push(RowAnswers { samples: Some(evaluation.join("mcqa.jsonl")), ..RowAnswers::default() });
-        let benchmark = speed.map(|(time, peak)| benchmark(&root.join("benchmark"), time, peak));
-        self.rows.push(RowInput { evaluation, benchmark, label: None, baseline });
+        let benchmarks =
+            speed.iter().map(|&(time, peak)| benchmark(&root.join("benchmark"), time, peak)).collect();
+        self.rows.push(RowInput { evaluation, benchmarks, label: None, baseline });
         self.names.push(RowName { row: row.to_owned(), instance: format!("scores[{model}]") });
     }
 
     fn compare(&self) -> Comparison {
         compare(&self.rows, "").unwrap()
+    }
+
+    /// `report.md`, written.
+    fn document(&self) -> String {
+        write(&self.compare(), &self.names, &self.answers, &self.out()).unwrap();
+        fs::read_to_string(self.out().join("report.md")).unwrap()
     }
 
     fn out(&self) -> PathBuf {
@@ -161,7 +185,10 @@ fn results_have_the_published_layout_and_order() {
     ];
     let expected: Vec<&str> = ["Base Model", "W8A8", "broken", "W4"]
         .iter()
-        .flat_map(|name| std::iter::once(*name).chain(figures))
+        .flat_map(|name| {
+            let all = ["Base Model", "W8A8"].contains(name).then_some("benchmarks");
+            std::iter::once(*name).chain(figures).chain(all)
+        })
         .collect();
     assert_eq!(keys, expected);
 
@@ -174,6 +201,10 @@ fn results_have_the_published_layout_and_order() {
         (&json!(40), &json!("sequential"), &json!("cpu"))
     );
     assert!(base["vs_baseline"].is_null());
+    let all = base["benchmarks"].as_array().unwrap();
+    assert_eq!(all.len(), 1);
+    let measured = ["time_p10_s", "time_p50_s", "time_p90_s", "weight_bytes", "load_before", "avg_time_s"];
+    assert!(measured.iter().all(|key| all[0][*key].is_number()), "{base}");
     let broken = &value["broken"];
     for key in ["avg_time_s", "tokens_per_s", "avg_peak_vram_MB", "score_acc_over_vram", "protocol"] {
         assert!(broken[key].is_null(), "{key}");
@@ -211,14 +242,82 @@ fn document_says_what_is_real() {
 #[test]
 fn energy_stands_in_the_document_where_a_device_told() {
     let study = Study::new();
-    let file = study.rows[1].benchmark.as_ref().unwrap().join("benchmark.json");
-    let mut result: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
-    result["energy"] = json!({"source": "rapl", "joules_per_question": 12.345, "joules_per_token": 0.0309});
-    fs::write(&file, result.to_string()).unwrap();
-    write(&study.compare(), &study.names, &study.answers, &study.out()).unwrap();
-    let text = fs::read_to_string(study.out().join("report.md")).unwrap();
+    change(&study.rows[1].benchmarks[0], |result| {
+        result["energy"] =
+            json!({"source": "rapl", "joules_per_question": 12.345, "joules_per_token": 0.0309});
+    });
+    let text = study.document();
     assert!(text.contains("\n| W8A8 | RAPL | 12.3 | 0.0309 | – | – |\n"), "{text}");
     assert!(!text.contains("| Base Model | RAPL"));
+}
+
+#[test]
+fn all_benchmarks_of_a_model_are_told() {
+    let mut study = Study::new();
+    for row in &mut study.rows[..2] {
+        let first = &row.benchmarks[0];
+        change(first, |result| result["generation"] = generation());
+        let second = first.with_file_name("batched");
+        fs::create_dir(&second).unwrap();
+        fs::copy(first.join("benchmark.json"), second.join("benchmark.json")).unwrap();
+        change(&second, |result| {
+            result["protocol"] = json!("batched");
+            result["tokens_per_s"] = json!(1e5);
+            result["energy"] = json!({"source": "nvml", "joules_per_question": 1.0, "joules_per_token": 2.0});
+        });
+        row.benchmarks.push(second);
+    }
+    let text = study.document();
+    for expected in [
+        "Time and memory were measured in 2 ways:\n\n- protocol `batched`",
+        "\n| Base Model | sequential | cpu | 50 | 100.0 ms | 90.0 ms | 100.0 ms | 110.0 ms | 4,000 | 200.0 | 190.7 |\n\
+         | Base Model | batched | cpu | 50 | 100.0 ms | 90.0 ms | 100.0 ms | 110.0 ms | 100,000 | 200.0 | 190.7 |\n",
+        "\n| W8A8 | batched | ",
+        "- **W8A8** (sequential): 2.00 x the tokens/s of **Base Model**",
+        "- **W8A8** (batched): 1.00 x the tokens/s of **Base Model**",
+        "\n| W8A8 (sequential) | 1 | ",
+        "\n| W8A8 (batched) | 1 | ",
+        "\n| W8A8 (batched) | NVML | ",
+    ] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+    let results = Results::read(&study.out().join("results.json")).unwrap();
+    let row = &results.rows[0].1;
+    assert_eq!(row.protocol.as_deref(), Some("sequential"));
+    assert_eq!(row.tokens_per_s, Some(4000.0));
+    let protocols: Vec<Protocol> = row.benchmarks.iter().map(|it| it.protocol).collect();
+    assert_eq!(protocols, [Protocol::Sequential, Protocol::Batched]);
+    let terminal = table(&study.compare(), &study.names);
+    assert!(terminal.contains("4,000") && !terminal.contains("100,000"), "{terminal}");
+}
+
+#[test]
+fn what_else_ran_and_what_a_device_does_at_best_name_their_models() {
+    let study = Study::new();
+    for (row, busy, bandwidth) in [(0, 0.5, 2e10), (1, 0.0, 1e10)] {
+        change(&study.rows[row].benchmarks[0], |result| {
+            result["busy_before"] = json!(busy);
+            result["generation"] = generation();
+            result["roofline"] =
+                json!({"copy_bytes_per_s": bandwidth, "matmul_flops": 1e11, "matmul_dtype": "float32"});
+        });
+    }
+    let text = study.document();
+    for expected in [
+        "Measured at best: 20.0 GB/s, 100 GFLOP/s in float32 (**Base Model**); 10.0 GB/s, 100 GFLOP/s in float32 (**W8A8**).",
+        "Other programs ran while **Base Model** began to be measured: `qpipe run FILE --force NODE` measures again.",
+        "\n| Base Model \\* | 1 |",
+    ] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+    let terminal = table(&study.compare(), &study.names);
+    assert!(terminal.contains("\nBase Model *"), "{terminal}");
+    assert!(!terminal.contains("W8A8 *"), "{terminal}");
+    let last = terminal.lines().last().unwrap();
+    assert_eq!(
+        last,
+        "*: other programs ran when measuring began; `qpipe run FILE --force NODE` measures again."
+    );
 }
 
 #[test]

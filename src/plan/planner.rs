@@ -262,7 +262,9 @@ impl<'a> Planner<'a> {
             ("evaluations".to_owned(), ordered.clone().map(|row| content(row.evaluation)).collect()),
             (
                 "benchmarks".to_owned(),
-                ordered.map(|row| row.benchmark.map_or(Value::Null, content)).collect(),
+                ordered
+                    .map(|row| row.benchmarks.iter().map(|&index| content(index)).collect::<Value>())
+                    .collect(),
             ),
         ]);
         Ok(manifest(instance, params, inputs))

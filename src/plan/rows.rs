@@ -12,8 +12,8 @@ pub struct Row {
     pub model: usize,
     /// Its evaluation.
     pub evaluation: usize,
-    /// Its benchmark, if the report has one.
-    pub benchmark: Option<usize>,
+    /// Its benchmarks, in the order of the report's list.
+    pub benchmarks: Vec<usize>,
     /// The row it is compared with: an index into the list of rows.
     pub baseline: Option<usize>,
     /// The model's label.
@@ -38,12 +38,12 @@ pub(super) fn rows(pipeline: &Pipeline, report: usize) -> Result<Vec<Row>, PlanE
         if rows.iter().any(|row| row.name == name) {
             return Err(PlanError::DuplicateRow { name });
         }
-        rows.push(Row { model, evaluation, benchmark: None, baseline: None, label, name });
+        rows.push(Row { model, evaluation, benchmarks: Vec::new(), baseline: None, label, name });
     }
     for benchmark in list("benchmarks") {
         let Some(model) = input(pipeline, benchmark, "model") else { continue };
         match rows.iter_mut().find(|row| row.model == model) {
-            Some(row) => row.benchmark = Some(benchmark),
+            Some(row) => row.benchmarks.push(benchmark),
             None => {
                 return Err(PlanError::BenchmarkWithoutRow {
                     benchmark: pipeline.instances[benchmark].id.clone(),
@@ -87,7 +87,8 @@ pub(super) fn canonical_order(rows: &[Row], content: &dyn Fn(usize) -> Digest) -
     let mut order: Vec<usize> = (0..rows.len()).collect();
     order.sort_by_cached_key(|&row| {
         let row = &rows[row];
-        (content(row.evaluation), row.benchmark.map(content), row.label.clone())
+        let benchmarks: Vec<Digest> = row.benchmarks.iter().map(|&index| content(index)).collect();
+        (content(row.evaluation), benchmarks, row.label.clone())
     });
     order
 }

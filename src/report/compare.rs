@@ -16,8 +16,8 @@ use super::{ReportError, format};
 pub struct RowInput {
     /// The folder of an evaluation artifact.
     pub evaluation: PathBuf,
-    /// The folder of the same model's benchmark artifact.
-    pub benchmark: Option<PathBuf>,
+    /// The folders of the same model's benchmark artifacts.
+    pub benchmarks: Vec<PathBuf>,
     /// The model node's label.
     pub label: Option<String>,
     /// Index of the row that this one is compared with. A row's own index means none.
@@ -64,7 +64,11 @@ pub fn compare(rows: &[RowInput], title: &str) -> Result<Comparison, ReportError
             tasks: own.tasks.iter().map(figures).collect(),
             groups: own.evaluation.groups.clone(),
             recovered: theirs.map(|theirs| recovered(own, theirs)).unwrap_or_default(),
-            benchmark: input.benchmark.as_deref().map(read_benchmark).transpose()?,
+            benchmarks: input
+                .benchmarks
+                .iter()
+                .map(|folder| read_benchmark(folder))
+                .collect::<Result<_, _>>()?,
             against,
         });
     }

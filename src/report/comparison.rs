@@ -71,22 +71,28 @@ pub struct Row {
     /// These against the baseline's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recovered: Vec<Recovered>,
-    /// Speed and memory.
-    pub benchmark: Option<BenchmarkResult>,
+    /// Speed and memory, in the order of the report's list. The first is what a row has room for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub benchmarks: Vec<BenchmarkResult>,
     /// How it compares with its baseline.
     pub against: Option<Against>,
 }
 
 impl Row {
+    /// The benchmark that fills the columns of the published study: the first.
+    pub fn benchmark(&self) -> Option<&BenchmarkResult> {
+        self.benchmarks.first()
+    }
+
     /// 1000 x accuracy / peak memory in MiB, as the published study has it.
     pub fn score_acc_over_vram(&self) -> Option<f64> {
-        let peak = self.benchmark.as_ref()?.avg_peak_vram_mb;
+        let peak = self.benchmark()?.avg_peak_vram_mb;
         (peak > 0.0).then(|| 1000.0 * self.accuracy / peak)
     }
 
     /// The device that the row's speed is from, or else its answers.
     pub fn reported_device(&self) -> &str {
-        self.benchmark.as_ref().map_or(&self.device, |benchmark| &benchmark.device)
+        self.benchmark().map_or(&self.device, |benchmark| &benchmark.device)
     }
 
     /// The paired difference and its baseline, where there is one.

@@ -60,6 +60,25 @@ pub(super) fn setting(benchmark: &BenchmarkResult) -> String {
     )
 }
 
+/// What tells `benchmark` from the others of its model: its protocol, and what else they differ in.
+pub(super) fn among(several: &[BenchmarkResult], benchmark: &BenchmarkResult) -> String {
+    let others = || several.iter().filter(|other| other.protocol == benchmark.protocol);
+    let mut parts = vec![protocol(benchmark.protocol).to_owned()];
+    if others().any(|other| other.device != benchmark.device) {
+        parts.push(benchmark.device.clone());
+    }
+    if others().any(|other| other.dtype != benchmark.dtype) {
+        parts.push(benchmark.dtype.clone());
+    }
+    if others().any(|other| other.threads != benchmark.threads) {
+        parts.push(format::plural(benchmark.threads.into(), "thread"));
+    }
+    if others().any(|other| other.questions != benchmark.questions) {
+        parts.push(format::plural(benchmark.questions, "question"));
+    }
+    parts.join(", ")
+}
+
 /// How a model was quantized: the method, then what decides its numbers.
 pub(super) fn quantization(quantization: &Quantization) -> String {
     let mut parts = vec![format!("`{}`", quantization.method)];

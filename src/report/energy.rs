@@ -7,9 +7,8 @@ use super::{format, generation};
 
 /// Heading and table; nothing where no device told.
 pub(super) fn section(named: &Named<'_>) -> Vec<String> {
-    let benchmarks =
-        named.iter().filter_map(|(name, row)| row.benchmark.as_ref().map(|benchmark| (name, benchmark)));
-    let rows: Vec<String> = benchmarks.filter_map(|(name, benchmark)| line(name, benchmark)).collect();
+    let rows: Vec<String> =
+        named.benchmarks().filter_map(|(name, benchmark)| line(&name, benchmark)).collect();
     if rows.is_empty() {
         return Vec::new();
     }

@@ -1,5 +1,7 @@
 //! The sentences of a report, made from its figures.
 
+use qpipe_nodes::results::BenchmarkResult;
+
 use super::comparison::{Against, Difference};
 use super::names::Named;
 use super::statistics::Interval;
@@ -81,34 +83,51 @@ fn interval(ci95: Interval) -> String {
 pub(super) fn speed(named: &Named<'_>) -> Vec<String> {
     let mut sentences = Vec::new();
     for (name, row) in named.iter() {
-        let (Some(own), Some(against)) = (&row.benchmark, &row.against) else { continue };
+        let Some(against) = &row.against else { continue };
         let (Against::Paired { baseline, .. } | Against::Unpaired { baseline, .. }) = against;
-        let Some(theirs) = &named.row(*baseline).benchmark else { continue };
+        let theirs = &named.row(*baseline).benchmarks;
+        if row.benchmarks.is_empty() || theirs.is_empty() {
+            continue;
+        }
         let baseline = named.name(*baseline);
-        if !describe::same_setting(own, theirs) {
+        let mut related = 0;
+        for own in &row.benchmarks {
+            let Some(theirs) = theirs.iter().find(|theirs| describe::same_setting(own, theirs)) else {
+                continue;
+            };
+            related += 1;
+            let how = match row.benchmarks.as_slice() {
+                [_] => String::new(),
+                several => format!(" ({})", describe::among(several, own)),
+            };
+            sentences.push(format!("**{name}**{how}: {}", relation(own, theirs, baseline)));
+        }
+        if related == 0 {
             sentences.push(format!(
                 "**{name}** and **{baseline}** were measured differently: their speeds are not set in relation."
             ));
-            continue;
         }
-        let mut sentence = format!(
-            "**{name}**: {} the tokens/s of **{baseline}**, {} its peak memory",
-            times(own.tokens_per_s, theirs.tokens_per_s),
-            times(own.avg_peak_vram_mb, theirs.avg_peak_vram_mb),
-        );
-        if own.weight_bytes > 0 && theirs.weight_bytes > 0 {
-            sentence.push_str(&format!(
-                ", {} its weights' bytes",
-                times(own.weight_bytes as f64, theirs.weight_bytes as f64)
-            ));
-        }
-        if own.time_p10_s <= theirs.time_p90_s && theirs.time_p10_s <= own.time_p90_s {
-            sentence.push_str(" (the spreads of their times a question overlap)");
-        }
-        sentence.push('.');
-        sentences.push(sentence);
     }
     sentences
+}
+
+fn relation(own: &BenchmarkResult, theirs: &BenchmarkResult, baseline: &str) -> String {
+    let mut sentence = format!(
+        "{} the tokens/s of **{baseline}**, {} its peak memory",
+        times(own.tokens_per_s, theirs.tokens_per_s),
+        times(own.avg_peak_vram_mb, theirs.avg_peak_vram_mb),
+    );
+    if own.weight_bytes > 0 && theirs.weight_bytes > 0 {
+        sentence.push_str(&format!(
+            ", {} its weights' bytes",
+            times(own.weight_bytes as f64, theirs.weight_bytes as f64)
+        ));
+    }
+    if own.time_p10_s <= theirs.time_p90_s && theirs.time_p10_s <= own.time_p90_s {
+        sentence.push_str(" (the spreads of their times a question overlap)");
+    }
+    sentence.push('.');
+    sentence
 }
 
 /// `1.21 x`.

@@ -8,6 +8,9 @@ use super::names::Named;
 /// Where other programs kept more than this part of the cores busy, a measurement is marked.
 const BUSY: f64 = 0.1;
 
+/// How somebody measures again.
+pub(super) const AGAIN: &str = "`qpipe run FILE --force NODE` measures again";
+
 /// Whether other programs ran when measuring began.
 pub(super) fn is_busy(benchmark: &BenchmarkResult) -> bool {
     benchmark.busy_before.is_some_and(|busy| busy > BUSY)
@@ -24,20 +27,29 @@ pub(super) fn section(named: &Named<'_>) -> Vec<String> {
         "| model | batch | first token | prefill tokens/s | of matmul | decode tokens/s | of bandwidth | step p50 | p90 | p99 | peak MiB |\n\
          |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     );
-    let mut bounds: Vec<String> = Vec::new();
-    for (name, row) in named.iter() {
-        let Some(benchmark) = row.benchmark.as_ref().filter(|it| !it.generation.is_empty()) else { continue };
+    let mut bounds: Vec<(String, Vec<String>)> = Vec::new();
+    for (name, benchmark) in named.benchmarks().filter(|(_, it)| !it.generation.is_empty()) {
         let mark = mark(benchmark);
         for speed in &benchmark.generation {
             table.push_str(&format!("\n| {name}{mark} | {} |", line(speed)));
         }
-        let bound = benchmark.roofline.as_ref().map(bound);
-        bounds.extend(bound.filter(|bound| !bounds.contains(bound)));
+        let Some(bound) = benchmark.roofline.as_ref().map(bound) else { continue };
+        let name = format!("**{name}**");
+        match bounds.iter_mut().find(|(other, _)| *other == bound) {
+            Some((_, names)) => names.push(name),
+            None => bounds.push((bound, vec![name])),
+        }
     }
     if !table.contains("\n| ") {
         return Vec::new();
     }
-    let speeds = named.iter().filter_map(|(_, row)| row.benchmark.as_ref()).flat_map(|it| &it.generation);
+    let bounds: Vec<String> =
+        bounds.into_iter().map(|(bound, names)| format!("{bound} ({})", names.join(", "))).collect();
+    let at_best = match bounds.as_slice() {
+        [] => String::new(),
+        bounds => format!("Measured at best: {}.", bounds.join("; ")),
+    };
+    let speeds = named.benchmarks().flat_map(|(_, it)| &it.generation);
     let mut shapes: Vec<String> =
         speeds.map(|speed| format!("{} by {}", tokens(speed.prompt), tokens(speed.new))).collect();
     shapes.sort();
@@ -45,8 +57,7 @@ pub(super) fn section(named: &Named<'_>) -> Vec<String> {
     let shape = format!("Prompts are read and continued: {}. ", shapes.join(", "));
     let legend = format!(
         "{shape}Medians. `of matmul`: the operations of the linear layers beside what this device multiplies at best; `of \
-         bandwidth`: the bytes of the weights beside what it copies at best. \\*: other programs ran when measuring began. {}",
-        bounds.join(" ")
+         bandwidth`: the bytes of the weights beside what it copies at best. \\*: other programs ran when measuring began. {at_best}"
     );
     vec!["## Reading and writing".to_owned(), table, legend.trim_end().to_owned()]
 }
@@ -73,7 +84,7 @@ fn line(speed: &GenerationSpeed) -> String {
 
 fn bound(roofline: &Roofline) -> String {
     format!(
-        "Measured at best: {:.1} GB/s, {:.0} GFLOP/s in {}.",
+        "{:.1} GB/s, {:.0} GFLOP/s in {}",
         roofline.copy_bytes_per_s / 1e9,
         roofline.matmul_flops / 1e9,
         roofline.matmul_dtype

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::comparison::Row;
 use super::lm_eval::TableVersion;
 use super::names::Named;
-use super::{describe, energy, findings, format, generation, recovery, table, tasks};
+use super::{describe, energy, findings, format, generation, recovery, speed, table, tasks};
 
 /// Name of the file in `results/NAME/`.
 pub(super) const MARKDOWN_FILE: &str = "report.md";
@@ -22,17 +22,7 @@ pub(super) fn render(named: &Named<'_>, heading: &str, table_version: TableVersi
         sections.push(method(named));
         sections.push(bullets(&accuracy));
     }
-    let speed = findings::speed(named);
-    if !speed.is_empty() {
-        sections.push("## Speed and memory".to_owned());
-        sections.push(bullets(&speed));
-        sections.extend(busy(named));
-        sections.push(
-            "Each row was measured once, on the machine as it was then: a ratio within some per cent of 1 \
-             says nothing."
-                .to_owned(),
-        );
-    }
+    sections.extend(speed_and_memory(named));
     sections.extend(generation::section(named));
     sections.extend(energy::section(named));
     sections.extend(tasks_of(named, table_version));
@@ -49,6 +39,27 @@ pub(super) fn render(named: &Named<'_>, heading: &str, table_version: TableVersi
     let mut text = sections.join("\n\n");
     text.push('\n');
     text
+}
+
+/// Ratios, all benchmarks where a model has several, and what else ran; nothing where there is nothing to say.
+fn speed_and_memory(named: &Named<'_>) -> Vec<String> {
+    let mut sections = speed::section(named);
+    let ratios = findings::speed(named);
+    if !ratios.is_empty() {
+        sections.push(bullets(&ratios));
+    }
+    sections.extend(busy(named));
+    if !ratios.is_empty() {
+        sections.push(
+            "Each row was measured once, on the machine as it was then: a ratio within some per cent of 1 \
+             says nothing."
+                .to_owned(),
+        );
+    }
+    if !sections.is_empty() {
+        sections.insert(0, "## Speed and memory".to_owned());
+    }
+    sections
 }
 
 /// lm-eval's tables, and what is left of each task.
@@ -123,7 +134,7 @@ fn data(named: &Named<'_>) -> String {
 /// How time and memory were measured, if they were.
 fn measuring(named: &Named<'_>) -> Option<String> {
     let mut settings: Vec<String> =
-        rows(named).filter_map(|row| row.benchmark.as_ref()).map(describe::setting).collect();
+        named.benchmarks().map(|(_, benchmark)| describe::setting(benchmark)).collect();
     settings.sort();
     settings.dedup();
     match settings.as_slice() {
@@ -137,11 +148,11 @@ fn measuring(named: &Named<'_>) -> Option<String> {
 
 /// Which rows were measured while something else ran.
 fn busy(named: &Named<'_>) -> Option<String> {
-    let is_busy = |row: &Row| row.benchmark.as_ref().is_some_and(generation::is_busy);
-    let names: Vec<String> =
-        named.iter().filter(|(_, row)| is_busy(row)).map(|(name, _)| format!("**{name}**")).collect();
+    let busy = named.benchmarks().filter(|(_, benchmark)| generation::is_busy(benchmark));
+    let names: Vec<String> = busy.map(|(name, _)| format!("**{name}**")).collect();
     (!names.is_empty()).then(|| {
-        format!("Other programs ran while {} began to be measured: measure again.", names.join(", "))
+        let names = names.join(", ");
+        format!("Other programs ran while {names} began to be measured: {}.", generation::AGAIN)
     })
 }
 
@@ -156,7 +167,7 @@ fn legend(named: &Named<'_>) -> String {
              from those of the model *against*, in nats.",
         );
     }
-    if rows(named).any(|row| row.benchmark.is_some()) {
+    if rows(named).any(|row| row.benchmark().is_some()) {
         text.push_str(
             " *tokens/s*: tokens of prompt and candidate over all candidates. *peak MiB*: mean over questions of the \
              peak of allocated device memory. *score*: 1000 x accuracy / peak MiB.",

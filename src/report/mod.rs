@@ -20,6 +20,7 @@ mod names;
 mod read;
 mod recovery;
 mod results_json;
+mod speed;
 pub mod statistics;
 mod table;
 mod tasks;

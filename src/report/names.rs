@@ -1,6 +1,9 @@
 //! What the pipeline file calls the rows of a comparison.
 
+use qpipe_nodes::results::BenchmarkResult;
+
 use super::comparison::{Comparison, Row};
+use super::describe;
 
 /// A row's names in the pipeline file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +38,20 @@ impl<'a> Named<'a> {
     /// Names and rows in their order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &'a Row)> {
         self.names.iter().map(String::as_str).zip(self.rows)
+    }
+
+    /// All benchmarks in the order of their rows, under the model's name; where a model has several, with what
+    /// tells them apart.
+    pub(super) fn benchmarks(&self) -> impl Iterator<Item = (String, &'a BenchmarkResult)> {
+        self.iter().flat_map(|(name, row)| {
+            row.benchmarks.iter().map(move |benchmark| {
+                let name = match row.benchmarks.as_slice() {
+                    [_] => name.to_owned(),
+                    several => format!("{name} ({})", describe::among(several, benchmark)),
+                };
+                (name, benchmark)
+            })
+        })
     }
 
     /// The row with this index.

@@ -61,11 +61,13 @@ fn goal(named: &Named<'_>) -> String {
 }
 
 fn hardware(named: &Named<'_>) -> String {
-    let of_row = |row: &Row| match &row.benchmark {
-        Some(benchmark) => format!("{} ({})", benchmark.hardware, benchmark.device),
-        None => row.device.clone(),
+    let of_row = |row: &Row| -> Vec<String> {
+        if row.benchmarks.is_empty() {
+            return vec![row.device.clone()];
+        }
+        row.benchmarks.iter().map(|it| format!("{} ({})", it.hardware, it.device)).collect()
     };
-    describe::distinct(named.iter().map(|(_, row)| of_row(row)))
+    describe::distinct(named.iter().flat_map(|(_, row)| of_row(row)))
 }
 
 fn described(name: &str, row: &Row) -> String {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use qpipe_nodes::results::BenchmarkResult;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -50,6 +51,9 @@ pub struct ResultRow {
     /// The paired difference to another row.
     #[serde(default)]
     pub vs_baseline: Option<VsBaseline>,
+    /// All that was measured, the first of which is above.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub benchmarks: Vec<BenchmarkResult>,
 }
 
 /// A row against its baseline, question by question.
@@ -99,7 +103,7 @@ impl Results {
 }
 
 fn result_row(named: &Named<'_>, row: &Row) -> ResultRow {
-    let benchmark = row.benchmark.as_ref();
+    let benchmark = row.benchmark();
     let vs_baseline = match &row.against {
         Some(Against::Paired { baseline, difference }) => {
             Some(VsBaseline::new(named.name(*baseline), difference))
@@ -116,6 +120,7 @@ fn result_row(named: &Named<'_>, row: &Row) -> ResultRow {
         protocol: benchmark.map(|figures| super::describe::protocol(figures.protocol).to_owned()),
         device: Some(row.reported_device().to_owned()),
         vs_baseline,
+        benchmarks: row.benchmarks.clone(),
     }
 }
 

@@ -3,8 +3,8 @@
 use qpipe_nodes::results::{BenchmarkResult, Divergence};
 
 use super::comparison::{Against, Comparison, Difference, Row};
-use super::format;
 use super::names::{Named, RowName};
+use super::{format, generation};
 
 /// A column: its heading, and its cell for a row (empty where the row has none).
 struct Column {
@@ -89,7 +89,7 @@ fn of_divergence(row: &Row, text: impl Fn(&Divergence) -> String) -> String {
 }
 
 fn of_benchmark(row: &Row, text: impl Fn(&BenchmarkResult) -> String) -> String {
-    row.benchmark.as_ref().map_or(String::new(), text)
+    row.benchmark().map_or(String::new(), text)
 }
 
 /// A column with its cells.
@@ -133,10 +133,17 @@ fn escaped(text: &str) -> String {
 }
 
 /// The table in plain text, its columns aligned, a line a row; ends with a line break. `names` are
-/// in the order of the rows.
+/// in the order of the rows. A row whose model was measured while other programs ran is marked, with a line below.
 pub fn table(comparison: &Comparison, names: &[RowName]) -> String {
     let named = Named::new(comparison, names);
-    let columns = filled(&named, |column| column.on_terminal);
+    let mut columns = filled(&named, |column| column.on_terminal);
+    let busy: Vec<bool> =
+        named.iter().map(|(_, row)| row.benchmarks.iter().any(generation::is_busy)).collect();
+    if let Some(names) = columns.first_mut() {
+        for (name, _) in names.cells.iter_mut().zip(&busy).filter(|(_, is_busy)| **is_busy) {
+            name.push_str(" *");
+        }
+    }
     let width = |text: &str| text.chars().count();
     let mut text = String::new();
     for line in 0..=comparison.rows.len() {
@@ -149,6 +156,9 @@ pub fn table(comparison: &Comparison, names: &[RowName]) -> String {
         }
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
+    }
+    if busy.contains(&true) {
+        text.push_str(&format!("*: other programs ran when measuring began; {}.\n", generation::AGAIN));
     }
     text
 }

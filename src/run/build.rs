@@ -180,7 +180,11 @@ fn report(planner: &Planner<'_>, index: usize, known: &[Option<Arc<Known>>]) -> 
             let row = &rows[row];
             Ok(ReportRow {
                 evaluation: source(row.evaluation, known)?,
-                benchmark: row.benchmark.map(|index| source(index, known)).transpose()?,
+                benchmarks: row
+                    .benchmarks
+                    .iter()
+                    .map(|&index| source(index, known))
+                    .collect::<Result<_, _>>()?,
                 label: row.label.clone(),
                 baseline: row.baseline.and_then(place_of),
             })

@@ -55,8 +55,8 @@ pub(super) struct Remote {
 pub(super) struct ReportRow {
     /// The evaluation.
     pub evaluation: Source,
-    /// The benchmark.
-    pub benchmark: Option<Source>,
+    /// The benchmarks.
+    pub benchmarks: Vec<Source>,
     /// The row's label.
     pub label: Option<String>,
     /// The row it is compared with.
@@ -114,14 +114,15 @@ pub(super) fn run(
                 .iter()
                 .enumerate()
                 .map(|(index, row)| {
-                    let benchmark = row
-                        .benchmark
-                        .as_ref()
-                        .map(|source| place(source, format!("benchmark/{index}")))
-                        .transpose()?;
+                    let benchmarks = row
+                        .benchmarks
+                        .iter()
+                        .enumerate()
+                        .map(|(number, source)| place(source, format!("benchmark/{index}/{number}")))
+                        .collect::<Result<_, _>>()?;
                     Ok(RowInput {
                         evaluation: place(&row.evaluation, format!("evaluation/{index}"))?,
-                        benchmark,
+                        benchmarks,
                         label: row.label.clone(),
                         baseline: row.baseline,
                     })

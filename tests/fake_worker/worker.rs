@@ -180,7 +180,8 @@ fn write_artifact(action: &Action, seed: &str) {
         }
         "benchmark" => {
             let result = BenchmarkResult {
-                protocol: Protocol::Sequential,
+                protocol: serde_json::from_value::<Protocol>(action.params["protocol"].clone())
+                    .unwrap_or_default(),
                 device: "cpu".into(),
                 hardware: "none".into(),
                 threads: action.threads,
