@@ -150,6 +150,34 @@ fn a_row_holds_all_benchmarks_of_its_model_in_the_files_order() {
     assert_eq!(protocols("Tuned"), ("batched".to_owned(), of(&["batched", "sequential"])));
 }
 
+#[test]
+fn a_variable_that_means_nothing_is_refused_at_once() {
+    let env = TestEnv::new();
+    env.study();
+    let commands: [&[&str]; 5] = [
+        &["doctor"],
+        &["doctor", "--kernels"],
+        &["plan", "study.yaml"],
+        &["run", "study.yaml"],
+        &["explain", "base", "study.yaml"],
+    ];
+    for (variable, value, words) in [
+        ("QPIPE_CPU", "foo", "error: QPIPE_CPU is `foo`, expected one of portable, avx2, avx512, "),
+        ("QPIPE_CPU", "avx512vnni", "Did you mean `avx512-vnni`?"),
+        ("QPIPE_KERNELS", "", "error: QPIPE_KERNELS is ``, expected reference"),
+        ("QPIPE_DEVICE", "gpu", "error: QPIPE_DEVICE is `gpu`, expected one of cpu, cuda"),
+    ] {
+        for command in commands {
+            let output = env.command().env(variable, value).args(command).output().unwrap();
+            let (out, err) =
+                (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            assert_eq!(output.status.code(), Some(5), "{command:?} {out}{err}");
+            assert!(err.contains(words) && out.is_empty(), "{command:?} {out}{err}");
+        }
+    }
+    assert!(env.actions().is_empty());
+}
+
 /// The worker dies, talks nonsense, exits, or refuses: the node fails, the rest of the run goes on.
 #[test]
 fn a_failed_node_stops_only_what_depends_on_it() {

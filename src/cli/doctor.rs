@@ -40,6 +40,7 @@ enum Finding {
 }
 
 pub(super) fn exec(args: &DoctorArgs) -> Result<Exit, Failure> {
+    open::environment()?;
     if args.kernels {
         return kernels::exec();
     }

@@ -7,7 +7,7 @@ use qpipe_cache::Manifest;
 
 use super::exit::Exit;
 use super::failure::Failure;
-use super::open::{FileArgs, store};
+use super::open::{FileArgs, environment, store};
 use super::{printer, size};
 use crate::fetch::Lock;
 use crate::plan::{Machine, Planner, Reason, State, find, marked, with_ancestors};
@@ -22,6 +22,7 @@ pub(super) struct ExplainArgs {
 }
 
 pub(super) fn exec(args: &ExplainArgs) -> Result<Exit, Failure> {
+    environment()?;
     let pipeline = args.file.load()?;
     let store = store()?;
     let machine = Machine::detect(Some(store.root()));

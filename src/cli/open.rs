@@ -1,4 +1,4 @@
-//! What most commands begin with: the pipeline and the store.
+//! What most commands begin with: the environment, the pipeline and the store.
 
 use std::path::{Path, PathBuf};
 
@@ -7,6 +7,7 @@ use qpipe_cache::Store;
 
 use super::failure::Failure;
 use crate::pipeline::Pipeline;
+use crate::plan::check_environment;
 
 /// A pipeline file and its parameters.
 #[derive(Debug, Args)]
@@ -31,6 +32,11 @@ impl FileArgs {
             .collect::<Result<Vec<_>, _>>()?;
         Pipeline::load(&self.file, &sets).map_err(Failure::pipeline)
     }
+}
+
+/// Refuses a variable that says nothing nodes could heed.
+pub(super) fn environment() -> Result<(), Failure> {
+    check_environment().map_err(|error| Failure::environment(error.to_string(), Some(&error.help())))
 }
 
 /// The store of the working directory: QPIPE_CACHE, else the first `.qpipe` upward, else made here.

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::exit::Exit;
 use super::failure::Failure;
-use super::open::{FileArgs, store};
+use super::open::{FileArgs, environment, store};
 use super::printer;
 use crate::fetch::Lock;
 use crate::plan::{Machine, Planner, marked, plan_rows, with_ancestors};
@@ -25,6 +25,7 @@ pub(super) struct PlanArgs {
 }
 
 pub(super) fn exec(args: &PlanArgs) -> Result<Exit, Failure> {
+    environment()?;
     let pipeline = args.file.load()?;
     let store = store()?;
     let machine = Machine::detect(Some(store.root()));

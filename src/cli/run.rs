@@ -13,7 +13,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::lines::Lines;
 use super::logging::LogFormat;
-use super::open::{FileArgs, store};
+use super::open::{FileArgs, environment, store};
 use super::{printer, size, table};
 use crate::run::{self, Event, Limits, Observer, Options};
 
@@ -52,6 +52,7 @@ pub(super) struct RunArgs {
 }
 
 pub(super) fn exec(args: &RunArgs, verbose: u8, format: LogFormat) -> Result<Exit, Failure> {
+    environment()?;
     let pipeline = args.file.load()?;
     check_results_folder(&args.results)?;
     let store = store()?;

@@ -5,6 +5,7 @@
 //! key, so a node that ran again and gave the same bytes stops the rerun there; and a node behind one that
 //! has to run has no key yet ([`State::Blocked`]).
 
+mod environment;
 mod error;
 mod machine;
 mod planner;
@@ -15,6 +16,7 @@ mod select;
 mod source;
 mod table;
 
+pub use environment::{EnvironmentError, check_environment};
 pub use error::PlanError;
 pub use machine::{Machine, TORCH_VERSION};
 pub use planner::{Due, Examined, Known, Place, Planner, State, content_manifest, inputs_of, model_bytes};
