@@ -51,6 +51,13 @@ impl ParamError {
         Self { alternatives: vec![name.to_owned()], ..Self::missing(format!("`{name}` is missing")) }
     }
 
+    /// The same error about the element `index` of its list.
+    #[must_use]
+    pub(crate) fn inside(mut self, index: usize) -> Self {
+        self.path.push(index.to_string());
+        self
+    }
+
     /// The same error with advice.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
@@ -82,13 +89,22 @@ impl ParamError {
             };
             return Self { path, target, alternatives, ..Self::missing(message) };
         }
-        Self { path, target, ..Self::missing(reword(message).unwrap_or_else(|| message.to_owned())) }
+        let message = reword(message).unwrap_or_else(|| message.to_owned());
+        let help = single(&message).map(|value| format!("Write `[{value}]`."));
+        Self { path, target, help, ..Self::missing(message) }
     }
 }
 
 /// The name between `prefix` and the next backtick.
 fn after<'m>(message: &'m str, prefix: &str) -> Option<&'m str> {
     message.strip_prefix(prefix)?.split('`').next()
+}
+
+/// The one value that stands where a list is expected.
+fn single(message: &str) -> Option<&str> {
+    let found = message.strip_prefix("expected a list, found ")?;
+    let text = || found.strip_prefix("the text `")?.strip_suffix('`');
+    found.strip_prefix("the number ").or_else(text)
 }
 
 /// The names between backticks.
@@ -167,6 +183,12 @@ mod tests {
         ] {
             assert_eq!(reworded(message).message, expected);
         }
+        for (found, help) in [("integer `1`", "Write `[1]`."), ("string \"q\"", "Write `[q]`.")] {
+            let message = format!("invalid type: {found}, expected a sequence");
+            let error = ParamError::from_serde(vec!["k".to_owned()], &message);
+            assert_eq!(error.help.as_deref(), Some(help));
+        }
+        assert_eq!(reworded("invalid type: map, expected a sequence").help, None);
         let unknown = reworded("unknown field `x`, expected one of `a`, `b`, `c`");
         assert_eq!(unknown.alternatives, ["a", "b", "c"]);
         assert_eq!(unknown.path, ["k", "x"]);

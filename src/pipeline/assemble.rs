@@ -5,6 +5,7 @@ use serde_json::{Map, Value as Json};
 
 use super::document::Declaration;
 use super::error::{Code, Mistake, Mistakes};
+use super::explained::explained;
 use super::nearest::{advice, advice_among, nearest};
 use super::references::with_origin;
 use super::source::Span;
@@ -185,7 +186,8 @@ fn help(declaration: &Declaration, error: &ParamError) -> Option<String> {
             let free: Vec<&str> = keys.iter().copied().filter(is_free).collect();
             if keys.contains(&name.as_str()) {
                 // A key of the kind, which another of the node's keys excludes.
-                return Some(format!("Keys that go with the others: {}.", alternatives.join(", ")));
+                return (!alternatives.is_empty())
+                    .then(|| format!("Keys that go with the others: {}.", alternatives.join(", ")));
             }
             advice_among(name, &free, &format!("Keys of `{}`", declaration.kind.name), &keys)
         }
@@ -197,8 +199,8 @@ fn help(declaration: &Declaration, error: &ParamError) -> Option<String> {
         (Target::Missing, []) => {
             let [absent] = alternatives.as_slice() else { return None };
             let schema = (declaration.kind.schema)();
-            let description = schema.pointer(&format!("/properties/{absent}/description"))?.as_str()?;
-            Some(format!("Add `{absent}: …`. {description}"))
+            let explained = explained(schema.as_value(), absent, &declaration.entries)?;
+            Some(format!("Add `{absent}: …`. {explained}"))
         }
         _ => None,
     }

@@ -18,6 +18,7 @@ mod directory;
 mod document;
 mod error;
 mod expand;
+mod explained;
 mod graph;
 mod include;
 mod instance;

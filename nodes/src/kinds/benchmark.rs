@@ -2,9 +2,10 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{Candidates, Dtype};
-use crate::{Arity, Artifact, Cores, Kind, ParamError, Port, Sensitivity};
+use crate::{Arity, Artifact, Cores, Kind, ParamError, Port, Sensitivity, kind};
 
 /// How the questions are run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -62,6 +63,9 @@ pub struct Generation {
     pub repeats: u32,
 }
 
+/// Tokens of prompts and replies at once: what no machine has the memory for is a slip.
+const MOST_TOKENS: u64 = 1 << 24;
+
 fn default_batches() -> Vec<u32> {
     vec![1, 8, 32]
 }
@@ -83,8 +87,23 @@ impl Generation {
             error
         };
         let mut errors = Vec::new();
-        if self.batches.is_empty() || self.batches.contains(&0) {
-            errors.push(wrong("batches", "is a list of numbers of at least 1"));
+        if self.batches.is_empty() {
+            errors.push(wrong("batches", "the list is empty").help("Write `[1]`, or leave `batches` out."));
+        }
+        for (index, &batch) in self.batches.iter().enumerate() {
+            let length = u64::from(self.prompt) + u64::from(self.new);
+            let tokens = u64::from(batch).saturating_mul(length);
+            let error = match batch {
+                0 => wrong("batches", "must be at least 1"),
+                _ if tokens > MOST_TOKENS => {
+                    let message = format!(
+                        "{batch} times {length} tokens are {tokens}, and {MOST_TOKENS} are the most at once"
+                    );
+                    wrong("batches", &message).help("Take a smaller number, or lower `prompt` or `new`.")
+                }
+                _ => continue,
+            };
+            errors.push(error.inside(index));
         }
         for (key, number, least) in
             [("prompt", self.prompt, 1), ("new", self.new, 2), ("repeats", self.repeats, 1)]
@@ -105,6 +124,17 @@ impl Kind for Benchmark {
         Port { name: "model", accepts: Artifact::Model, arity: Arity::One, summary: "The model to measure." },
         Port { name: "data", accepts: Artifact::Data, arity: Arity::One, summary: "The questions." },
     ];
+
+    /// A key with nothing behind it would measure nothing, which nobody means who writes it.
+    fn read(value: Value) -> (Option<Self>, Vec<ParamError>) {
+        let is_empty = value.get("generation").is_some_and(Value::is_null);
+        let (read, mut errors) = kind::read(value);
+        if is_empty {
+            let error = ParamError::value("generation", "`generation` is empty");
+            errors.push(error.help("Write `generation: {}` for its defaults, or remove it."));
+        }
+        (read, errors)
+    }
 
     fn check(&self) -> Vec<ParamError> {
         let mut errors = self.generation.as_ref().map(Generation::check).unwrap_or_default();

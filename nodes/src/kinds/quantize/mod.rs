@@ -192,8 +192,9 @@ impl Kind for Quantize {
                     .help(format!("`{}` needs what a `calibrate` node measured.", self.method())),
             ],
             (false, true) => {
-                let mut error = ParamError::value("calibration", format!("`{}` reads none", self.method()))
-                    .help("Remove `calibration`.");
+                let mut error =
+                    ParamError::value("calibration", format!("`{}` reads no calibration", self.method()))
+                        .help("Remove `calibration`.");
                 error.target = Target::Key;
                 vec![error]
             }
