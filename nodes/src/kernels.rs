@@ -7,6 +7,11 @@ use serde::{Deserialize, Serialize};
 pub struct KernelLine {
     /// `cpu` or `cuda:0`.
     pub device: String,
+    /// Of a CPU: the set of instructions that kernels use, by the name that QPIPE_CPU has for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<String>,
+    /// Output and input features of the layer.
+    pub shape: (u32, u32),
     /// How the weight is stored and multiplied; `bfloat16` for the dense layer that the others are compared with.
     pub scheme: String,
     /// The kernel's name.

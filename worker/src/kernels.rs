@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use qpipe_kernels::environment::{self, EnvironmentError};
 use qpipe_kernels::speed::Speed;
-use qpipe_kernels::{Input, KernelError, Layer, Multiplier, PreparedLinear, Scheme, kernel_for, random};
+use qpipe_kernels::{Input, Isa, KernelError, Layer, Multiplier, PreparedLinear, Scheme, kernel_for, random};
 use qpipe_nodes::kernels::KernelLine;
 use tch::{Cuda, Device, Kind, Tensor};
 
@@ -63,13 +63,13 @@ fn print(out: &mut impl Write) -> Result<(), KernelsError> {
     tch::set_num_threads(i32::try_from(cores).unwrap_or(1));
     let devices = std::iter::once(Device::Cpu).chain(torch::has_cuda().then_some(Device::Cuda(0)));
     for device in devices {
-        let mut line = |line: KernelLine| -> Result<(), KernelsError> {
+        let mut say = |line: KernelLine| -> Result<(), KernelsError> {
             serde_json::to_writer(&mut *out, &line)?;
             Ok(writeln!(out)?)
         };
-        line(dense(device))?;
+        say(dense(device))?;
         for scheme in SCHEMES {
-            line(quantized(scheme, device)?)?;
+            say(quantized(scheme, device)?)?;
         }
     }
     for reason in qpipe_kernels::cuda::take_failures() {
@@ -86,7 +86,7 @@ fn dense(device: Device) -> KernelLine {
                 .expect("two matrices that fit"),
         );
     });
-    KernelLine { device: name(device), scheme: "bfloat16".to_owned(), kernel: "libtorch".to_owned(), seconds }
+    line(device, "bfloat16".to_owned(), "libtorch", seconds)
 }
 
 fn quantized(scheme: Scheme, device: Device) -> Result<KernelLine, KernelsError> {
@@ -96,12 +96,13 @@ fn quantized(scheme: Scheme, device: Device) -> Result<KernelLine, KernelsError>
     let kernel = kernel_for(&layer);
     let prepared: Box<dyn PreparedLinear> = kernel.prepare(&weight, &layer)?;
     let seconds = measured(device, |x| drop(prepared.forward(x)));
-    Ok(KernelLine {
-        device: name(device),
-        scheme: scheme.to_string(),
-        kernel: kernel.name.to_owned(),
-        seconds,
-    })
+    Ok(line(device, scheme.to_string(), kernel.name, seconds))
+}
+
+fn line(device: Device, scheme: String, kernel: &str, seconds: Vec<(u32, f64)>) -> KernelLine {
+    let instructions = (device == Device::Cpu).then(|| Isa::here().name().to_owned());
+    let shape = (SHAPE.0 as u32, SHAPE.1 as u32);
+    KernelLine { device: name(device), instructions, shape, scheme, kernel: kernel.to_owned(), seconds }
 }
 
 fn measured(device: Device, forward: impl Fn(&Tensor)) -> Vec<(u32, f64)> {
