@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A weight is data; a kernel is a line in [`KERNELS`]. Callers hand a weight to [`prepare`] and never choose.
-//! To add a kernel: one file with a type that implements [`Kernel`], one line in the table. The parity test
+//! To add a kernel: one file (and its `mod`) with a type that implements [`Kernel`], one line in the table. The parity test
 //! (`tests/parity.rs`) then compares it with [`mod@reference`] on every scheme and shape that it supports.
 //!
 //! Weights stay in their few bits in memory: [`PreparedLinear::bytes`] counts them. A kernel keeps one copy.

@@ -256,6 +256,28 @@ fn options_are_said_in_the_record_and_in_config_json() {
     assert_eq!(checkpoint.quantization_config().unwrap()["bnb_4bit_compute_dtype"], json!("bfloat16"));
 }
 
+#[test]
+fn magnitudes_whose_mean_is_beyond_float32_are_refused_by_name() {
+    const LARGE: &str = "model.layers.0.mlp.down_proj.weight";
+    let model = calibration::source("qwen3-bf16");
+    let source = tempfile::tempdir().unwrap();
+    fs_err::copy(model.join("config.json"), source.path().join("config.json")).unwrap();
+    let files = TensorFiles::open(&model.join("model.safetensors")).unwrap();
+    let tensor = |name: &str| {
+        let tensor = files.tensor(name).unwrap();
+        if name == LARGE { tensor.full_like(3e38) } else { tensor }
+    };
+    let tensors: Vec<_> = files.names().map(|name| (name.to_owned(), tensor(name))).collect();
+    save::write_tensors(&source.path().join("model.safetensors"), &tensors).unwrap();
+    let quantize = |double_quant: bool| {
+        let params = json!({"method": "bnb-nf4", "double_quant": double_quant});
+        calibration::quantize(source.path(), Path::new("none"), params, &tempfile::tempdir().unwrap())
+    };
+    let error = format!("{:?}", quantize(true).unwrap_err());
+    assert!(error.contains(&format!("the mean of the magnitudes of `{LARGE}`")), "{error}");
+    assert!(quantize(false).is_ok());
+}
+
 /// A copy of the golden checkpoint `format` of qwen3-bf16, config.json and tensors changed.
 fn changed(
     format: &str,

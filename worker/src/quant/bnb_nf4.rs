@@ -52,6 +52,9 @@ impl Method for BnbNf4 {
             let absmax =
                 if self.double_quant { nest(&rounded.absmax)? } else { Absmax::Plain(rounded.absmax) };
             let layer = &linear.layer;
+            if matches!(absmax, Absmax::Nested { offset, .. } if !offset.is_finite()) {
+                return Err(QuantizeError::MeanBeyondFloat32 { tensor: layer.weight.clone() });
+            }
             let shape = [layer.out_features, layer.in_features];
             let tensors = bitsandbytes::nf4::store(&layer.name, shape, layer.kind, &rounded.packed, &absmax)?;
             quantized.tensors.extend(tensors);

@@ -113,6 +113,12 @@ pub enum QuantizeError {
         /// The format.
         format: &'static str,
     },
+    /// Double quantization takes the mean of magnitudes in float32.
+    #[error("the mean of the magnitudes of `{tensor}` is beyond the range of float32")]
+    MeanBeyondFloat32 {
+        /// The weight.
+        tensor: String,
+    },
     /// A type that the method has no codes for.
     #[error("tensor `{tensor}` is of type {kind:?}, which `{method}` does not quantize")]
     Type {
@@ -171,6 +177,8 @@ impl From<QuantizeError> for ActionError {
                 .help("Use another method: LLM.int8() is defined in float16."),
             QuantizeError::ScaleBeyondFloat16 { .. } => Self::user(error.to_string())
                 .help("Set `format: pack-quantized`: its scales are of the model's type."),
+            QuantizeError::MeanBeyondFloat32 { .. } => Self::user(error.to_string())
+                .help("Set `double_quant: false`, or look at how the model was trained."),
             QuantizeError::Type { .. } => {
                 Self::user(error.to_string()).help("Convert the model to float32 or 16 bits first.")
             }
