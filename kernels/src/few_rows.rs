@@ -7,9 +7,9 @@ thread_local! {
     static ALIKE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// While it lives, layers on this thread multiply few rows as they do many, on a CPU: in 16-bit types weights are rounded then, as the reference
-/// rounds them. What comes out for a row does not depend on how many rows there are, and scores neither on the batch nor on the instructions. A
-/// single row takes about as long as sixteen.
+/// While it lives, layers with weights in few bits on this thread multiply few rows as they do many, on a CPU and in 16-bit types: weights are
+/// rounded, as the reference rounds them. What comes out for a row does not depend on how many rows there are, nor, without a bias, on the instructions.
+/// A single row takes about as long as sixteen.
 #[derive(Debug)]
 pub struct FewRowsAlike {
     before: bool,

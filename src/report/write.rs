@@ -160,10 +160,12 @@ fn remove_earlier(harness: &Path, current: &BTreeSet<PathBuf>) -> io::Result<()>
         return Ok(());
     }
     for folder in fs::read_dir(harness)? {
-        let folder = folder?.path();
-        if !folder.is_dir() {
+        let folder = folder?;
+        // What a link of the user's leads to is not ours.
+        if !folder.file_type()?.is_dir() {
             continue;
         }
+        let folder = folder.path();
         for entry in fs::read_dir(&folder)? {
             let entry = entry?;
             let is_ours = entry.file_name().to_str().is_some_and(file_names::is_dated);

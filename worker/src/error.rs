@@ -93,12 +93,15 @@ fn says_out_of_memory(text: &str) -> bool {
     holds(text, &["out of memory", "allocate memory", "not enough memory", "bad_alloc", "alloc_failed"])
 }
 
-/// Whether a text of libtorch says that a GPU, its driver or a library on it failed.
+/// Whether a text of libtorch says that a GPU, its driver or a library on it failed; not what the data made it do.
 fn says_gpu_failed(text: &str) -> bool {
-    holds(
-        text,
-        &["cuda error", "cuda driver error", "nvrtc error", "cublas", "cudnn", "cusolver", "cusparse"],
-    )
+    let text = first_line(text);
+    let is_of_data = holds(text, &["device-side assert", "_invalid_value"]);
+    !is_of_data
+        && holds(
+            text,
+            &["cuda error", "cuda driver error", "nvrtc error", "cublas", "cudnn", "cusolver", "cusparse"],
+        )
 }
 
 /// Whether `text` has one of `signs`, which are in lower case.

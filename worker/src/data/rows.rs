@@ -203,7 +203,7 @@ fn collect(folder: &Path, paths: &mut Vec<PathBuf>) -> Result<(), RowsError> {
         }
         if fs::metadata(&path)?.is_dir() {
             collect(&path, paths)?;
-        } else if name.ends_with(".jsonl") || name.ends_with(".json") {
+        } else if [".jsonl", ".json"].iter().any(|extension| name.to_lowercase().ends_with(extension)) {
             paths.push(path);
         }
     }

@@ -21,10 +21,18 @@ fn left_of(root: &Path, memberships: &str) -> Option<u64> {
     own.ancestors().take_while(|group| group.starts_with(root)).filter_map(left_in).min()
 }
 
-/// Bytes that the group in the folder `group` alone leaves; its limit may be `max`.
+/// Bytes that the group in the folder `group` alone leaves; its limit may be `max`. Pages of files, which the system takes back where it needs
+/// them, are left, as in MemAvailable.
 fn left_in(group: &Path) -> Option<u64> {
     let bytes = |file: &str| fs::read_to_string(group.join(file)).ok()?.trim().parse::<u64>().ok();
-    Some(bytes("memory.max")?.saturating_sub(bytes("memory.current")?))
+    let (most, now) = (bytes("memory.max")?, bytes("memory.current")?);
+    let counts = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
+    let of_files = |name: &str| {
+        let count = counts.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        count.and_then(|count| count.trim().parse::<u64>().ok()).unwrap_or(0)
+    };
+    let pages = of_files("inactive_file") + of_files("active_file");
+    Some(most.saturating_sub(now.saturating_sub(pages)))
 }
 
 #[cfg(test)]
@@ -58,6 +66,17 @@ mod tests {
         assert_eq!(left("1:cpu:/system.slice\n0::/user.slice/session.scope\n"), Some(700));
         assert_eq!(left("0::/\n"), None);
         assert_eq!(left("4:memory:/user.slice\n"), None, "version 1");
+    }
+
+    #[test]
+    fn pages_of_files_are_left() {
+        let groups = tree(&[("", "800", 700)]);
+        fs::write(
+            groups.path().join("memory.stat"),
+            "anon 300\nfile 400\ninactive_file 250\nactive_file 150\n",
+        )
+        .unwrap();
+        assert_eq!(left_of(groups.path(), "0::/\n"), Some(500));
     }
 
     #[test]
