@@ -7,7 +7,7 @@ mod drawn;
 use card::has_cuda;
 use drawn::{KINDS, generator, tolerance, weight};
 use qpipe_kernels::nf4::Absmax;
-use qpipe_kernels::{Codes, Input, KERNELS, Layer, Norm, QuantizedWeight, Scheme, random};
+use qpipe_kernels::{Codes, FewRowsAlike, Input, Isa, KERNELS, Layer, Norm, QuantizedWeight, Scheme, random};
 use tch::{Device, Kind, Tensor};
 
 fn devices() -> Vec<Device> {
@@ -253,6 +253,39 @@ fn nf4_is_multiplied_in_the_type_that_it_says() {
                 }
             }
         }
+    }
+}
+
+/// Where libtorch multiplies, its own order of sums may depend on the rows.
+#[test]
+fn few_rows_are_multiplied_as_many_are_where_that_is_asked_for() {
+    if Isa::here() != Isa::Avx512Bf16 {
+        #[expect(clippy::print_stdout, reason = "a skipped test says so")]
+        {
+            println!("skipped: {} has no product of bfloat16 of ours", Isa::here().name());
+        }
+        return;
+    }
+    let _guard = tch::no_grad_guard();
+    let _generator = generator(9);
+    let (in_features, kind) = (256, Kind::BFloat16);
+    for scheme in [
+        Scheme::W8A16,
+        Scheme::W4A16 { group: 64 },
+        Scheme::Nf4 { block: 64, nested: true },
+        Scheme::WeightOnly { bits: 3, group: 64, asym: true },
+    ] {
+        let weight = weight(scheme, 500, in_features, kind, true);
+        let layer = qpipe_kernels::prepare(&weight, Device::Cpu, kind).unwrap();
+        let x = Tensor::randn([20, in_features], (kind, Device::Cpu));
+        let together = layer.forward(&x);
+        let alone =
+            || (0..20).all(|row| layer.forward(&x.narrow(0, row, 1)).equal(&together.narrow(0, row, 1)));
+        assert!(!alone(), "{scheme}: with one row no weight is rounded");
+        let alike = FewRowsAlike::start();
+        assert!(alone(), "{scheme}");
+        drop(alike);
+        assert!(!alone(), "{scheme}: and again none is");
     }
 }
 
