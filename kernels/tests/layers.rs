@@ -281,11 +281,13 @@ fn few_rows_are_multiplied_as_many_are_where_that_is_asked_for() {
         let together = layer.forward(&x);
         let alone =
             || (0..20).all(|row| layer.forward(&x.narrow(0, row, 1)).equal(&together.narrow(0, row, 1)));
-        assert!(!alone(), "{scheme}: with one row no weight is rounded");
+        // Weights of four bits are rounded with few rows, too: then only sums are added up in another order.
+        let is_rounded = matches!(scheme, Scheme::W4A16 { .. } | Scheme::Nf4 { .. });
+        assert!(is_rounded || !alone(), "{scheme}: with one row no weight is rounded");
         let alike = FewRowsAlike::start();
         assert!(alone(), "{scheme}");
         drop(alike);
-        assert!(!alone(), "{scheme}: and again none is");
+        assert!(is_rounded || !alone(), "{scheme}: and again none is");
     }
 }
 

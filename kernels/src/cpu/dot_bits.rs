@@ -102,7 +102,7 @@ fn word_at(bytes: &[u8], place: usize) -> u64 {
 
 /// [`products`] straight from the stream, where AVX2 and BMI2 are there and groups are multiples of [`EIGHT`]: no code is stored.
 #[cfg(target_arch = "x86_64")]
-fn streamed(rows: &[&[f32]], codes: Codes<'_>, groups: Groups<'_>, isa: Isa) -> Option<[f32; ROWS]> {
+fn streamed(rows: &[Vec<f32>], codes: Codes<'_>, groups: Groups<'_>, isa: Isa) -> Option<[f32; ROWS]> {
     let can = isa >= Isa::Avx2 && is_x86_feature_detected!("bmi2") && groups.size.is_multiple_of(EIGHT);
     if !can {
         return None;
@@ -112,7 +112,7 @@ fn streamed(rows: &[&[f32]], codes: Codes<'_>, groups: Groups<'_>, isa: Isa) -> 
     let widened = |sums: &[f32]| std::array::from_fn(|row| sums.get(row).copied().unwrap_or(0.0));
     // SAFETY: the processor has the instructions.
     Some(unsafe {
-        match *rows {
+        match rows {
             [one] => widened(&avx2::products([one], codes, groups)),
             [one, two] => widened(&avx2::products([one, two], codes, groups)),
             [one, two, three] => widened(&avx2::products([one, two, three], codes, groups)),
@@ -175,7 +175,7 @@ mod avx2 {
 /// The products of `rows` (at most [`ROWS`], `[K]` each) with the weights of an output channel: codes of a group are multiplied and summed, and
 /// sums are scaled. Where they are stored on the way it is in `room`.
 pub(crate) fn products(
-    rows: &[&[f32]],
+    rows: &[Vec<f32>],
     codes: Codes<'_>,
     groups: Groups<'_>,
     room: &mut Vec<u8>,
@@ -191,7 +191,7 @@ pub(crate) fn products(
     #[cfg(target_arch = "x86_64")]
     if isa >= Isa::Avx512 {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-        fn with_avx512(rows: &[&[f32]], codes: &[u8], groups: Groups<'_>) -> [f32; ROWS] {
+        fn with_avx512(rows: &[Vec<f32>], codes: &[u8], groups: Groups<'_>) -> [f32; ROWS] {
             products_of(rows, codes, groups)
         }
         // SAFETY: `isa` says that the processor has the instructions.
@@ -200,7 +200,7 @@ pub(crate) fn products(
     #[cfg(target_arch = "x86_64")]
     if isa >= Isa::Avx2 {
         #[target_feature(enable = "avx2,fma")]
-        fn with_avx2(rows: &[&[f32]], codes: &[u8], groups: Groups<'_>) -> [f32; ROWS] {
+        fn with_avx2(rows: &[Vec<f32>], codes: &[u8], groups: Groups<'_>) -> [f32; ROWS] {
             products_of(rows, codes, groups)
         }
         // SAFETY: likewise.
@@ -211,7 +211,7 @@ pub(crate) fn products(
 }
 
 #[inline(always)]
-fn products_of(rows: &[&[f32]], codes: &[u8], groups: Groups<'_>) -> [f32; ROWS] {
+fn products_of(rows: &[Vec<f32>], codes: &[u8], groups: Groups<'_>) -> [f32; ROWS] {
     // Lanes are added once, at the end: that takes as long as a hundred products.
     let mut found = [[0.0; LANES]; ROWS];
     let each = codes.chunks_exact(groups.size).zip(groups.scales).zip(groups.zeros);

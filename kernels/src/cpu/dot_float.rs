@@ -1,23 +1,29 @@
 //! Products of some rows in f32 with one output channel in few bits, straight from its bytes.
 //!
-//! Codes of a group are multiplied and summed, and sums are scaled: no weight is ever rounded.
+//! Codes of a group are multiplied and summed, and sums are scaled: no weight is ever rounded. Only activations in bfloat16 meet weights in
+//! bfloat16 where the processor multiplies pairs of these ([`pairs`]).
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod pairs;
 
 #[cfg(target_arch = "x86_64")]
+use half::bf16;
 use tch::Kind;
 
 use super::float::Float;
 use super::isa::Isa;
 use super::nibbles::{BYTES, CHUNK, Order, RUN, by_word, interleaved, pair};
 #[cfg(target_arch = "x86_64")]
-use super::view::{same, same_mut};
+use super::view::{same, same_all, same_mut};
 
-/// Rows that share the unpacking of an output channel.
+/// Rows in f32 that share the unpacking of an output channel.
 pub(crate) const ROWS: usize = 4;
+/// Rows of any type that do.
+pub(crate) const MOST_ROWS: usize = 8;
 
 /// What four bits stand for.
 #[derive(Clone, Copy, Debug)]
@@ -57,30 +63,80 @@ impl Table {
     }
 }
 
+/// Output channels of four-bit codes, one after the other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Block<'a> {
+    /// K.
+    pub(crate) in_features: usize,
+    /// [C, K / 2].
+    pub(crate) bytes: &'a [u8],
+    /// Input channels that share a scale, whole chunks.
+    pub(crate) group: usize,
+    /// [C, K / group].
+    pub(crate) scales: &'a [f32],
+    /// What codes stand for; zeros [C, K / group].
+    pub(crate) nibbles: Nibbles<'a>,
+}
+
+impl<'a> Block<'a> {
+    /// The only one of a block of one.
+    pub(crate) fn only(self) -> Channel<'a> {
+        let Self { bytes, group, scales, nibbles, .. } = self;
+        Channel { bytes, group, scales, nibbles }
+    }
+
+    /// Each of them.
+    #[inline(always)]
+    fn channels(self) -> impl Iterator<Item = Channel<'a>> {
+        let groups = self.in_features / self.group;
+        let each = self.bytes.chunks_exact(self.in_features / 2).zip(self.scales.chunks_exact(groups));
+        each.enumerate().map(move |(index, (bytes, scales))| Channel {
+            bytes,
+            group: self.group,
+            scales,
+            nibbles: match self.nibbles {
+                Nibbles::Integers { zeros: Some(zeros) } => {
+                    Nibbles::Integers { zeros: Some(&zeros[index * groups..][..groups]) }
+                }
+                other => other,
+            },
+        })
+    }
+}
+
 /// One output channel of four-bit codes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Channel<'a> {
     /// [K / 2].
-    pub(crate) bytes: &'a [u8],
+    bytes: &'a [u8],
     /// Input channels that share a scale, whole chunks.
-    pub(crate) group: usize,
+    group: usize,
     /// [K / group].
-    pub(crate) scales: &'a [f32],
+    scales: &'a [f32],
     /// What codes stand for.
-    pub(crate) nibbles: Nibbles<'a>,
+    nibbles: Nibbles<'a>,
 }
 
-/// A call with an array of all rows; the products of those that are none are 0.
+/// A call with an array of what `$of` says of each row, of which there are as many as one of the patterns has.
 #[cfg(target_arch = "x86_64")]
 macro_rules! with_rows {
-    ($rows:expr, $unit:ident::$function:ident($operand:expr)) => {
+    ($rows:expr, $of:expr, |$array:ident| $call:expr, $($some:tt)+) => {
         match $rows {
-            [one] => widened($unit::$function([one], $operand)),
-            [one, two] => widened($unit::$function([one, two], $operand)),
-            [one, two, three] => widened($unit::$function([one, two, three], $operand)),
-            [one, two, three, four] => $unit::$function([one, two, three, four], $operand),
-            _ => [0.0; ROWS],
+            $($some => {
+                let $array = $some.map($of);
+                $call
+            })+
+            _ => unreachable!("no more rows than are multiplied at once"),
         }
+    };
+    (4: $rows:expr, $of:expr, |$array:ident| $call:expr) => {
+        with_rows!($rows, $of, |$array| $call, [a] [a, b] [a, b, c] [a, b, c, d])
+    };
+    (8: $rows:expr, $of:expr, |$array:ident| $call:expr) => {
+        with_rows!(
+            $rows, $of, |$array| $call,
+            [a] [a, b] [a, b, c] [a, b, c, d] [a, b, c, d, e] [a, b, c, d, e, f] [a, b, c, d, e, f, g] [a, b, c, d, e, f, g, h]
+        )
     };
 }
 
@@ -89,54 +145,122 @@ fn widened<const M: usize>(sums: [f32; M]) -> [f32; ROWS] {
     std::array::from_fn(|row| sums.get(row).copied().unwrap_or(0.0))
 }
 
+/// So many rows of a type are multiplied at once by codes in groups of so many.
+pub(crate) fn rows_at_once(kind: Kind, group: usize, isa: Isa) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if kind == Kind::BFloat16 && isa >= Isa::Avx512Bf16 && pairs::serves(group) {
+        return MOST_ROWS;
+    }
+    let _ = (kind, group, isa);
+    ROWS
+}
+
 /// The activations of a row in the order that [`four_bits`] wants.
-pub(crate) fn ordered(row: &[f32], order: Order, isa: Isa) -> Vec<f32> {
-    match isa {
-        Isa::Portable | Isa::Avx2 => interleaved(row, order, RUN),
-        Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx => by_word(row, order),
+#[derive(Debug)]
+pub(crate) enum Row {
+    /// Numbers of f32.
+    Floats(Vec<f32>),
+    /// Pairs of bfloat16.
+    #[cfg(target_arch = "x86_64")]
+    Pairs(pairs::Row),
+}
+
+impl Row {
+    /// Of these activations, for a matrix with groups of so many.
+    pub(crate) fn new<T: Float>(values: &[T], order: Order, group: usize, isa: Isa) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if isa >= Isa::Avx512Bf16
+            && let Some(values) = same_all(values)
+            && let Some(row) = pairs::Row::new(values, order, group)
+        {
+            return Self::Pairs(row);
+        }
+        let values: Vec<f32> = values.iter().map(|value| value.wide()).collect();
+        Self::Floats(match isa {
+            Isa::Portable | Isa::Avx2 => interleaved(&values, order, RUN),
+            Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx => by_word(&values, order),
+        })
+    }
+
+    /// Input channels, and what it is filled up with.
+    fn len(&self) -> usize {
+        match self {
+            Self::Floats(values) => values.len(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Pairs(row) => row.values().len(),
+        }
+    }
+
+    fn floats(&self) -> &[f32] {
+        match self {
+            Self::Floats(values) => values,
+            #[cfg(target_arch = "x86_64")]
+            Self::Pairs(_) => unreachable!("rows of one type are all in pairs, or none is"),
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn pairs(&self) -> &[bf16] {
+        match self {
+            Self::Pairs(row) => row.values(),
+            Self::Floats(_) => unreachable!("rows of one type are all in pairs, or none is"),
+        }
     }
 }
 
-/// The products of `rows` (at most [`ROWS`], each [`ordered`]) with `channel`.
-pub(crate) fn four_bits(rows: &[&[f32]], channel: Channel<'_>, isa: Isa) -> [f32; ROWS] {
-    let terms = channel.bytes.len() * 2;
-    assert!(channel.group.is_multiple_of(CHUNK) && channel.scales.len() * channel.group == terms);
-    assert!(rows.len() <= ROWS && rows.iter().all(|row| row.len() >= terms));
+/// The products of `rows` (at most as many as [`rows_at_once`] says, all of one type) with the output channels of `block`, to `found`.
+pub(crate) fn four_bits(rows: &[Row], block: Block<'_>, isa: Isa, found: &mut [[f32; MOST_ROWS]]) {
+    let Block { in_features, group, .. } = block;
+    assert!(group.is_multiple_of(CHUNK) && in_features.is_multiple_of(group));
+    assert!(block.bytes.len() * 2 == in_features * found.len());
+    assert!(block.scales.len() * group == in_features * found.len());
+    assert!(rows.iter().all(|row| row.len() >= in_features));
+    #[cfg(target_arch = "x86_64")]
+    if let [Row::Pairs(_), ..] = rows {
+        // SAFETY: such a row is made where the processor has AVX-512 BF16.
+        return unsafe { with_rows!(8: rows, Row::pairs, |rows| pairs::four_bits(rows, block, found)) };
+    }
     #[cfg(target_arch = "x86_64")]
     if isa >= Isa::Avx512 {
         // SAFETY: `isa` says that the processor has AVX-512.
-        return unsafe { with_rows!(rows, avx512::four_bits(channel)) };
+        return unsafe { with_rows!(4: rows, Row::floats, |rows| avx512::four_bits(rows, block, found)) };
     }
     #[cfg(target_arch = "x86_64")]
     if isa >= Isa::Avx2 {
         // SAFETY: `isa` says that the processor has AVX2 and FMA.
-        return unsafe { with_rows!(rows, avx2::four_bits(channel)) };
+        return unsafe { with_rows!(4: rows, Row::floats, |rows| avx2::four_bits(rows, block, found)) };
     }
     let _ = isa;
-    let mut found = [0.0; ROWS];
-    for (sum, row) in found.iter_mut().zip(rows) {
-        let groups = row.chunks_exact(channel.group).zip(channel.bytes.chunks_exact(channel.group / 2));
-        for (index, (x, bytes)) in groups.enumerate() {
-            let value = |code: u8| match channel.nibbles {
-                Nibbles::Integers { zeros } => {
-                    f32::from(code as i8 - zeros.map_or(8, |zeros| zeros[index]) as i8)
-                }
-                Nibbles::Table(table) => table.values[usize::from(code)],
-            };
-            let chunks = x.chunks_exact(CHUNK).zip(bytes.chunks_exact(BYTES));
-            let of_chunk = |(x, bytes): (&[f32], &[u8])| -> f32 {
-                let runs = x.chunks_exact(2 * RUN).zip(bytes.chunks_exact(RUN));
-                let of_run = |(x, bytes): (&[f32], &[u8])| -> f32 {
-                    let (low, high) = x.split_at(RUN);
-                    let halves = bytes.iter().zip(low.iter().zip(high));
-                    halves.map(|(byte, (low, high))| low * value(byte & 15) + high * value(byte >> 4)).sum()
-                };
-                runs.map(of_run).sum()
-            };
-            *sum += channel.scales[index] * chunks.map(of_chunk).sum::<f32>();
+    for (channel, found) in block.channels().zip(found) {
+        for (row, found) in rows.iter().zip(found) {
+            *found = plain(row.floats(), channel);
         }
     }
-    found
+}
+
+/// The product of a row with `channel`.
+fn plain(row: &[f32], channel: Channel<'_>) -> f32 {
+    let groups = row.chunks_exact(channel.group).zip(channel.bytes.chunks_exact(channel.group / 2));
+    let of_group = |(index, (x, bytes)): (usize, (&[f32], &[u8]))| -> f32 {
+        let value = |code: u8| match channel.nibbles {
+            Nibbles::Integers { zeros } => {
+                f32::from(code as i8 - zeros.map_or(8, |zeros| zeros[index]) as i8)
+            }
+            Nibbles::Table(table) => table.values[usize::from(code)],
+        };
+        let chunks = x.chunks_exact(CHUNK).zip(bytes.chunks_exact(BYTES));
+        let of_chunk = |(x, bytes): (&[f32], &[u8])| -> f32 {
+            let runs = x.chunks_exact(2 * RUN).zip(bytes.chunks_exact(RUN));
+            let of_run = |(x, bytes): (&[f32], &[u8])| -> f32 {
+                let (low, high) = x.split_at(RUN);
+                let halves = bytes.iter().zip(low.iter().zip(high));
+                halves.map(|(byte, (low, high))| low * value(byte & 15) + high * value(byte >> 4)).sum()
+            };
+            runs.map(of_run).sum()
+        };
+        channel.scales[index] * chunks.map(of_chunk).sum::<f32>()
+    };
+    groups.enumerate().map(of_group).sum()
 }
 
 /// The weights of `channel`, `[K]` in their own order, rounded to the type `T` and held in the type `V`.
@@ -236,12 +360,12 @@ fn look_up<V: Copy>(values: &[V; 16], bytes: &[u8], order: Order, weights: &mut 
 }
 
 /// The products of `rows` (at most [`ROWS`], `[K]` each) with int8 `codes` `[K]`, not scaled.
-pub(crate) fn eight_bits(rows: &[&[f32]], codes: &[i8], isa: Isa) -> [f32; ROWS] {
+pub(crate) fn eight_bits(rows: &[Vec<f32>], codes: &[i8], isa: Isa) -> [f32; ROWS] {
     assert!(rows.len() <= ROWS && rows.iter().all(|row| row.len() == codes.len()));
     #[cfg(target_arch = "x86_64")]
     if isa >= Isa::Avx2 {
         // SAFETY: `isa` says that the processor has AVX2 and FMA.
-        return unsafe { with_rows!(rows, avx2::eight_bits(codes)) };
+        return unsafe { with_rows!(4: rows, Vec::as_slice, |rows| widened(avx2::eight_bits(rows, codes))) };
     }
     let _ = isa;
     let mut found = [0.0; ROWS];

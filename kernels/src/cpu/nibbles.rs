@@ -55,6 +55,25 @@ pub(crate) fn by_word(values: &[f32], order: Order) -> Vec<f32> {
     found
 }
 
+/// The same in pairs of 16 bits: of each word the first weight and the fifth, then of each the second and the sixth, and so on.
+pub(crate) fn by_half_word<T: Copy + Default>(values: &[T], order: Order) -> Vec<T> {
+    let mut found = vec![T::default(); values.len().next_multiple_of(WORDS)];
+    for (found, values) in found.chunks_exact_mut(WORDS).zip(values.chunks(WORDS)) {
+        let mut words = [T::default(); WORDS];
+        words[..values.len()].copy_from_slice(values);
+        for (nibble, found) in found.chunks_exact_mut(WORDS / 4).enumerate() {
+            let place = match order {
+                Order::LowFirst => nibble,
+                Order::HighFirst => nibble ^ 1,
+            };
+            for (found, half) in found.iter_mut().zip(words.as_chunks::<4>().0) {
+                *found = half[place];
+            }
+        }
+    }
+    found
+}
+
 /// Both weights of a byte, in their order.
 #[inline(always)]
 pub(crate) fn pair(byte: u8, order: Order) -> [u8; 2] {
@@ -80,6 +99,10 @@ mod tests {
         let found = by_word(&(0..136_u16).map(f32::from).collect::<Vec<_>>(), Order::HighFirst);
         assert_eq!((found[0], found[1], found[16], found[127]), (1.0, 9.0, 0.0, 126.0));
         assert_eq!((found[128], found[129], found.len()), (129.0, 0.0, 256));
+        let found = by_half_word(&(0..136).collect::<Vec<_>>(), Order::LowFirst);
+        assert_eq!((&found[..4], &found[32..34], found[127]), (&[0, 4, 8, 12][..], &[1, 5][..], 127));
+        assert_eq!((&found[128..131], found[160], found.len()), (&[128, 132, 0][..], 129, 256));
+        assert_eq!(by_half_word(&(0..128).collect::<Vec<_>>(), Order::HighFirst)[31..33], [125, 0]);
         assert_eq!(pair(0xA3, Order::LowFirst), [3, 10]);
         assert_eq!(pair(0xA3, Order::HighFirst), [10, 3]);
     }

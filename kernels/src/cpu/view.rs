@@ -5,6 +5,8 @@ use std::ops::Range;
 use half::{bf16, f16};
 use tch::{Device, Kind, Tensor};
 
+use super::float::Float;
+
 /// A type of elements. (tch's own trait takes bfloat16 for float16.)
 pub(crate) trait Element: Copy {
     /// What libtorch calls it.
@@ -52,6 +54,14 @@ pub(crate) fn elements<T: Element>(tensor: &Tensor) -> &[T] {
 pub(crate) fn same<T: Element, U: Element, const N: usize>(elements: &[T; N]) -> Option<&[U; N]> {
     // SAFETY: no two types are of one kind.
     (T::KIND == U::KIND).then(|| unsafe { &*elements.as_ptr().cast() })
+}
+
+/// Of any number of elements.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn same_all<T: Element, U: Element>(elements: &[T]) -> Option<&[U]> {
+    // SAFETY: no two types are of one kind.
+    (T::KIND == U::KIND)
+        .then(|| unsafe { std::slice::from_raw_parts(elements.as_ptr().cast(), elements.len()) })
 }
 
 /// The same, to be written to.
@@ -104,7 +114,7 @@ impl<'a> Floats<'a> {
         into.clear();
         match self {
             Self::Single(values) => into.extend_from_slice(&values[range]),
-            Self::Brain(values) => into.extend(values[range].iter().map(|value| value.to_f32())),
+            Self::Brain(values) => into.extend(values[range].iter().map(|value| value.wide())),
             Self::Half(values) => into.extend(values[range].iter().map(|value| value.to_f32())),
         }
     }

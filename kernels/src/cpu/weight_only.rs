@@ -1,17 +1,16 @@
 //! Layers with weights in few bits and activations in floating point, however these weights are stored.
 //!
-//! Few rows are multiplied straight from the packed bytes. For many, weights are rounded to the activations' type, as the
+//! Few rows are multiplied straight from the packed bytes, [`Stored::rows_at_once`] of them together. For many, weights are rounded to the activations' type, as the
 //! reference rounds them: with AVX2 and f32, or AVX-512 BF16 and f32 or bfloat16, each thread unpacks strips of output channels in its cache and
 //! multiplies them there ([`float_strips`]); else a tile is unpacked, on all threads, and multiplied as a matrix by libtorch.
 
 use std::fmt::Debug;
-#[cfg(target_arch = "x86_64")]
 use std::ops::Range;
 
 use half::{bf16, f16};
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::dot_float::ROWS;
+use super::dot_float::{MOST_ROWS, ROWS};
 use super::float::Float;
 #[cfg(target_arch = "x86_64")]
 use super::float_strips::{self, Biased, FloatBlocks, Room, Weights};
@@ -27,25 +26,29 @@ use crate::product::{has_bfloat16_products, product};
 /// Weights in a tile: it stays in the second-level cache while it is made and multiplied.
 const TILE_WEIGHTS: usize = 1 << 17;
 
-/// Up to this many rows are multiplied from the packed bytes where AVX-512 multiplies more.
-#[cfg(target_arch = "x86_64")]
-const FEW_WIDE: usize = 4;
+/// Output channels whose products one call makes.
+const BLOCK: usize = 8;
 
-/// Room for what belongs to one output channel.
+/// Room for what belongs to some output channels.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    /// [K / group].
+    /// [C, K / group].
     pub(crate) scales: Vec<f32>,
-    /// [K / group].
+    /// [C, K / group].
     pub(crate) zeros: Vec<u8>,
-    /// `[K]`.
+    /// `[K]`, of one.
     pub(crate) codes: Vec<u8>,
 }
 
 /// A matrix [N, K] in few bits.
 pub(crate) trait Stored: Debug {
-    /// Up to this many rows are multiplied from the packed bytes, or [`FEW_WIDE`].
+    /// Up to this many rows are multiplied from the packed bytes; where AVX-512 multiplies more, up to as many as at once.
     const FEW_ROWS: usize;
+
+    /// So many rows of a type share the unpacking of an output channel.
+    fn rows_at_once(&self, _: Kind, _: Isa) -> usize {
+        ROWS
+    }
 
     /// The matrix as threads read it.
     type View<'a>: Channels + Sync
@@ -61,14 +64,24 @@ pub(crate) trait Stored: Debug {
 
 /// What can be done with the output channels of a matrix.
 pub(crate) trait Channels {
+    /// Activations of one row as [`Channels::products`] wants them.
+    type Row: Sync;
+
     /// N and K.
     fn shape(&self) -> (usize, usize);
 
-    /// Activations of one row in the order that [`Channels::products`] wants.
-    fn ordered(&self, row: Vec<f32>, isa: Isa) -> Vec<f32>;
+    /// The activations of a row, `[K]`.
+    fn row<T: Float>(&self, values: &[T], isa: Isa) -> Self::Row;
 
-    /// The products of at most [`ROWS`] rows with an output channel. `scratch` is for its scales.
-    fn products(&self, rows: &[&[f32]], channel: usize, scratch: &mut Scratch, isa: Isa) -> [f32; ROWS];
+    /// The products of at most [`Stored::rows_at_once`] rows with output channels, to `found`. `scratch` is for their scales.
+    fn products(
+        &self,
+        rows: &[Self::Row],
+        channels: Range<usize>,
+        scratch: &mut Scratch,
+        isa: Isa,
+        found: &mut [[f32; MOST_ROWS]],
+    );
 
     /// The weights of an output channel, `[K]`, rounded to the type `T` and held in the type `V`.
     fn unpack<T: Float, V: Float>(&self, channel: usize, scratch: &mut Scratch, weights: &mut [V], isa: Isa);
@@ -107,16 +120,18 @@ impl<S: Stored> WeightOnly<S> {
         let is_alike = few_rows::are_alike() && (kind != Kind::Float || self.is_rounded);
         let most = |few: usize| if is_alike { 0 } else { few };
         #[cfg(target_arch = "x86_64")]
+        let at_once = self.stored.rows_at_once(kind, self.isa);
+        #[cfg(target_arch = "x86_64")]
         match kind {
             // In 16 bits sums in another order than the reference's would be rounded to other numbers now and then: steps that tiles,
             // whose product is the reference's, do not make, and the unit for bfloat16 does not either.
             Kind::Float if self.isa == Isa::Avx2 && !self.is_rounded && rows > S::FEW_ROWS => {
                 return Way::FloatStrips;
             }
-            Kind::Float if outer_wide::is_best(self.isa) && !self.is_rounded && rows > FEW_WIDE => {
+            Kind::Float if outer_wide::is_best(self.isa) && !self.is_rounded && rows > at_once => {
                 return Way::WideStrips;
             }
-            Kind::BFloat16 if outer_wide::is_best(self.isa) && rows > most(FEW_WIDE) => {
+            Kind::BFloat16 if outer_wide::is_best(self.isa) && rows > most(at_once) => {
                 return Way::WideStrips;
             }
             _ => {}
@@ -129,23 +144,25 @@ impl<S: Stored> WeightOnly<S> {
     fn multiply<T: Float>(&self, x: &Tensor, y: &mut Tensor) {
         let stored = self.stored.view();
         let (out_features, in_features) = stored.shape();
-        let rows: Vec<Vec<f32>> = elements::<T>(x)
-            .chunks_exact(in_features)
-            .map(|row| stored.ordered(row.iter().map(|value| value.wide()).collect(), self.isa))
-            .collect();
-        let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
+        let rows: Vec<_> =
+            elements::<T>(x).chunks_exact(in_features).map(|row| stored.row(row, self.isa)).collect();
+        let at_once = self.stored.rows_at_once(T::KIND, self.isa);
         let bias = self.bias.as_ref().map(elements::<f32>);
         let (y, isa) = (Columns::<T>::new(y), self.isa);
-        in_parts(out_features, 8, ALONE / (in_features * rows.len()).max(1), |channels| {
-            let mut scratch = Scratch::default();
-            for channel in channels {
-                let bias = bias.map_or(0.0, |bias| bias[channel]);
-                for (some, first) in rows.chunks(ROWS).zip((0..).step_by(ROWS)) {
-                    let products = stored.products(some, channel, &mut scratch, isa);
-                    for (row, product) in products.iter().enumerate().take(some.len()) {
+        in_parts(out_features, BLOCK, ALONE / (in_features * rows.len()).max(1), |channels| {
+            let (mut scratch, mut found) = (Scratch::default(), [[0.0; MOST_ROWS]; BLOCK]);
+            for first in channels.clone().step_by(BLOCK) {
+                let block = first..channels.end.min(first + BLOCK);
+                let found = &mut found[..block.len()];
+                for (some, first_row) in rows.chunks(at_once).zip((0..).step_by(at_once)) {
+                    stored.products(some, block.clone(), &mut scratch, isa, found);
+                    for row in 0..some.len() {
                         // SAFETY: the output outlives the call, and each channel is one thread's.
-                        let place = unsafe { y.part(first + row, channel, 1) };
-                        place[0] = T::narrow(product + bias);
+                        let places = unsafe { y.part(first_row + row, first, block.len()) };
+                        for ((place, products), channel) in places.iter_mut().zip(&*found).zip(block.clone())
+                        {
+                            *place = T::narrow(products[row] + bias.map_or(0.0, |bias| bias[channel]));
+                        }
                     }
                 }
             }

@@ -1,9 +1,11 @@
 //! 4-bit weights on a CPU, straight from compressed-tensors' packing.
 
-use tch::Tensor;
+use std::ops::Range;
+
+use tch::{Kind, Tensor};
 
 use crate::cpu::Isa;
-use crate::cpu::dot_float::{self, Channel, Nibbles, ROWS};
+use crate::cpu::dot_float::{self, Block, MOST_ROWS, Nibbles, Row};
 use crate::cpu::float::Float;
 use crate::cpu::nibbles::{CHUNK, Order, pair};
 use crate::cpu::view::{Floats, elements};
@@ -56,6 +58,10 @@ struct Packed {
 impl Stored for Packed {
     const FEW_ROWS: usize = 16;
 
+    fn rows_at_once(&self, kind: Kind, isa: Isa) -> usize {
+        dot_float::rows_at_once(kind, self.group, isa)
+    }
+
     type View<'a> = View<'a>;
 
     fn view(&self) -> View<'_> {
@@ -83,39 +89,51 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    fn channel<'s>(&'s self, channel: usize, scratch: &'s mut Scratch) -> Channel<'s> {
+    fn block<'s>(&'s self, channels: Range<usize>, scratch: &'s mut Scratch) -> Block<'s> {
         let (out_features, in_features) = self.shape;
         let groups = in_features / self.group;
-        self.scale.copy(channel * groups..(channel + 1) * groups, &mut scratch.scales);
+        self.scale.copy(channels.start * groups..channels.end * groups, &mut scratch.scales);
         if let Some(zero) = self.zero {
             let width = zero.len() / out_features;
-            let bytes = &zero[channel * width..][..width];
+            let rows = zero[channels.start * width..channels.end * width].chunks_exact(width);
+            let codes = |row: &'s [u8]| row.iter().flat_map(|&byte| pair(byte, Order::LowFirst)).take(groups);
             scratch.zeros.clear();
-            scratch.zeros.extend(bytes.iter().flat_map(|&byte| pair(byte, Order::LowFirst)));
+            scratch.zeros.extend(rows.flat_map(codes));
         }
-        Channel {
-            bytes: &self.bytes[channel * in_features / 2..][..in_features / 2],
+        Block {
+            in_features,
+            bytes: &self.bytes[channels.start * in_features / 2..channels.end * in_features / 2],
             group: self.group,
             scales: &scratch.scales,
-            nibbles: Nibbles::Integers { zeros: self.zero.map(|_| &scratch.zeros[..groups]) },
+            nibbles: Nibbles::Integers { zeros: self.zero.map(|_| scratch.zeros.as_slice()) },
         }
     }
 }
 
 impl Channels for View<'_> {
+    type Row = Row;
+
     fn shape(&self) -> (usize, usize) {
         self.shape
     }
 
-    fn ordered(&self, row: Vec<f32>, isa: Isa) -> Vec<f32> {
-        dot_float::ordered(&row, Order::LowFirst, isa)
+    fn row<T: Float>(&self, values: &[T], isa: Isa) -> Row {
+        Row::new(values, Order::LowFirst, self.group, isa)
     }
 
-    fn products(&self, rows: &[&[f32]], channel: usize, scratch: &mut Scratch, isa: Isa) -> [f32; ROWS] {
-        dot_float::four_bits(rows, self.channel(channel, scratch), isa)
+    fn products(
+        &self,
+        rows: &[Row],
+        channels: Range<usize>,
+        scratch: &mut Scratch,
+        isa: Isa,
+        found: &mut [[f32; MOST_ROWS]],
+    ) {
+        dot_float::four_bits(rows, self.block(channels, scratch), isa, found);
     }
 
     fn unpack<T: Float, V: Float>(&self, channel: usize, scratch: &mut Scratch, weights: &mut [V], isa: Isa) {
-        dot_float::unpack_four_bits::<T, V>(self.channel(channel, scratch), Order::LowFirst, weights, isa);
+        let channel = self.block(channel..channel + 1, scratch).only();
+        dot_float::unpack_four_bits::<T, V>(channel, Order::LowFirst, weights, isa);
     }
 }

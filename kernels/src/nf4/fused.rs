@@ -1,10 +1,12 @@
 //! NF4 on a CPU, straight from bitsandbytes' packing: a code is looked up in registers.
 
+use std::ops::Range;
+
 use tch::{Device, Kind, Tensor};
 
 use super::{Absmax, NESTED_BLOCK, TABLE};
 use crate::cpu::Isa;
-use crate::cpu::dot_float::{self, Channel, Nibbles, ROWS, Table};
+use crate::cpu::dot_float::{self, Block, MOST_ROWS, Nibbles, Row, Table};
 use crate::cpu::float::Float;
 use crate::cpu::nibbles::{CHUNK, Order};
 use crate::cpu::view::elements;
@@ -76,6 +78,10 @@ struct Packed {
 impl Stored for Packed {
     const FEW_ROWS: usize = 16;
 
+    fn rows_at_once(&self, kind: Kind, isa: Isa) -> usize {
+        dot_float::rows_at_once(kind, self.block, isa)
+    }
+
     type View<'a> = View<'a>;
 
     fn view(&self) -> View<'_> {
@@ -115,10 +121,10 @@ enum Magnitudes<'a> {
 }
 
 impl View<'_> {
-    fn channel<'s>(&'s self, channel: usize, scratch: &'s mut Scratch) -> Channel<'s> {
-        let width = self.shape.1 / 2;
-        let blocks = self.shape.1 / self.block;
-        let range = channel * blocks..(channel + 1) * blocks;
+    fn block<'s>(&'s self, channels: Range<usize>, scratch: &'s mut Scratch) -> Block<'s> {
+        let in_features = self.shape.1;
+        let blocks = in_features / self.block;
+        let range = channels.start * blocks..channels.end * blocks;
         let scales = match self.absmax {
             Magnitudes::Plain(values) => &values[range],
             Magnitudes::Nested { code, map, scale, offset } => {
@@ -130,25 +136,35 @@ impl View<'_> {
                 &scratch.scales
             }
         };
-        let bytes = &self.bytes[channel * width..][..width];
-        Channel { bytes, group: self.block, scales, nibbles: Nibbles::Table(&LOOKUP) }
+        let bytes = &self.bytes[channels.start * in_features / 2..channels.end * in_features / 2];
+        Block { in_features, bytes, group: self.block, scales, nibbles: Nibbles::Table(&LOOKUP) }
     }
 }
 
 impl Channels for View<'_> {
+    type Row = Row;
+
     fn shape(&self) -> (usize, usize) {
         self.shape
     }
 
-    fn ordered(&self, row: Vec<f32>, isa: Isa) -> Vec<f32> {
-        dot_float::ordered(&row, Order::HighFirst, isa)
+    fn row<T: Float>(&self, values: &[T], isa: Isa) -> Row {
+        Row::new(values, Order::HighFirst, self.block, isa)
     }
 
-    fn products(&self, rows: &[&[f32]], channel: usize, scratch: &mut Scratch, isa: Isa) -> [f32; ROWS] {
-        dot_float::four_bits(rows, self.channel(channel, scratch), isa)
+    fn products(
+        &self,
+        rows: &[Row],
+        channels: Range<usize>,
+        scratch: &mut Scratch,
+        isa: Isa,
+        found: &mut [[f32; MOST_ROWS]],
+    ) {
+        dot_float::four_bits(rows, self.block(channels, scratch), isa, found);
     }
 
     fn unpack<T: Float, V: Float>(&self, channel: usize, scratch: &mut Scratch, weights: &mut [V], isa: Isa) {
-        dot_float::unpack_four_bits::<T, V>(self.channel(channel, scratch), Order::HighFirst, weights, isa);
+        let channel = self.block(channel..channel + 1, scratch).only();
+        dot_float::unpack_four_bits::<T, V>(channel, Order::HighFirst, weights, isa);
     }
 }

@@ -1,9 +1,11 @@
 //! W8A16 on a CPU: few rows straight from the codes, strips or tiles for many.
 
+use std::ops::Range;
+
 use tch::Tensor;
 
 use crate::cpu::Isa;
-use crate::cpu::dot_float::{self, ROWS};
+use crate::cpu::dot_float::{self, MOST_ROWS, ROWS};
 use crate::cpu::float::Float;
 use crate::cpu::view::{Floats, elements};
 use crate::cpu::weight_only::{Channels, Scratch, Stored, WeightOnly};
@@ -75,17 +77,29 @@ impl View<'_> {
 }
 
 impl Channels for View<'_> {
+    type Row = Vec<f32>;
+
     fn shape(&self) -> (usize, usize) {
         self.shape
     }
 
-    fn ordered(&self, row: Vec<f32>, _: Isa) -> Vec<f32> {
-        row
+    fn row<T: Float>(&self, values: &[T], _: Isa) -> Vec<f32> {
+        values.iter().map(|value| value.wide()).collect()
     }
 
-    fn products(&self, rows: &[&[f32]], channel: usize, _: &mut Scratch, isa: Isa) -> [f32; ROWS] {
-        let scale = self.scale.at(channel);
-        dot_float::eight_bits(rows, self.channel(channel), isa).map(|product| product * scale)
+    fn products(
+        &self,
+        rows: &[Vec<f32>],
+        channels: Range<usize>,
+        _: &mut Scratch,
+        isa: Isa,
+        found: &mut [[f32; MOST_ROWS]],
+    ) {
+        for (channel, found) in channels.zip(found) {
+            let scale = self.scale.at(channel);
+            let products = dot_float::eight_bits(rows, self.channel(channel), isa);
+            found[..ROWS].copy_from_slice(&products.map(|product| product * scale));
+        }
     }
 
     fn unpack<T: Float, V: Float>(&self, channel: usize, _: &mut Scratch, weights: &mut [V], isa: Isa) {

@@ -1,10 +1,12 @@
 //! Weights of 1 to 8 bits on a CPU, straight from the stream of bits.
 
+use std::ops::Range;
+
 use tch::Tensor;
 
 use crate::cpu::Isa;
 use crate::cpu::dot_bits::{self, Codes as BitCodes, Groups};
-use crate::cpu::dot_float::ROWS;
+use crate::cpu::dot_float::{MOST_ROWS, ROWS};
 use crate::cpu::float::Float;
 use crate::cpu::view::{Floats, elements};
 use crate::cpu::weight_only::{Channels, Scratch, Stored, WeightOnly};
@@ -108,20 +110,30 @@ impl View<'_> {
 }
 
 impl Channels for View<'_> {
+    type Row = Vec<f32>;
+
     fn shape(&self) -> (usize, usize) {
         self.shape
     }
 
-    fn ordered(&self, row: Vec<f32>, _: Isa) -> Vec<f32> {
-        row
+    fn row<T: Float>(&self, values: &[T], _: Isa) -> Vec<f32> {
+        values.iter().map(|value| value.wide()).collect()
     }
 
-    fn products(&self, rows: &[&[f32]], channel: usize, scratch: &mut Scratch, isa: Isa) -> [f32; ROWS] {
+    fn products(
+        &self,
+        rows: &[Vec<f32>],
+        channels: Range<usize>,
+        scratch: &mut Scratch,
+        isa: Isa,
+        found: &mut [[f32; MOST_ROWS]],
+    ) {
         let mut read = std::mem::take(&mut scratch.codes);
-        let (codes, groups) = self.channel(channel, scratch);
-        let products = dot_bits::products(rows, codes, groups, &mut read, isa);
+        for (channel, found) in channels.zip(found) {
+            let (codes, groups) = self.channel(channel, scratch);
+            found[..ROWS].copy_from_slice(&dot_bits::products(rows, codes, groups, &mut read, isa));
+        }
         scratch.codes = read;
-        products
     }
 
     fn unpack<T: Float, V: Float>(&self, channel: usize, scratch: &mut Scratch, weights: &mut [V], isa: Isa) {

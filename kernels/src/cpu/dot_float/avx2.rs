@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::super::nibbles::{CHUNK, Order, RUN};
-use super::{Channel, Nibbles};
+use super::{Block, Channel, MOST_ROWS, Nibbles};
 
 /// Bytes of the f32 values of sixteen codes, the lowest bytes first.
 type Planes<const P: usize> = [[u8; 16]; P];
@@ -27,7 +27,15 @@ static INTEGERS: [Planes<2>; 16] = {
 
 /// See [`super::four_bits`], which has checked the lengths.
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn four_bits<const M: usize>(rows: [&[f32]; M], channel: Channel<'_>) -> [f32; M] {
+pub(super) fn four_bits<const M: usize>(rows: [&[f32]; M], block: Block<'_>, found: &mut [[f32; MOST_ROWS]]) {
+    for (channel, found) in block.channels().zip(found) {
+        found[..M].copy_from_slice(&of_channel(rows, channel));
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn of_channel<const M: usize>(rows: [&[f32]; M], channel: Channel<'_>) -> [f32; M] {
     match channel.nibbles {
         Nibbles::Integers { zeros } => {
             let planes = |group: usize| {

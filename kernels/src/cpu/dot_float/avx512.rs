@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use half::bf16;
 
 use super::super::nibbles::{BYTES, CHUNK, Order, WORDS};
-use super::{Channel, Nibbles};
+use super::{Block, Channel, MOST_ROWS, Nibbles};
 
 /// So many bytes before they are read, they are asked for: output channels lie one after the other, but the processor by itself asks
 /// only for what is in a page.
@@ -13,17 +13,20 @@ const AHEAD: usize = 2048;
 
 /// See [`super::four_bits`], which has checked the lengths.
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn four_bits<const M: usize>(rows: [&[f32]; M], channel: Channel<'_>) -> [f32; M] {
-    match channel.nibbles {
-        Nibbles::Integers { zeros: None } => of_groups::<M, false>(rows, channel, whole_numbers(8), &[]),
-        Nibbles::Integers { zeros: Some(zeros) } => {
-            of_groups::<M, true>(rows, channel, whole_numbers(0), zeros)
-        }
-        Nibbles::Table(table) => {
-            // SAFETY: the table has sixteen values.
-            let values = unsafe { _mm512_loadu_ps(table.values.as_ptr()) };
-            of_groups::<M, false>(rows, channel, values, &[])
-        }
+pub(super) fn four_bits<const M: usize>(rows: [&[f32]; M], block: Block<'_>, found: &mut [[f32; MOST_ROWS]]) {
+    for (channel, found) in block.channels().zip(found) {
+        let sums = match channel.nibbles {
+            Nibbles::Integers { zeros: None } => of_groups::<M, false>(rows, channel, whole_numbers(8), &[]),
+            Nibbles::Integers { zeros: Some(zeros) } => {
+                of_groups::<M, true>(rows, channel, whole_numbers(0), zeros)
+            }
+            Nibbles::Table(table) => {
+                // SAFETY: the table has sixteen values.
+                let values = unsafe { _mm512_loadu_ps(table.values.as_ptr()) };
+                of_groups::<M, false>(rows, channel, values, &[])
+            }
+        };
+        found[..M].copy_from_slice(&sums);
     }
 }
 
@@ -57,15 +60,7 @@ fn sums<const M: usize, const ZEROS: bool, const SPAN: usize>(
     let mut totals = [_mm512_setzero_ps(); M];
     let mut place = Place { index: 0, group: 0, done: 0 };
     for bytes in channel.bytes.chunks(WORDS / 2) {
-        let words = match bytes.first_chunk::<{ WORDS / 2 }>() {
-            // SAFETY: 64 bytes are read from 64.
-            Some(bytes) => unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) },
-            // SAFETY: what the mask leaves out is not read.
-            None => unsafe {
-                _mm512_maskz_loadu_epi8(u64::MAX >> (WORDS / 2 - bytes.len()), bytes.as_ptr().cast())
-            },
-        };
-        _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(AHEAD).cast());
+        let words = words(bytes);
         // The permutation reads the lower four bits.
         let weights = [
             words,
@@ -100,6 +95,21 @@ fn sums<const M: usize, const ZEROS: bool, const SPAN: usize>(
         place.advance(channel.group);
     }
     totals.map(|total| _mm512_reduce_add_ps(total))
+}
+
+/// A vector of words, filled up with zeros; later bytes are asked for.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn words(bytes: &[u8]) -> __m512i {
+    _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(AHEAD).cast());
+    match bytes.first_chunk::<{ WORDS / 2 }>() {
+        // SAFETY: 64 bytes are read from 64.
+        Some(bytes) => unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) },
+        // SAFETY: what the mask leaves out is not read.
+        None => unsafe {
+            _mm512_maskz_loadu_epi8(u64::MAX >> (WORDS / 2 - bytes.len()), bytes.as_ptr().cast())
+        },
+    }
 }
 
 /// Where a vector of words lies among the groups. (To divide for each of them would take longer than its products.)
@@ -186,7 +196,7 @@ pub(super) fn unpack_eight_bits(codes: &[i8], scale: f32, weights: &mut [bf16]) 
 /// What codes of a group stand for, unscaled.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn values(nibbles: Nibbles<'_>, group: usize) -> __m512 {
+pub(super) fn values(nibbles: Nibbles<'_>, group: usize) -> __m512 {
     match nibbles {
         Nibbles::Integers { zeros } => whole_numbers(zeros.map_or(8, |zeros| i32::from(zeros[group]))),
         // SAFETY: the table has sixteen values.
