@@ -26,7 +26,7 @@ Columns:
   the KV cache. Medians of three repetitions, of steps.
 - `bound`: tokens/s if a step took as long as reading its weights (here all of them) at the rate at which this machine copies,
   each byte read and written; `of it`: decode beside that.
-- `busy`: the part of all cores that other programs kept busy just before. Above 10 % a row is worth little.
+- `busy`: the part of all cores that other programs kept busy just before, of qpipe's rows meanwhile, too. Above 10 % a row is worth little.
 With `--batches` of more than one prompt a second table has `prefill` and `decode` of each, over all prompts, and `peak`, MiB of the
 card's memory at most meanwhile, weights, keys and values, and activations together.
 With `--rounds R` every row is measured R times, all rows before the next round; medians of the rounds.
@@ -169,7 +169,7 @@ def own_row(folder, event, name, dtype, options):
     return dict(
         linear=found["weight_bytes"] - norms - shape["vocab_size"] * row, whole=found["weight_bytes"],
         tokens=round(found["tokens_per_s"] * found["avg_time_s"] * found["questions"]), sequential=found["tokens_per_s"],
-        generation=generation, busy=found.get("busy_before"))
+        generation=generation, busy=max(found.get("busy_before") or 0.0, found.get("busy_meanwhile") or 0.0))
 
 
 # ---------------------------------------------------------------------------------------------------------------- peers

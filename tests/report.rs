@@ -75,6 +75,7 @@ fn benchmark(folder: &Path, avg_time_s: f64, peak: f64) -> PathBuf {
         time_p90_s: 1.1 * avg_time_s,
         load_before: 0.1,
         busy_before: None,
+        busy_meanwhile: None,
         clock_mhz: None,
         energy: None,
         generation: Vec::new(),
@@ -296,7 +297,7 @@ fn what_else_ran_and_what_a_device_does_at_best_name_their_models() {
     let study = Study::new();
     for (row, busy, bandwidth) in [(0, 0.5, 2e10), (1, 0.0, 1e10)] {
         change(&study.rows[row].benchmarks[0], |result| {
-            result["busy_before"] = json!(busy);
+            result[if row == 0 { "busy_meanwhile" } else { "busy_before" }] = json!(busy);
             result["generation"] = generation();
             result["roofline"] =
                 json!({"copy_bytes_per_s": bandwidth, "matmul_flops": 1e11, "matmul_dtype": "float32"});
@@ -305,7 +306,7 @@ fn what_else_ran_and_what_a_device_does_at_best_name_their_models() {
     let text = study.document();
     for expected in [
         "Measured at best: 20.0 GB/s, 100 GFLOP/s in float32 (**Base Model**); 10.0 GB/s, 100 GFLOP/s in float32 (**W8A8**).",
-        "Other programs ran while **Base Model** began to be measured: `qpipe run FILE --force NODE` measures again.",
+        "Other programs ran while **Base Model** was measured: `qpipe run FILE --force NODE` measures again.",
         "\n| Base Model \\* | 1 |",
     ] {
         assert!(text.contains(expected), "{expected}\n{text}");
@@ -314,10 +315,7 @@ fn what_else_ran_and_what_a_device_does_at_best_name_their_models() {
     assert!(terminal.contains("\nBase Model *"), "{terminal}");
     assert!(!terminal.contains("W8A8 *"), "{terminal}");
     let last = terminal.lines().last().unwrap();
-    assert_eq!(
-        last,
-        "*: other programs ran when measuring began; `qpipe run FILE --force NODE` measures again."
-    );
+    assert_eq!(last, "*: other programs ran meanwhile; `qpipe run FILE --force NODE` measures again.");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use qpipe_kernels::{Isa, KERNELS, Layer, Scheme, random};
 use tch::{Device, Kind, Tensor};
 
 /// (N, K): multiples of everything, of some things, of nothing; wide, tall, and single channels.
-const SHAPES: [(i64, i64); 12] = [
+const SHAPES: [(i64, i64); 14] = [
     (64, 128),
     (256, 512),
     (48, 384),
@@ -33,9 +33,14 @@ const SHAPES: [(i64, i64); 12] = [
     (3, 1),
     // More input channels than are summed in one go.
     (37, 1184),
+    // Vectors of four-bit codes that are half full, and groups that end within one.
+    (37, 192),
+    (20, 576),
 ];
 /// The last only with every third shape: it is slow.
 const ROWS: [i64; 6] = [1, 3, 16, 33, 130, 2049];
+/// Numbers of rows that are multiplied at once, with every shape whose K is a multiple of 64.
+const FEW_ROWS: [i64; 6] = [2, 4, 5, 6, 7, 8];
 /// All schemes that K allows, weights in groups in every number of bits or in one.
 fn schemes(in_features: i64, has_all_bits: bool) -> Vec<Scheme> {
     let mut schemes =
@@ -43,7 +48,7 @@ fn schemes(in_features: i64, has_all_bits: bool) -> Vec<Scheme> {
     for block in [32, 64, 4096] {
         schemes.extend([false, true].map(|nested| Scheme::Nf4 { block, nested }));
     }
-    let groups = [32, 64, 128, 256, 12, 13, in_features];
+    let groups = [32, 64, 128, 192, 256, 12, 13, in_features];
     for (index, &group) in groups.iter().enumerate() {
         if in_features % group == 0 && !groups[..index].contains(&group) {
             schemes.extend([
@@ -70,7 +75,11 @@ fn activations(scheme: Scheme, rows: i64, in_features: i64, kind: Kind, device: 
 /// The shapes above and those of the environment, each with its numbers of rows.
 fn cases() -> Vec<(i64, i64, Vec<i64>)> {
     let few = |number: usize| if number.is_multiple_of(3) { ROWS.len() } else { ROWS.len() - 1 };
-    let own = SHAPES.iter().enumerate().map(|(number, &(n, k))| (n, k, ROWS[..few(number)].to_vec()));
+    let rows = |number: usize, k: i64| {
+        let few_rows: &[i64] = if k % 64 == 0 { &FEW_ROWS } else { &[] };
+        [few_rows, &ROWS[..few(number)]].concat()
+    };
+    let own = SHAPES.iter().enumerate().map(|(number, &(n, k))| (n, k, rows(number, k)));
     let asked = std::env::var("QPIPE_PARITY_SHAPES").unwrap_or_default();
     let number = |text: &str| text.parse().expect("a number in QPIPE_PARITY_SHAPES");
     let case = |text: &str| {

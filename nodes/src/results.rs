@@ -289,6 +289,9 @@ pub struct BenchmarkResult {
     /// The part of all cores that other programs kept busy just before, from 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub busy_before: Option<f64>,
+    /// The part that they kept busy while it was measured, absent where this took too little time to tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busy_meanwhile: Option<f64>,
     /// The mean clock of the cores just before, in MHz.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_mhz: Option<f64>,

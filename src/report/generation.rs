@@ -11,9 +11,9 @@ const BUSY: f64 = 0.1;
 /// How somebody measures again.
 pub(super) const AGAIN: &str = "`qpipe run FILE --force NODE` measures again";
 
-/// Whether other programs ran when measuring began.
+/// Whether other programs ran just before it was measured, or meanwhile.
 pub(super) fn is_busy(benchmark: &BenchmarkResult) -> bool {
-    benchmark.busy_before.is_some_and(|busy| busy > BUSY)
+    [benchmark.busy_before, benchmark.busy_meanwhile].into_iter().flatten().any(|busy| busy > BUSY)
 }
 
 /// What then stands behind the model's name.
@@ -57,7 +57,7 @@ pub(super) fn section(named: &Named<'_>) -> Vec<String> {
     let shape = format!("Prompts are read and continued: {}. ", shapes.join(", "));
     let legend = format!(
         "{shape}Medians. `of matmul`: the operations of the linear layers beside what this device multiplies at best; `of \
-         bandwidth`: the bytes of the weights beside what it copies at best. \\*: other programs ran when measuring began. {at_best}"
+         bandwidth`: the bytes of the weights beside what it copies at best. \\*: other programs ran meanwhile. {at_best}"
     );
     vec!["## Reading and writing".to_owned(), table, legend.trim_end().to_owned()]
 }

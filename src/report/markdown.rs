@@ -151,8 +151,8 @@ fn busy(named: &Named<'_>) -> Option<String> {
     let busy = named.benchmarks().filter(|(_, benchmark)| generation::is_busy(benchmark));
     let names: Vec<String> = busy.map(|(name, _)| format!("**{name}**")).collect();
     (!names.is_empty()).then(|| {
-        let names = names.join(", ");
-        format!("Other programs ran while {names} began to be measured: {}.", generation::AGAIN)
+        let was = if names.len() == 1 { "was" } else { "were" };
+        format!("Other programs ran while {} {was} measured: {}.", names.join(", "), generation::AGAIN)
     })
 }
 

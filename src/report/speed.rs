@@ -20,7 +20,7 @@ pub(super) fn section(named: &Named<'_>) -> Vec<String> {
         rows.join("\n")
     );
     let legend = "The table of all models has each one's first benchmark. *time/question*: the mean; *p10*, *p50*, *p90*: \
-                  percentiles of it. \\*: other programs ran when measuring began.";
+                  percentiles of it. \\*: other programs ran meanwhile.";
     vec![table, legend.to_owned()]
 }
 

@@ -158,7 +158,7 @@ pub fn table(comparison: &Comparison, names: &[RowName]) -> String {
         text.push('\n');
     }
     if busy.contains(&true) {
-        text.push_str(&format!("*: other programs ran when measuring began; {}.\n", generation::AGAIN));
+        text.push_str(&format!("*: other programs ran meanwhile; {}.\n", generation::AGAIN));
     }
     text
 }

@@ -197,6 +197,7 @@ fn write_artifact(action: &Action, seed: &str) {
                 time_p90_s: 0.011,
                 load_before: 0.0,
                 busy_before: None,
+                busy_meanwhile: None,
                 clock_mhz: None,
                 energy: None,
                 generation: Vec::new(),

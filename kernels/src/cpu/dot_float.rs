@@ -22,7 +22,7 @@ use super::view::{same, same_all, same_mut};
 
 /// Rows in f32 that share the unpacking of an output channel.
 pub(crate) const ROWS: usize = 4;
-/// Rows of any type that do.
+/// Rows in bfloat16 that do where pairs of it are multiplied.
 pub(crate) const MOST_ROWS: usize = 8;
 
 /// What four bits stand for.
@@ -81,7 +81,8 @@ pub(crate) struct Block<'a> {
 impl<'a> Block<'a> {
     /// The only one of a block of one.
     pub(crate) fn only(self) -> Channel<'a> {
-        let Self { bytes, group, scales, nibbles, .. } = self;
+        let Self { in_features, bytes, group, scales, nibbles } = self;
+        debug_assert!(2 * bytes.len() == in_features);
         Channel { bytes, group, scales, nibbles }
     }
 
@@ -148,7 +149,7 @@ fn widened<const M: usize>(sums: [f32; M]) -> [f32; ROWS] {
 /// So many rows of a type are multiplied at once by codes in groups of so many.
 pub(crate) fn rows_at_once(kind: Kind, group: usize, isa: Isa) -> usize {
     #[cfg(target_arch = "x86_64")]
-    if kind == Kind::BFloat16 && isa >= Isa::Avx512Bf16 && pairs::serves(group) {
+    if kind == Kind::BFloat16 && pairs::serves(group, isa) {
         return MOST_ROWS;
     }
     let _ = (kind, group, isa);
@@ -169,9 +170,8 @@ impl Row {
     /// Of these activations, for a matrix with groups of so many.
     pub(crate) fn new<T: Float>(values: &[T], order: Order, group: usize, isa: Isa) -> Self {
         #[cfg(target_arch = "x86_64")]
-        if isa >= Isa::Avx512Bf16
-            && let Some(values) = same_all(values)
-            && let Some(row) = pairs::Row::new(values, order, group)
+        if let Some(values) = same_all(values)
+            && let Some(row) = pairs::Row::new(values, order, group, isa)
         {
             return Self::Pairs(row);
         }
@@ -214,10 +214,10 @@ pub(crate) fn four_bits(rows: &[Row], block: Block<'_>, isa: Isa, found: &mut [[
     assert!(group.is_multiple_of(CHUNK) && in_features.is_multiple_of(group));
     assert!(block.bytes.len() * 2 == in_features * found.len());
     assert!(block.scales.len() * group == in_features * found.len());
-    assert!(rows.iter().all(|row| row.len() >= in_features));
+    assert!((1..=MOST_ROWS).contains(&rows.len()) && rows.iter().all(|row| row.len() >= in_features));
     #[cfg(target_arch = "x86_64")]
     if let [Row::Pairs(_), ..] = rows {
-        // SAFETY: such a row is made where the processor has AVX-512 BF16.
+        // SAFETY: such a row is made where `isa` says that the processor has AVX-512, and it has BF16 besides.
         return unsafe { with_rows!(8: rows, Row::pairs, |rows| pairs::four_bits(rows, block, found)) };
     }
     #[cfg(target_arch = "x86_64")]

@@ -56,6 +56,7 @@ pub(crate) fn by_word(values: &[f32], order: Order) -> Vec<f32> {
 }
 
 /// The same in pairs of 16 bits: of each word the first weight and the fifth, then of each the second and the sixth, and so on.
+#[cfg(any(test, target_arch = "x86_64"))]
 pub(crate) fn by_half_word<T: Copy + Default>(values: &[T], order: Order) -> Vec<T> {
     let mut found = vec![T::default(); values.len().next_multiple_of(WORDS)];
     for (found, values) in found.chunks_exact_mut(WORDS).zip(values.chunks(WORDS)) {

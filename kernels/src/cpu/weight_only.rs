@@ -42,7 +42,7 @@ pub(crate) struct Scratch {
 
 /// A matrix [N, K] in few bits.
 pub(crate) trait Stored: Debug {
-    /// Up to this many rows are multiplied from the packed bytes; where AVX-512 multiplies more, up to as many as at once.
+    /// Up to this many rows are multiplied from the packed bytes; where [`outer_wide`] multiplies more, up to as many as at once.
     const FEW_ROWS: usize;
 
     /// So many rows of a type share the unpacking of an output channel.

@@ -45,7 +45,7 @@ pub struct Report {
 
 impl Kind for Report {
     const NAME: &'static str = "report";
-    const VERSION: u32 = 5;
+    const VERSION: u32 = 6;
     const SUMMARY: &'static str = "Compares the variants and says which differences are real.";
     const PORTS: &'static [Port] = &[
         Port {

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::batched::Batches;
 use super::energy::Meter;
+use super::hardware::Load;
 use super::measure::{self, MIB, Measurement};
 use super::{generation, hardware, sequential};
 use crate::context::{Context, Facts};
@@ -59,6 +60,7 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
         peak: PeakMemory::observe(context.device(), decoder.weight_bytes())?,
         documents: &documents,
     };
+    let load = Load::start();
     let (measurements, energy) = match parameters.protocol {
         Protocol::Sequential => bench.sequential()?,
         Protocol::Batched => bench.batched()?,
@@ -70,6 +72,7 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
         speeds = generation::measure(context, &decoder, &bench.peak, &tokens, asked, &bounds)?;
         roofline = Some(bounds);
     }
+    let busy_meanwhile = load.and_then(|load| load.of_others());
     let summary = measure::summarize(&measurements);
     let result = BenchmarkResult {
         protocol: parameters.protocol,
@@ -88,6 +91,7 @@ pub fn run(context: &Context<'_>) -> Result<Facts, ActionError> {
         time_p90_s: summary.time_p90_s,
         load_before,
         busy_before,
+        busy_meanwhile,
         clock_mhz,
         energy,
         generation: speeds,

@@ -92,6 +92,39 @@ pub fn busy_share() -> Option<f64> {
     (all > 0.0).then(|| (1.0 - idle / all).clamp(0.0, 1.0))
 }
 
+/// What cores do while something is measured.
+pub struct Load {
+    cores: (f64, f64),
+    own: f64,
+}
+
+impl Load {
+    /// So many ticks of all cores say something.
+    const LEAST: f64 = 50.0;
+
+    /// From now on; `None` where the system does not tell.
+    pub fn start() -> Option<Self> {
+        Some(Self { cores: core_times()?, own: own_time()? })
+    }
+
+    /// The part of all cores that was busy since with anything but this process, from 0 to 1; `None` after too little time.
+    pub fn of_others(&self) -> Option<f64> {
+        let (cores, own) = (core_times()?, own_time()? - self.own);
+        let (idle, all) = (cores.0 - self.cores.0, cores.1 - self.cores.1);
+        (all >= Self::LEAST).then(|| ((all - idle - own) / all).clamp(0.0, 1.0))
+    }
+}
+
+/// What this process has taken of the cores, all its threads together, in ticks.
+fn own_time() -> Option<f64> {
+    let text = fs::read_to_string("/proc/self/stat").ok()?;
+    // The name of the program, which may have spaces, is the second field, in brackets; user and system time are the 14th and 15th.
+    let after_name = text.rsplit_once(')')?.1;
+    let times: Vec<f64> =
+        after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
+    (times.len() == 2).then(|| times.iter().sum())
+}
+
 /// Idle time and all time of the cores together, in ticks.
 fn core_times() -> Option<(f64, f64)> {
     let text = fs::read_to_string("/proc/stat").ok()?;
@@ -125,5 +158,19 @@ mod tests {
         assert!(load_average() >= 0.0);
         assert!(busy_share().is_none_or(|share| (0.0..=1.0).contains(&share)));
         assert!(clock_mhz().is_none_or(|clock| clock > 0.0));
+    }
+
+    #[test]
+    fn what_this_process_does_is_not_the_others() {
+        let Some(load) = Load::start() else { return };
+        assert!(load.of_others().is_none(), "at once there is nothing to tell");
+        let (began, before) = (std::time::Instant::now(), own_time().unwrap());
+        while own_time().unwrap() - before < 20.0 && began.elapsed() < Duration::from_secs(60) {}
+        let (idle, all) = core_times().unwrap();
+        let busy = 1.0 - (idle - load.cores.0) / (all - load.cores.1);
+        // This thread alone was busy for 20 ticks at least.
+        if let Some(others) = load.of_others() {
+            assert!(others <= busy - 10.0 / (all - load.cores.1), "{others} of {busy}");
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! Products of [`super`] with activations in bfloat16 by AVX-512 BF16: what the codes of a group stand for is rounded to bfloat16 once, as the
-//! reference rounds weights; 32 codes are looked up by an instruction, and multiplied by another.
+//! reference rounds weights (but for subnormal ones, which the product takes for 0); 32 codes are looked up by an instruction, and multiplied by another.
 
 use std::arch::x86_64::*;
 
 use half::bf16;
 
+use super::super::isa::Isa;
 use super::super::nibbles::{Order, WORDS, by_half_word};
 use super::avx512::{values, words};
 use super::{Block, Channel, MOST_ROWS};
@@ -17,14 +18,15 @@ const HALF: usize = WORDS / 2;
 pub(crate) struct Row(Vec<bf16>);
 
 /// Whether the unit is here, and a table holds what codes of groups of so many stand for.
-pub(super) fn serves(group: usize) -> bool {
-    group.is_multiple_of(HALF) && is_x86_feature_detected!("avx512bf16")
+pub(super) fn serves(group: usize, isa: Isa) -> bool {
+    // AMX comes with it on all processors so far, but is not asked about it.
+    isa >= Isa::Avx512Bf16 && group.is_multiple_of(HALF) && is_x86_feature_detected!("avx512bf16")
 }
 
 impl Row {
     /// Of these activations, for groups of so many; `None` where they are not served.
-    pub(super) fn new(values: &[bf16], order: Order, group: usize) -> Option<Self> {
-        serves(group).then(|| Self(by_half_word(values, order)))
+    pub(super) fn new(values: &[bf16], order: Order, group: usize, isa: Isa) -> Option<Self> {
+        serves(group, isa).then(|| Self(by_half_word(values, order)))
     }
 
     /// Whole vectors of them.
