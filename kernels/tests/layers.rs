@@ -256,14 +256,20 @@ fn nf4_is_multiplied_in_the_type_that_it_says() {
     }
 }
 
+/// Whether products of bfloat16 are ours here. A test that is skipped says so.
+#[expect(clippy::print_stdout, reason = "a skipped test says so")]
+fn multiplies_bfloat16() -> bool {
+    let is_ours = Isa::here() == Isa::Avx512Bf16;
+    if !is_ours {
+        println!("skipped: {} has no product of bfloat16 of ours", Isa::here().name());
+    }
+    is_ours
+}
+
 /// Where libtorch multiplies, its own order of sums may depend on the rows.
 #[test]
 fn few_rows_are_multiplied_as_many_are_where_that_is_asked_for() {
-    if Isa::here() != Isa::Avx512Bf16 {
-        #[expect(clippy::print_stdout, reason = "a skipped test says so")]
-        {
-            println!("skipped: {} has no product of bfloat16 of ours", Isa::here().name());
-        }
+    if !multiplies_bfloat16() {
         return;
     }
     let _guard = tch::no_grad_guard();
@@ -291,11 +297,7 @@ fn few_rows_are_multiplied_as_many_are_where_that_is_asked_for() {
 
 #[test]
 fn weights_of_four_bits_are_rounded_for_few_rows_of_bfloat16_where_pairs_are_multiplied() {
-    if Isa::here() != Isa::Avx512Bf16 {
-        #[expect(clippy::print_stdout, reason = "a skipped test says so")]
-        {
-            println!("skipped: {} does not multiply few rows in pairs", Isa::here().name());
-        }
+    if !multiplies_bfloat16() {
         return;
     }
     let _guard = tch::no_grad_guard();

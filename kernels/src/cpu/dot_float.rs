@@ -1,4 +1,4 @@
-//! Products of some rows in f32 with one output channel in few bits, straight from its bytes.
+//! Products of some rows with output channels in few bits, straight from their bytes.
 //!
 //! Codes of a group are multiplied and summed, and sums are scaled: no weight is ever rounded. Only activations in bfloat16 meet weights in
 //! bfloat16 where the processor multiplies pairs of these ([`pairs`]).

@@ -92,14 +92,14 @@ pub fn busy_share() -> Option<f64> {
     (all > 0.0).then(|| (1.0 - idle / all).clamp(0.0, 1.0))
 }
 
-/// What cores do while something is measured.
+/// What keeps cores busy while something is measured: other programs, or what else shares the machine, may begin in the middle of it.
 pub struct Load {
     cores: (f64, f64),
     own: f64,
 }
 
 impl Load {
-    /// So many ticks of all cores say something.
+    /// Fewer ticks of all cores would be rounded too much.
     const LEAST: f64 = 50.0;
 
     /// From now on; `None` where the system does not tell.
@@ -163,7 +163,6 @@ mod tests {
     #[test]
     fn what_this_process_does_is_not_the_others() {
         let Some(load) = Load::start() else { return };
-        assert!(load.of_others().is_none(), "at once there is nothing to tell");
         let (began, before) = (std::time::Instant::now(), own_time().unwrap());
         while own_time().unwrap() - before < 20.0 && began.elapsed() < Duration::from_secs(60) {}
         let (idle, all) = core_times().unwrap();
