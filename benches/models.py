@@ -79,15 +79,15 @@ def variants(dtype, shape):
     rows = {
         "base": None,
         "W8A8": dict(method="int8-dynamic"),
-        "W8A8, int8 head": dict(method="int8-dynamic", lm_head="int8", embeddings="int8"),
         "LLM.int8": dict(method="bnb-int8"),
         "NF4": dict(method="bnb-nf4", compute_dtype=dtype),
         "W4A16 g128": dict(method="rtn", scheme="W4A16", group_size=128),
         "W4A8 g128": dict(method="smoothquant", scheme="W4A8", group_size=128, calibration=f"ranges_{SHORT[dtype]}"),
     }
-    if not SHAPES[shape]["tie_word_embeddings"]:
-        # Its embedding is no matrix of a product.
-        rows["W8A8, int8 head"].pop("embeddings")
+    # An embedding that is not tied is no matrix of a product. bitsandbytes' formats have no place for a head in int8.
+    head = dict(lm_head="int8", embeddings="int8") if SHAPES[shape]["tie_word_embeddings"] else dict(lm_head="int8")
+    for name in ("W8A8", "W4A16 g128", "W4A8 g128"):
+        rows[f"{name}, int8 head"] = rows[name] | head
     if dtype == "float32":
         # What bitsandbytes does on a CPU with a model in float32, whatever its type to compute in.
         rows["NF4, bf16 products"] = dict(method="bnb-nf4", compute_dtype="bfloat16")

@@ -20,18 +20,16 @@ pub(crate) enum Order {
     HighFirst,
 }
 
-/// Values of input channels, whole chunks of them, in the order of unpacking: `run` low halves, then as many high ones.
+/// Values of input channels in the order of unpacking: `run` low halves, then as many high ones. There are whole runs of both.
 pub(crate) fn interleaved<T: Copy>(values: &[T], order: Order, run: usize) -> Vec<T> {
     let mut found = Vec::with_capacity(values.len());
     let (low, high) = match order {
         Order::LowFirst => (0, 1),
         Order::HighFirst => (1, 0),
     };
-    for chunk in values.chunks_exact(CHUNK) {
-        for some in chunk.chunks_exact(2 * run) {
-            found.extend(some[low..].iter().step_by(2));
-            found.extend(some[high..].iter().step_by(2));
-        }
+    for some in values.chunks_exact(2 * run) {
+        found.extend(some[low..].iter().step_by(2));
+        found.extend(some[high..].iter().step_by(2));
     }
     found
 }

@@ -10,10 +10,10 @@ use tch::{Device, Kind, Tensor};
 
 use crate::cpu::Isa;
 use crate::cpu::dot::Weight;
-use crate::cpu::dot_nibbles::group_sums;
+use crate::cpu::dot_nibbles::{Channel, FloatChannel, Rows as FewRows};
 use crate::cpu::float::{Float, for_kind};
 use crate::cpu::gemm::{self, GroupedSink, Scratch, Sink, Source, put};
-use crate::cpu::nibbles::{BYTES, CHUNK, Order, interleaved, pair};
+use crate::cpu::nibbles::{CHUNK, Order, pair};
 use crate::cpu::rows::{Rows, Rule};
 use crate::cpu::threads::{ALONE, in_parts};
 use crate::cpu::view::{Columns, elements};
@@ -24,7 +24,9 @@ use crate::packing::{self, OFFSET};
 use crate::weight::{Codes, KernelError, QuantizedWeight};
 
 /// Up to this many rows are multiplied from the packed codes.
-const FEW_ROWS: usize = 4;
+const FEW_ROWS: usize = 8;
+/// Output channels whose products with few rows become outputs together.
+const CHANNELS: usize = 8;
 
 /// Both kinds of 4-bit weights for int8 activations, in groups of whole chunks.
 #[derive(Debug)]
@@ -165,19 +167,22 @@ impl View<'_> {
         &self.bytes[channel * width..][..width]
     }
 
-    /// What a weight's scale makes of the sums of its groups, `activations` being those of the codes alone.
-    fn scaled(&self, channel: usize, sums: &[i32], activations: &[i32]) -> f32 {
-        let first = channel * self.groups();
-        let pairs = sums.iter().zip(activations).zip(first..);
+    /// To `found` the product of each row with a channel, but for what scales all its outputs alike.
+    fn multiply_few(&self, rows: &FewRows, channel: usize, found: &mut [f32]) {
+        let groups = channel * self.groups()..(channel + 1) * self.groups();
+        let bytes = self.channel(channel);
         match self.scales {
-            Scales::Progressive { group_scale, group_zero, channel_scale: _ } => pairs
-                .map(|((sum, codes), group)| {
-                    i32::from(group_scale[group]) * (sum - i32::from(group_zero[group]) * codes)
-                })
-                .sum::<i32>()
-                as f32,
+            Scales::Progressive { group_scale, group_zero, channel_scale: _ } => {
+                let mut products = [0; FEW_ROWS];
+                let (scales, zeros) = (&group_scale[groups.clone()], &group_zero[groups]);
+                rows.multiply(Channel { bytes, scales, zeros }, &mut products[..found.len()]);
+                found.iter_mut().zip(products).for_each(|(found, product)| *found = product as f32);
+            }
             Scales::Float(scale) => {
-                pairs.map(|((sum, codes), group)| (sum - OFFSET as i32 * codes) as f32 * scale[group]).sum()
+                rows.multiply_float(
+                    FloatChannel { bytes, scales: &scale[groups], zero: OFFSET as i8 },
+                    found,
+                );
             }
         }
     }
@@ -203,18 +208,17 @@ fn multiply<T: Float>(layer: &View<'_>, rows: &Rows, y: &mut Tensor) {
 }
 
 fn multiply_few<T: Float>(layer: &View<'_>, rows: &Rows, out_features: usize, sink: &Output<'_, T>) {
-    let each = rows.codes.chunks_exact(layer.in_features);
-    let sums_of = |row: &[i8]| -> Vec<i32> {
-        row.chunks_exact(layer.group).map(|group| group.iter().map(|&code| i32::from(code)).sum()).collect()
-    };
-    let activations: Vec<Vec<i32>> = each.clone().map(sums_of).collect();
-    let ordered: Vec<Vec<i8>> = each.map(|row| interleaved(row, Order::LowFirst, BYTES)).collect();
-    in_parts(out_features, 8, ALONE / rows.codes.len().max(1), |channels| {
-        let mut sums = Vec::new();
-        for channel in channels {
-            for (row, (codes, activations)) in ordered.iter().zip(&activations).enumerate() {
-                group_sums(codes, layer.channel(channel), layer.group, layer.isa, &mut sums);
-                sink.put_all(row, channel, [layer.scaled(channel, &sums, activations)].into_iter());
+    let (few, count) =
+        (FewRows::new(&rows.codes, (layer.in_features, layer.group), layer.isa), rows.scales.len());
+    in_parts(out_features, CHANNELS, ALONE / rows.codes.len().max(1), |channels| {
+        for first in channels.clone().step_by(CHANNELS) {
+            let some = first..(first + CHANNELS).min(channels.end);
+            let mut found = [[0.0; FEW_ROWS]; CHANNELS];
+            for (channel, found) in some.clone().zip(&mut found) {
+                layer.multiply_few(&few, channel, &mut found[..count]);
+            }
+            for row in 0..count {
+                sink.put_all(row, first, found[..some.len()].iter().map(|found| found[row]));
             }
         }
     });
