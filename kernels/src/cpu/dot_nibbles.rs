@@ -16,7 +16,7 @@ use super::nibbles::{BYTES, CHUNK, Order, interleaved};
 const AT_ONCE: usize = 4;
 
 /// What multiplies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 enum Unit {
     Portable,
     #[cfg(target_arch = "x86_64")]
@@ -29,7 +29,7 @@ impl Unit {
     /// The best, of the instructions up to `isa`, for groups of so many codes.
     fn new(group: usize, isa: Isa) -> Self {
         #[cfg(target_arch = "x86_64")]
-        if isa >= Isa::Avx512Vnni && group.is_multiple_of(2 * vnni::BYTES) {
+        if isa >= Isa::Avx512Vnni && group.is_multiple_of(2 * vnni::VECTOR) {
             return Self::Vnni;
         } else if isa >= Isa::Avx2 {
             return Self::Avx2;
@@ -42,7 +42,7 @@ impl Unit {
     fn bytes(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Vnni => vnni::BYTES,
+            Self::Vnni => vnni::VECTOR,
             _ => BYTES,
         }
     }
@@ -52,7 +52,7 @@ impl Unit {
 #[derive(Debug)]
 struct Block {
     rows: usize,
-    /// [K / run, rows, run], a run being what is unpacked at once.
+    /// [K / width, rows, width], so many being unpacked at once.
     codes: Vec<i8>,
     /// Of the codes of each group: [K / group, rows].
     sums: Vec<i32>,
@@ -60,7 +60,6 @@ struct Block {
 
 impl Block {
     fn new(codes: &[i8], (in_features, group): (usize, usize), unit: Unit) -> Self {
-        let run = 2 * unit.bytes();
         let rows: Vec<Vec<i8>> = codes
             .chunks_exact(in_features)
             .map(|codes| interleaved(codes, Order::LowFirst, unit.bytes()))
@@ -70,24 +69,44 @@ impl Block {
             let starts = (0..in_features).step_by(width);
             starts.flat_map(move |at| rows.iter().map(move |row| &row[at..][..width]))
         };
-        let mut in_runs = Vec::with_capacity(codes.len());
-        in_turn(run).for_each(|codes| in_runs.extend_from_slice(codes));
+        let mut unpacked = Vec::with_capacity(codes.len());
+        in_turn(2 * unit.bytes()).for_each(|codes| unpacked.extend_from_slice(codes));
         let sum = |codes: &[i8]| codes.iter().map(|&code| i32::from(code)).sum();
-        Self { rows: rows.len(), codes: in_runs, sums: in_turn(group).map(sum).collect() }
+        Self { rows: rows.len(), codes: unpacked, sums: in_turn(group).map(sum).collect() }
+    }
+}
+
+/// What is left of a block's codes and of a channel's bytes.
+#[cfg(target_arch = "x86_64")]
+struct Left<'a> {
+    codes: &'a [i8],
+    bytes: &'a [u8],
+}
+
+#[cfg(target_arch = "x86_64")]
+impl<'a> Left<'a> {
+    /// Those of the next group, of so many codes of each of M rows. (Iterators over groups would divide to know how many.)
+    #[inline(always)]
+    fn next<const M: usize>(&mut self, group: usize) -> (&'a [i8], &'a [u8]) {
+        let (codes, bytes);
+        (codes, self.codes) = self.codes.split_at(group * M);
+        (bytes, self.bytes) = self.bytes.split_at(group / 2);
+        (codes, bytes)
     }
 }
 
 /// Few rows in the order of a unit that the processor has.
 #[derive(Debug)]
-pub(crate) struct Rows {
+pub(crate) struct FewRows {
     blocks: Vec<Block>,
+    count: usize,
     group: usize,
     unit: Unit,
 }
 
 /// An output channel whose weights are (nibble - zero) · scale, all integers.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Channel<'a> {
+pub(crate) struct IntegerChannel<'a> {
     /// [K / 2], the first of two nibbles in the low half.
     pub(crate) bytes: &'a [u8],
     /// [K / group].
@@ -110,7 +129,7 @@ pub(crate) struct FloatChannel<'a> {
 macro_rules! by_unit {
     ($unit:expr, $block:expr, $function:ident($($argument:expr),*)) => {
         match $unit {
-            // SAFETY: the unit was chosen where the processor has it, and the callers have checked the lengths.
+            // SAFETY: the unit was chosen where the processor has it.
             #[cfg(target_arch = "x86_64")]
             Unit::Avx2 => unsafe {
                 use avx2::$function;
@@ -127,28 +146,31 @@ macro_rules! by_unit {
     };
 }
 
-impl Rows {
+impl FewRows {
     /// Of codes i8 [M, K], for groups of so many, which are whole chunks.
     pub(crate) fn new(codes: &[i8], (in_features, group): (usize, usize), isa: Isa) -> Self {
         assert!(
             group > 0 && group.is_multiple_of(CHUNK) && in_features > 0 && in_features.is_multiple_of(group)
         );
+        assert!(codes.len().is_multiple_of(in_features));
         let unit = Unit::new(group, isa);
         let block = |codes: &[i8]| Block::new(codes, (in_features, group), unit);
-        Self { blocks: codes.chunks(AT_ONCE * in_features).map(block).collect(), group, unit }
+        let blocks = codes.chunks(AT_ONCE * in_features).map(block).collect();
+        Self { blocks, count: codes.len() / in_features, group, unit }
     }
 
-    /// To `found` the product of each row with a channel, modulo 2^32.
-    pub(crate) fn multiply(&self, channel: Channel<'_>, found: &mut [i32]) {
-        assert!(channel.zeros.len() == channel.scales.len());
+    /// To `found` [M] the product of each row with a channel, modulo 2^32.
+    pub(crate) fn multiply(&self, channel: IntegerChannel<'_>, found: &mut [i32]) {
+        assert!(found.len() == self.count && channel.zeros.len() == channel.scales.len());
         for (block, found) in self.blocks.iter().zip(found.chunks_mut(AT_ONCE)) {
             self.check(block, channel.bytes, channel.scales.len());
             by_unit!(self.unit, block, products(channel, self.group, found));
         }
     }
 
-    /// To `found` the product of each row with a channel; group by group the sum, which is exact, is scaled and added.
+    /// To `found` [M] the product of each row with a channel; group by group the sum, which is exact, is scaled and added.
     pub(crate) fn multiply_float(&self, channel: FloatChannel<'_>, found: &mut [f32]) {
+        assert!(found.len() == self.count);
         for (block, found) in self.blocks.iter().zip(found.chunks_mut(AT_ONCE)) {
             self.check(block, channel.bytes, channel.scales.len());
             by_unit!(self.unit, block, float_products(channel, self.group, found));
@@ -167,47 +189,92 @@ mod tests {
     use super::*;
     use crate::cpu::nibbles::pair;
 
-    /// Codes of rows and bytes of a channel, some of them at their extremes.
-    fn operands(rows: usize, in_features: usize, fill: u8) -> (Vec<i8>, Vec<u8>) {
-        let code = |k: usize| if k % in_features < 512 { -128 } else { (k * 37 % 256) as u8 as i8 };
-        let byte = |k: usize| if k < 256 { fill } else { (k * 91 % 256) as u8 };
-        ((0..rows * in_features).map(code).collect(), (0..in_features / 2).map(byte).collect())
+    const K: usize = 1536;
+    /// All kinds: less than a vector of AVX-512, no whole ones, whole ones, more than AVX2 sums in 16 bits.
+    const GROUPS: [usize; 8] = [32, 64, 96, 128, 192, 256, 384, 512];
+
+    /// Codes of rows, each another, which begin with the extreme ones.
+    fn codes_of(rows: usize) -> Vec<i8> {
+        let code = |row: usize, k: usize| match k {
+            0..512 => -128,
+            512..1024 => 127,
+            _ => (k * 37 + row * 11) as u8 as i8,
+        };
+        (0..rows).flat_map(|row| (row..row + K).map(move |k| code(row, k))).collect()
+    }
+
+    /// Those of a channel's weights, the first of them at most.
+    fn nibbles() -> Vec<u8> {
+        (0..K).map(|k| if k < 1100 && k % 700 < 600 { 15 } else { (k * 91 / 7 % 16) as u8 }).collect()
+    }
+
+    fn packed(nibbles: &[u8]) -> Vec<u8> {
+        let bytes: Vec<u8> = nibbles.as_chunks().0.iter().map(|[low, high]| low | high << 4).collect();
+        assert!(bytes.iter().flat_map(|&byte| pair(byte, Order::LowFirst)).eq(nibbles.iter().copied()));
+        bytes
+    }
+
+    /// The sums of code · (nibble - zero) over each group, `zeros` being those of the groups.
+    fn sums(codes: &[i8], nibbles: &[u8], group: usize, zeros: &[i8]) -> Vec<i32> {
+        let groups = codes.chunks(group).zip(nibbles.chunks(group)).zip(zeros);
+        let product =
+            |(code, nibble): (&i8, &u8), zero: i8| i32::from(*code) * (i32::from(*nibble) - i32::from(zero));
+        groups
+            .map(|((codes, nibbles), &zero)| codes.iter().zip(nibbles).map(|pair| product(pair, zero)).sum())
+            .collect()
     }
 
     #[test]
-    fn sums_are_exact_at_the_extremes() {
-        const K: usize = 1536;
-        for isa in Isa::all_of_this_machine() {
-            for (group, fill) in [(32, 0xFF_u8), (96, 0x0F), (128, 0xF0), (256, 0xFF), (512, 0x73)] {
-                let (codes, bytes) = operands(6, K, fill);
-                let groups = K / group;
-                let scales: Vec<i8> = (0..groups)
-                    .map(|group| if group == 0 { 119 } else { (group * 53 % 120) as i8 })
-                    .collect();
-                let zeros: Vec<i8> = (0..groups).map(|group| (group * 7 % 16) as i8).collect();
-                let nibbles: Vec<u8> = bytes.iter().flat_map(|&byte| pair(byte, Order::LowFirst)).collect();
-                let product = |codes: &[i8], weight: &dyn Fn(usize) -> i32| {
-                    codes.iter().enumerate().map(|(k, &code)| i32::from(code) * weight(k)).sum::<i32>()
+    fn products_of_integers_are_exact_at_the_extremes() {
+        let (nibbles, codes) = (nibbles(), codes_of(8));
+        for (isa, group) in Isa::all_of_this_machine().flat_map(|isa| GROUPS.map(|group| (isa, group))) {
+            let groups = 0..K / group;
+            let scales: Vec<i8> =
+                groups.clone().map(|index| if index == 0 { 119 } else { (index * 53 % 120) as i8 }).collect();
+            let zeros: Vec<i8> = groups.map(|index| (index * 7 % 16) as i8).collect();
+            let channel = IntegerChannel { bytes: &packed(&nibbles), scales: &scales, zeros: &zeros };
+            for count in 1..=8 {
+                let codes = &codes[..count * K];
+                let mut found = vec![0; count];
+                FewRows::new(codes, (K, group), isa).multiply(channel, &mut found);
+                let product = |codes: &[i8]| -> i32 {
+                    sums(codes, &nibbles, group, &zeros)
+                        .iter()
+                        .zip(&scales)
+                        .map(|(sum, &scale)| sum * i32::from(scale))
+                        .sum()
                 };
-                for count in 1..=6 {
-                    let codes = &codes[..count * K];
-                    let rows = Rows::new(codes, (K, group), isa);
-                    let of_rows = |weight: &dyn Fn(usize) -> i32| -> Vec<i32> {
-                        codes.chunks(K).map(|codes| product(codes, weight)).collect()
-                    };
-                    let nibble = |k: usize| i32::from(nibbles[k]);
-                    let mut found = vec![0; count];
-                    rows.multiply(Channel { bytes: &bytes, scales: &scales, zeros: &zeros }, &mut found);
-                    let weight = |k| i32::from(scales[k / group]) * (nibble(k) - i32::from(zeros[k / group]));
-                    assert_eq!(found, of_rows(&weight), "{isa:?} {group} {count}");
+                assert_eq!(
+                    found,
+                    codes.chunks(K).map(product).collect::<Vec<_>>(),
+                    "{isa:?} {group} {count}"
+                );
+            }
+        }
+    }
 
-                    // Small whole numbers, whose sums are exact.
-                    let scales: Vec<f32> = (0..groups).map(|group| (group % 3) as f32).collect();
-                    let mut found = vec![0.0; count];
-                    rows.multiply_float(FloatChannel { bytes: &bytes, scales: &scales, zero: 8 }, &mut found);
-                    let weight = |k| scales[k / group] as i32 * (nibble(k) - 8);
-                    assert_eq!(found, of_rows(&weight).iter().map(|&sum| sum as f32).collect::<Vec<_>>());
-                }
+    #[test]
+    fn products_with_float_scales_have_the_same_bits_everywhere() {
+        let (nibbles, mut codes) = (nibbles(), codes_of(8));
+        codes[K..2 * K].fill(0);
+        for (isa, group) in Isa::all_of_this_machine().flat_map(|isa| GROUPS.map(|group| (isa, group))) {
+            let scales: Vec<f32> = (0..K / group).map(|index| 0.0137 * (index as f32 - 1.5)).collect();
+            let channel = FloatChannel { bytes: &packed(&nibbles), scales: &scales, zero: 8 };
+            for count in 1..=8 {
+                let codes = &codes[..count * K];
+                let mut found = vec![0.0; count];
+                FewRows::new(codes, (K, group), isa).multiply_float(channel, &mut found);
+                let product = |codes: &[i8]| {
+                    let sums = sums(codes, &nibbles, group, &vec![8; K / group]);
+                    let add = |total: f32, (sum, scale): (i32, &f32)| total + sum as f32 * scale;
+                    sums.into_iter().zip(&scales).fold(0.0, add).to_bits()
+                };
+                let found: Vec<u32> = found.iter().map(|found| found.to_bits()).collect();
+                assert_eq!(
+                    found,
+                    codes.chunks(K).map(product).collect::<Vec<_>>(),
+                    "{isa:?} {group} {count}"
+                );
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Weights of four bits, two a byte, and activations in the order in which they are unpacked.
 //!
-//! Sixteen bytes, [`CHUNK`] weights, are unpacked at once: low halves in the lower half of a vector, high ones in the upper. So
-//! activations are put in that order beforehand, once for all output channels.
+//! Bytes are unpacked a vector at a time, sixteen, [`CHUNK`] weights, at least: low halves in the lower half of a vector, high ones in the upper, or in one
+//! of their own. So activations are put in that order beforehand, once for all output channels.
 
 /// Weights that are unpacked at once.
 pub(crate) const CHUNK: usize = 32;
@@ -27,6 +27,7 @@ pub(crate) fn interleaved<T: Copy>(values: &[T], order: Order, run: usize) -> Ve
         Order::LowFirst => (0, 1),
         Order::HighFirst => (1, 0),
     };
+    debug_assert!(values.len().is_multiple_of(2 * run));
     for some in values.chunks_exact(2 * run) {
         found.extend(some[low..].iter().step_by(2));
         found.extend(some[high..].iter().step_by(2));

@@ -1,6 +1,6 @@
 //! W4A8 on a CPU, straight from the packed codes: rows are quantized, multiplied as integers and scaled in one pass.
 //!
-//! For few rows each group's codes are multiplied as they are, from 0 to 15, and what the zero point adds is taken off after:
+//! For few rows each group's codes are multiplied as they are, from 0 to 15, and what the zero point adds is taken off:
 //! exact integers either way. For many, the codes of some output channels become int8 in the cache and go the way of int8
 //! weights.
 
@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::cpu::Isa;
 use crate::cpu::dot::Weight;
-use crate::cpu::dot_nibbles::{Channel, FloatChannel, Rows as FewRows};
+use crate::cpu::dot_nibbles::{FewRows, FloatChannel, IntegerChannel};
 use crate::cpu::float::{Float, for_kind};
 use crate::cpu::gemm::{self, GroupedSink, Scratch, Sink, Source, put};
 use crate::cpu::nibbles::{CHUNK, Order, pair};
@@ -23,8 +23,10 @@ use crate::kernel::{Kernel, Layer, PreparedLinear, bytes_of};
 use crate::packing::{self, OFFSET};
 use crate::weight::{Codes, KernelError, QuantizedWeight};
 
-/// Up to this many rows are multiplied from the packed codes.
+/// Up to this many rows are multiplied from the packed codes: two blocks of them.
 const FEW_ROWS: usize = 8;
+/// In groups of one chunk with integer scales, which the int8 weights of the way for many rows have in them already.
+const FEW_ROWS_OF_CHUNKS: usize = 4;
 /// Output channels whose products with few rows become outputs together.
 const CHANNELS: usize = 8;
 
@@ -168,14 +170,14 @@ impl View<'_> {
     }
 
     /// To `found` the product of each row with a channel, but for what scales all its outputs alike.
-    fn multiply_few(&self, rows: &FewRows, channel: usize, found: &mut [f32]) {
+    fn multiply_channel(&self, rows: &FewRows, channel: usize, found: &mut [f32]) {
         let groups = channel * self.groups()..(channel + 1) * self.groups();
         let bytes = self.channel(channel);
         match self.scales {
             Scales::Progressive { group_scale, group_zero, channel_scale: _ } => {
                 let mut products = [0; FEW_ROWS];
                 let (scales, zeros) = (&group_scale[groups.clone()], &group_zero[groups]);
-                rows.multiply(Channel { bytes, scales, zeros }, &mut products[..found.len()]);
+                rows.multiply(IntegerChannel { bytes, scales, zeros }, &mut products[..found.len()]);
                 found.iter_mut().zip(products).for_each(|(found, product)| *found = product as f32);
             }
             Scales::Float(scale) => {
@@ -193,7 +195,11 @@ fn multiply<T: Float>(layer: &View<'_>, rows: &Rows, y: &mut Tensor) {
     let out_features = 2 * layer.bytes.len() / layer.in_features;
     let sink = Output { layer, y: Columns::<T>::new(y), row_scales: &rows.scales };
     let count = rows.scales.len();
-    if count <= FEW_ROWS {
+    let most = match layer.scales {
+        Scales::Progressive { .. } if layer.group == CHUNK => FEW_ROWS_OF_CHUNKS,
+        _ => FEW_ROWS,
+    };
+    if count <= most {
         return multiply_few(layer, rows, out_features, &sink);
     }
     match layer.scales {
@@ -208,14 +214,14 @@ fn multiply<T: Float>(layer: &View<'_>, rows: &Rows, y: &mut Tensor) {
 }
 
 fn multiply_few<T: Float>(layer: &View<'_>, rows: &Rows, out_features: usize, sink: &Output<'_, T>) {
-    let (few, count) =
-        (FewRows::new(&rows.codes, (layer.in_features, layer.group), layer.isa), rows.scales.len());
+    let few = FewRows::new(&rows.codes, (layer.in_features, layer.group), layer.isa);
+    let count = rows.scales.len();
     in_parts(out_features, CHANNELS, ALONE / rows.codes.len().max(1), |channels| {
         for first in channels.clone().step_by(CHANNELS) {
             let some = first..(first + CHANNELS).min(channels.end);
             let mut found = [[0.0; FEW_ROWS]; CHANNELS];
             for (channel, found) in some.clone().zip(&mut found) {
-                layer.multiply_few(&few, channel, &mut found[..count]);
+                layer.multiply_channel(&few, channel, &mut found[..count]);
             }
             for row in 0..count {
                 sink.put_all(row, first, found[..some.len()].iter().map(|found| found[row]));

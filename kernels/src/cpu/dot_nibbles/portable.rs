@@ -1,10 +1,10 @@
 //! Products of [`super`] in plain Rust.
 
 use super::super::nibbles::{BYTES, CHUNK};
-use super::{Block, Channel, FloatChannel};
+use super::{Block, FloatChannel, IntegerChannel};
 
-/// See [`super::Rows::multiply`].
-pub(super) fn products(block: &Block, channel: Channel<'_>, group: usize, found: &mut [i32]) {
+/// See [`super::FewRows::multiply`].
+pub(super) fn products(block: &Block, channel: IntegerChannel<'_>, group: usize, found: &mut [i32]) {
     for (row, found) in found.iter_mut().enumerate() {
         let sums = (0..)
             .zip(channel.zeros)
@@ -14,13 +14,13 @@ pub(super) fn products(block: &Block, channel: Channel<'_>, group: usize, found:
     }
 }
 
-/// See [`super::Rows::multiply_float`].
+/// See [`super::FewRows::multiply_float`].
 pub(super) fn float_products(block: &Block, channel: FloatChannel<'_>, group: usize, found: &mut [f32]) {
     for (row, found) in found.iter_mut().enumerate() {
-        let scaled = channel.scales.iter().enumerate().map(|(index, scale)| {
-            sum(block, (row, index), channel.bytes, group, channel.zero) as f32 * scale
+        // From 0 on, as the others do: `Iterator::sum` begins with -0.
+        *found = channel.scales.iter().enumerate().fold(0.0, |total, (index, scale)| {
+            total + sum(block, (row, index), channel.bytes, group, channel.zero) as f32 * scale
         });
-        *found = scaled.sum();
     }
 }
 
