@@ -10,20 +10,22 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod pairs;
 
-#[cfg(target_arch = "x86_64")]
-use half::bf16;
 use tch::Kind;
 
+#[cfg(target_arch = "x86_64")]
+pub(super) use self::avx2::sum;
+#[cfg(target_arch = "x86_64")]
+pub(super) use self::avx512::{rounded, words};
+#[cfg(target_arch = "x86_64")]
+use super::few::with_rows;
+use super::few::{self, MOST_ROWS, Row};
 use super::float::Float;
 use super::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use super::nibbles::by_half_word;
 use super::nibbles::{BYTES, CHUNK, Order, RUN, by_word, interleaved, pair};
 #[cfg(target_arch = "x86_64")]
-use super::view::{same, same_all, same_mut};
-
-/// Rows in f32 that share the unpacking of an output channel.
-pub(crate) const ROWS: usize = 4;
-/// Rows in bfloat16 that do where pairs of it are multiplied.
-pub(crate) const MOST_ROWS: usize = 8;
+use super::view::{same, same_mut};
 
 /// What four bits stand for.
 #[derive(Clone, Copy, Debug)]
@@ -118,94 +120,36 @@ pub(crate) struct Channel<'a> {
     nibbles: Nibbles<'a>,
 }
 
-/// A call with an array of what `$of` says of each row, of which there are as many as one of the patterns has.
-#[cfg(target_arch = "x86_64")]
-macro_rules! with_rows {
-    ($rows:expr, $of:expr, |$array:ident| $call:expr, $($some:tt)+) => {
-        match $rows {
-            $($some => {
-                let $array = $some.map($of);
-                $call
-            })+
-            _ => unreachable!("no more rows than are multiplied at once"),
-        }
-    };
-    (4: $rows:expr, $of:expr, |$array:ident| $call:expr) => {
-        with_rows!($rows, $of, |$array| $call, [a] [a, b] [a, b, c] [a, b, c, d])
-    };
-    (8: $rows:expr, $of:expr, |$array:ident| $call:expr) => {
-        with_rows!(
-            $rows, $of, |$array| $call,
-            [a] [a, b] [a, b, c] [a, b, c, d] [a, b, c, d, e] [a, b, c, d, e, f] [a, b, c, d, e, f, g] [a, b, c, d, e, f, g, h]
-        )
-    };
-}
-
-#[cfg(target_arch = "x86_64")]
-fn widened<const M: usize>(sums: [f32; M]) -> [f32; ROWS] {
-    std::array::from_fn(|row| sums.get(row).copied().unwrap_or(0.0))
-}
-
 /// So many rows of a type are multiplied at once by codes in groups of so many.
 pub(crate) fn rows_at_once(kind: Kind, group: usize, isa: Isa) -> usize {
-    #[cfg(target_arch = "x86_64")]
-    if kind == Kind::BFloat16 && pairs::serves(group, isa) {
-        return MOST_ROWS;
-    }
-    let _ = (kind, group, isa);
-    ROWS
+    few::rows_at_once(kind, in_pairs(group), isa)
 }
 
-/// The activations of a row in the order that [`four_bits`] wants.
-#[derive(Debug)]
-pub(crate) enum Row {
-    /// Numbers of f32.
-    Floats(Vec<f32>),
-    /// Pairs of bfloat16.
+/// Whether activations in bfloat16 meet codes in groups of so many as pairs, where the processor multiplies these.
+fn in_pairs(group: usize) -> bool {
     #[cfg(target_arch = "x86_64")]
-    Pairs(pairs::Row),
+    return pairs::serves(group);
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = group;
+        false
+    }
 }
 
-impl Row {
-    /// Of these activations, for a matrix with groups of so many.
-    pub(crate) fn new<T: Float>(values: &[T], order: Order, group: usize, isa: Isa) -> Self {
-        #[cfg(target_arch = "x86_64")]
-        if let Some(values) = same_all(values)
-            && let Some(row) = pairs::Row::new(values, order, group, isa)
-        {
-            return Self::Pairs(row);
-        }
-        let values: Vec<f32> = values.iter().map(|value| value.wide()).collect();
-        Self::Floats(match isa {
-            Isa::Portable | Isa::Avx2 => interleaved(&values, order, RUN),
-            Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx => by_word(&values, order),
-        })
-    }
-
-    /// Input channels, and what it is filled up with.
-    fn len(&self) -> usize {
-        match self {
-            Self::Floats(values) => values.len(),
-            #[cfg(target_arch = "x86_64")]
-            Self::Pairs(row) => row.values().len(),
-        }
-    }
-
-    fn floats(&self) -> &[f32] {
-        match self {
-            Self::Floats(values) => values,
-            #[cfg(target_arch = "x86_64")]
-            Self::Pairs(_) => unreachable!("rows of one type are all in pairs, or none is"),
-        }
-    }
-
+/// The activations of a row in the order that [`four_bits`] wants, for a matrix with groups of so many.
+pub(crate) fn row<T: Float>(values: &[T], order: Order, group: usize, isa: Isa) -> Row {
     #[cfg(target_arch = "x86_64")]
-    fn pairs(&self) -> &[bf16] {
-        match self {
-            Self::Pairs(row) => row.values(),
-            Self::Floats(_) => unreachable!("rows of one type are all in pairs, or none is"),
-        }
+    if in_pairs(group)
+        && let Some(row) = Row::in_pairs(values, isa, |values| by_half_word(values, order))
+    {
+        return row;
     }
+    let values: Vec<f32> = values.iter().map(|value| value.wide()).collect();
+    let _ = group;
+    Row::Floats(match isa {
+        Isa::Portable | Isa::Avx2 => interleaved(&values, order, RUN),
+        Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx => by_word(&values, order),
+    })
 }
 
 /// The products of `rows` (at most as many as [`rows_at_once`] says, all of one type) with the output channels of `block`, to `found`.
@@ -297,35 +241,6 @@ pub(crate) fn unpack_four_bits<T: Float, V: Float>(
     });
 }
 
-/// The weights of int8 codes with one scale, rounded to the type `T` and held in the type `V`.
-pub(crate) fn unpack_eight_bits<T: Float, V: Float>(codes: &[i8], scale: f32, weights: &mut [V], isa: Isa) {
-    #[cfg(target_arch = "x86_64")]
-    if isa >= Isa::Avx512
-        && T::KIND == Kind::BFloat16
-        && let Some(weights) = same_mut(weights)
-    {
-        // SAFETY: `isa` says that the processor has AVX-512.
-        return unsafe { avx512::unpack_eight_bits(codes, scale, weights) };
-    }
-    #[inline(always)]
-    fn plain<T: Float, V: Float>(codes: &[i8], scale: f32, weights: &mut [V]) {
-        for (weight, &code) in weights.iter_mut().zip(codes) {
-            *weight = V::narrow(T::rounded(f32::from(code) * scale));
-        }
-    }
-    #[cfg(target_arch = "x86_64")]
-    if isa >= Isa::Avx2 {
-        #[target_feature(enable = "avx2,fma")]
-        fn with_avx2<T: Float, V: Float>(codes: &[i8], scale: f32, weights: &mut [V]) {
-            plain::<T, V>(codes, scale, weights);
-        }
-        // SAFETY: `isa` says that the processor has AVX2 and FMA.
-        return unsafe { with_avx2::<T, V>(codes, scale, weights) };
-    }
-    let _ = isa;
-    plain::<T, V>(codes, scale, weights);
-}
-
 #[inline(always)]
 fn unpack<T: Float, V: Float>(
     channel: Channel<'_>,
@@ -357,20 +272,4 @@ fn look_up<V: Copy>(values: &[V; 16], bytes: &[u8], order: Order, weights: &mut 
         weights[0] = values[usize::from(first)];
         weights[1] = values[usize::from(second)];
     }
-}
-
-/// The products of `rows` (at most [`ROWS`], `[K]` each) with int8 `codes` `[K]`, not scaled.
-pub(crate) fn eight_bits(rows: &[Vec<f32>], codes: &[i8], isa: Isa) -> [f32; ROWS] {
-    assert!(rows.len() <= ROWS && rows.iter().all(|row| row.len() == codes.len()));
-    #[cfg(target_arch = "x86_64")]
-    if isa >= Isa::Avx2 {
-        // SAFETY: `isa` says that the processor has AVX2 and FMA.
-        return unsafe { with_rows!(4: rows, Vec::as_slice, |rows| widened(avx2::eight_bits(rows, codes))) };
-    }
-    let _ = isa;
-    let mut found = [0.0; ROWS];
-    for (sum, row) in found.iter_mut().zip(rows) {
-        *sum = row.iter().zip(codes).map(|(x, &code)| x * f32::from(code)).sum();
-    }
-    found
 }

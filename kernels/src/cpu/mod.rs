@@ -26,8 +26,10 @@ pub(crate) mod code_strips;
 pub(crate) mod dense;
 pub(crate) mod dot;
 pub(crate) mod dot_bits;
+pub(crate) mod dot_bytes;
 pub(crate) mod dot_float;
 pub(crate) mod dot_nibbles;
+pub(crate) mod few;
 pub(crate) mod float;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod float_strips;

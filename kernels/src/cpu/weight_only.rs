@@ -10,7 +10,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::dot_float::{MOST_ROWS, ROWS};
+use super::few::{MOST_ROWS, ROWS};
 use super::float::Float;
 #[cfg(target_arch = "x86_64")]
 use super::float_strips::{self, Biased, FloatBlocks, Room, Weights};

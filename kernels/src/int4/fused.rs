@@ -5,7 +5,8 @@ use std::ops::Range;
 use tch::{Kind, Tensor};
 
 use crate::cpu::Isa;
-use crate::cpu::dot_float::{self, Block, MOST_ROWS, Nibbles, Row};
+use crate::cpu::dot_float::{self, Block, Nibbles};
+use crate::cpu::few::{MOST_ROWS, Row};
 use crate::cpu::float::Float;
 use crate::cpu::nibbles::{CHUNK, Order, pair};
 use crate::cpu::view::{Floats, elements};
@@ -118,7 +119,7 @@ impl Channels for View<'_> {
     }
 
     fn row<T: Float>(&self, values: &[T], isa: Isa) -> Row {
-        Row::new(values, Order::LowFirst, self.group, isa)
+        dot_float::row(values, Order::LowFirst, self.group, isa)
     }
 
     fn products(

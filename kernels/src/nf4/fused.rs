@@ -6,7 +6,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::{Absmax, NESTED_BLOCK, TABLE};
 use crate::cpu::Isa;
-use crate::cpu::dot_float::{self, Block, MOST_ROWS, Nibbles, Row, Table};
+use crate::cpu::dot_float::{self, Block, Nibbles, Table};
+use crate::cpu::few::{MOST_ROWS, Row};
 use crate::cpu::float::Float;
 use crate::cpu::nibbles::{CHUNK, Order};
 use crate::cpu::view::elements;
@@ -149,7 +150,7 @@ impl Channels for View<'_> {
     }
 
     fn row<T: Float>(&self, values: &[T], isa: Isa) -> Row {
-        Row::new(values, Order::HighFirst, self.block, isa)
+        dot_float::row(values, Order::HighFirst, self.block, isa)
     }
 
     fn products(

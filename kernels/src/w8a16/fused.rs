@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::cpu::Isa;
-use crate::cpu::dot_float::{self, MOST_ROWS, ROWS};
+use crate::cpu::dot_bytes;
+use crate::cpu::few::{self, MOST_ROWS, Row};
 use crate::cpu::float::Float;
 use crate::cpu::view::{Floats, elements};
 use crate::cpu::weight_only::{Channels, Scratch, Stored, WeightOnly};
@@ -48,6 +49,10 @@ struct Bytes {
 impl Stored for Bytes {
     const FEW_ROWS: usize = 16;
 
+    fn rows_at_once(&self, kind: Kind, isa: Isa) -> usize {
+        few::rows_at_once(kind, true, isa)
+    }
+
     type View<'a> = View<'a>;
 
     fn view(&self) -> View<'_> {
@@ -77,19 +82,19 @@ impl View<'_> {
 }
 
 impl Channels for View<'_> {
-    type Row = Vec<f32>;
+    type Row = Row;
 
     fn shape(&self) -> (usize, usize) {
         self.shape
     }
 
-    fn row<T: Float>(&self, values: &[T], _: Isa) -> Vec<f32> {
-        values.iter().map(|value| value.wide()).collect()
+    fn row<T: Float>(&self, values: &[T], isa: Isa) -> Row {
+        Row::in_order(values, true, isa)
     }
 
     fn products(
         &self,
-        rows: &[Vec<f32>],
+        rows: &[Row],
         channels: Range<usize>,
         _: &mut Scratch,
         isa: Isa,
@@ -97,12 +102,14 @@ impl Channels for View<'_> {
     ) {
         for (channel, found) in channels.zip(found) {
             let scale = self.scale.at(channel);
-            let products = dot_float::eight_bits(rows, self.channel(channel), isa);
-            found[..ROWS].copy_from_slice(&products.map(|product| product * scale));
+            dot_bytes::products(rows, self.channel(channel), isa, found);
+            for product in &mut found[..rows.len()] {
+                *product *= scale;
+            }
         }
     }
 
     fn unpack<T: Float, V: Float>(&self, channel: usize, _: &mut Scratch, weights: &mut [V], isa: Isa) {
-        dot_float::unpack_eight_bits::<T, V>(self.channel(channel), self.scale.at(channel), weights, isa);
+        dot_bytes::unpack::<T, V>(self.channel(channel), self.scale.at(channel), weights, isa);
     }
 }

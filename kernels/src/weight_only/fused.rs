@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::cpu::Isa;
 use crate::cpu::dot_bits::{self, Codes as BitCodes, Groups};
-use crate::cpu::dot_float::{MOST_ROWS, ROWS};
+use crate::cpu::few::{MOST_ROWS, Row};
 use crate::cpu::float::Float;
 use crate::cpu::view::{Floats, elements};
 use crate::cpu::weight_only::{Channels, Scratch, Stored, WeightOnly};
@@ -59,6 +59,10 @@ struct Stream {
 impl Stored for Stream {
     const FEW_ROWS: usize = 16;
 
+    fn rows_at_once(&self, kind: Kind, isa: Isa) -> usize {
+        dot_bits::rows_at_once(kind, self.group, isa)
+    }
+
     type View<'a> = View<'a>;
 
     fn view(&self) -> View<'_> {
@@ -103,26 +107,27 @@ impl View<'_> {
             Some(zero) => scratch.zeros.extend_from_slice(&zero[groups]),
             None => scratch.zeros.resize(count, 1 << (self.bits - 1)),
         }
-        let words = &self.words[channel * self.width..][..self.width];
+        // With those of the channels after it, so that whole vectors can be read.
+        let words = &self.words[channel * self.width..];
         let groups = Groups { size: self.group, scales: &scratch.scales, zeros: &scratch.zeros };
         (BitCodes { words, bits: self.bits }, groups)
     }
 }
 
 impl Channels for View<'_> {
-    type Row = Vec<f32>;
+    type Row = Row;
 
     fn shape(&self) -> (usize, usize) {
         self.shape
     }
 
-    fn row<T: Float>(&self, values: &[T], _: Isa) -> Vec<f32> {
-        values.iter().map(|value| value.wide()).collect()
+    fn row<T: Float>(&self, values: &[T], isa: Isa) -> Row {
+        dot_bits::row(values, self.group, isa)
     }
 
     fn products(
         &self,
-        rows: &[Vec<f32>],
+        rows: &[Row],
         channels: Range<usize>,
         scratch: &mut Scratch,
         isa: Isa,
@@ -131,7 +136,7 @@ impl Channels for View<'_> {
         let mut read = std::mem::take(&mut scratch.codes);
         for (channel, found) in channels.zip(found) {
             let (codes, groups) = self.channel(channel, scratch);
-            found[..ROWS].copy_from_slice(&dot_bits::products(rows, codes, groups, &mut read, isa));
+            dot_bits::products(rows, codes, groups, &mut read, isa, found);
         }
         scratch.codes = read;
     }

@@ -118,7 +118,7 @@ impl Generation {
 
 impl Kind for Benchmark {
     const NAME: &'static str = "benchmark";
-    const VERSION: u32 = 15;
+    const VERSION: u32 = 16;
     const SUMMARY: &'static str = "Measures a model's speed and peak memory, alone on its device.";
     const PORTS: &'static [Port] = &[
         Port { name: "model", accepts: Artifact::Model, arity: Arity::One, summary: "The model to measure." },

@@ -93,7 +93,7 @@ pub struct Evaluate {
 
 impl Kind for Evaluate {
     const NAME: &'static str = "evaluate";
-    const VERSION: u32 = 17;
+    const VERSION: u32 = 18;
     const SUMMARY: &'static str = "Scores a model on tasks and keeps every question's scores.";
     const PORTS: &'static [Port] = &[
         Port { name: "model", accepts: Artifact::Model, arity: Arity::One, summary: "The model to score." },

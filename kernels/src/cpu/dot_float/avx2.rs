@@ -2,8 +2,9 @@
 
 use std::arch::x86_64::*;
 
+use super::super::few::MOST_ROWS;
 use super::super::nibbles::{CHUNK, Order, RUN};
-use super::{Block, Channel, MOST_ROWS, Nibbles};
+use super::{Block, Channel, Nibbles};
 
 /// Bytes of the f32 values of sixteen codes, the lowest bytes first.
 type Planes<const P: usize> = [[u8; 16]; P];
@@ -159,37 +160,10 @@ fn sums<const M: usize, N: Copy>(
     totals.map(|total| sum(total))
 }
 
-/// See [`super::eight_bits`], which has checked the lengths.
-#[target_feature(enable = "avx2,fma")]
-pub(super) fn eight_bits<const M: usize>(rows: [&[f32]; M], codes: &[i8]) -> [f32; M] {
-    const STEP: usize = 16;
-    let whole = codes.len() / STEP * STEP;
-    let mut sums = [[_mm256_setzero_ps(); 2]; M];
-    for at in (0..whole).step_by(STEP) {
-        // SAFETY: `at + 16` is at most the number of codes, and of each row's activations.
-        let bytes = unsafe { _mm_loadu_si128(codes.as_ptr().add(at).cast()) };
-        let values = [bytes, _mm_unpackhi_epi64(bytes, bytes)]
-            .map(|bytes| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)));
-        for (row, sums) in rows.iter().zip(&mut sums) {
-            for (place, values) in values.into_iter().enumerate() {
-                // SAFETY: as above.
-                let x = unsafe { _mm256_loadu_ps(row.as_ptr().add(at + 8 * place)) };
-                sums[place] = _mm256_fmadd_ps(x, values, sums[place]);
-            }
-        }
-    }
-    let mut found = sums.map(|[even, odd]| sum(_mm256_add_ps(even, odd)));
-    for (found, row) in found.iter_mut().zip(rows) {
-        for (x, &code) in row[whole..].iter().zip(&codes[whole..]) {
-            *found += x * f32::from(code);
-        }
-    }
-    found
-}
-
+/// Of all lanes.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn sum(lanes: __m256) -> f32 {
+pub(in super::super) fn sum(lanes: __m256) -> f32 {
     let four = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes));
     let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))

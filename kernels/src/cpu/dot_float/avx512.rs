@@ -4,8 +4,9 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
+use super::super::few::MOST_ROWS;
 use super::super::nibbles::{BYTES, CHUNK, Order, WORDS};
-use super::{Block, Channel, MOST_ROWS, Nibbles};
+use super::{Block, Channel, Nibbles};
 
 /// So many bytes before they are read, they are asked for: output channels lie one after the other, but the processor by itself asks
 /// only for what is in a page.
@@ -100,7 +101,7 @@ fn sums<const M: usize, const ZEROS: bool, const SPAN: usize>(
 /// A vector of words, filled up with zeros; later bytes are asked for.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn words(bytes: &[u8]) -> __m512i {
+pub(in super::super) fn words(bytes: &[u8]) -> __m512i {
     _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(AHEAD).cast());
     match bytes.first_chunk::<{ WORDS / 2 }>() {
         // SAFETY: 64 bytes are read from 64.
@@ -168,31 +169,6 @@ pub(super) fn unpack_four_bits(channel: Channel<'_>, order: Order, weights: &mut
     }
 }
 
-/// See [`super::unpack_eight_bits`], for weights in bfloat16.
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn unpack_eight_bits(codes: &[i8], scale: f32, weights: &mut [bf16]) {
-    let scale = _mm512_set1_ps(scale);
-    let of = |codes| {
-        #[target_feature(enable = "avx512f,avx512bw")]
-        fn weights(codes: __m128i, scale: __m512) -> __m256i {
-            rounded(_mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes)), scale))
-        }
-        weights(codes, scale)
-    };
-    let (whole, rest) = codes.as_chunks::<16>();
-    let (places, last) = weights.as_chunks_mut::<16>();
-    assert!(places.len() == whole.len() && last.len() == rest.len());
-    for (place, codes) in places.iter_mut().zip(whole) {
-        // SAFETY: sixteen codes and sixteen numbers of two bytes.
-        unsafe { _mm256_storeu_si256(place.as_mut_ptr().cast(), of(_mm_loadu_si128(codes.as_ptr().cast()))) };
-    }
-    let (mut codes, mut place) = ([0_i8; 16], [bf16::ZERO; 16]);
-    codes[..rest.len()].copy_from_slice(rest);
-    // SAFETY: as above.
-    unsafe { _mm256_storeu_si256(place.as_mut_ptr().cast(), of(_mm_loadu_si128(codes.as_ptr().cast()))) };
-    last.copy_from_slice(&place[..last.len()]);
-}
-
 /// What codes of a group stand for, unscaled.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
@@ -207,7 +183,7 @@ pub(super) fn values(nibbles: Nibbles<'_>, group: usize) -> __m512 {
 /// Sixteen numbers in bfloat16, as [`super::super::float::Float::narrow`] rounds them. (`vcvtneps2bf16` takes the smallest for 0.)
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn rounded(values: __m512) -> __m256i {
+pub(in super::super) fn rounded(values: __m512) -> __m256i {
     let bits = _mm512_castps_si512(values);
     let upper = _mm512_srli_epi32::<16>(bits);
     let is_odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));

@@ -5,34 +5,18 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::super::isa::Isa;
-use super::super::nibbles::{Order, WORDS, by_half_word};
+use super::super::few::MOST_ROWS;
+use super::super::few::pairs::{VECTOR, add, joined};
+use super::super::nibbles::WORDS;
 use super::avx512::{values, words};
-use super::{Block, Channel, MOST_ROWS};
+use super::{Block, Channel};
 
 /// Weights in half a vector: a table has room for those of two groups.
 const HALF: usize = WORDS / 2;
 
-/// Activations of a row in the order of [`by_half_word`]. It is made where the unit is.
-#[derive(Debug)]
-pub(crate) struct Row(Vec<bf16>);
-
-/// Whether the unit is here, and a table holds what codes of groups of so many stand for.
-pub(super) fn serves(group: usize, isa: Isa) -> bool {
-    // AMX comes with it on all processors so far, but is not asked about it.
-    isa >= Isa::Avx512Bf16 && group.is_multiple_of(HALF) && is_x86_feature_detected!("avx512bf16")
-}
-
-impl Row {
-    /// Of these activations, for groups of so many; `None` where they are not served.
-    pub(super) fn new(values: &[bf16], order: Order, group: usize, isa: Isa) -> Option<Self> {
-        serves(group, isa).then(|| Self(by_half_word(values, order)))
-    }
-
-    /// Whole vectors of them.
-    pub(super) fn values(&self) -> &[bf16] {
-        &self.0
-    }
+/// Whether a table holds what codes of groups of so many stand for.
+pub(super) fn serves(group: usize) -> bool {
+    group.is_multiple_of(HALF)
 }
 
 /// See [`super::four_bits`], which has checked the lengths.
@@ -65,12 +49,11 @@ fn sums<const M: usize, const WHOLE: bool>(rows: [&[bf16]; M], channel: Channel<
         // it does not matter what the fifth is.
         let table = if WHOLE {
             let group = weights(channel, place.next::<WORDS>(channel.group));
-            _mm512_cvtne2ps_pbh(group, group)
+            joined(group, group)
         } else {
             let first = weights(channel, place.next::<HALF>(channel.group));
-            _mm512_cvtne2ps_pbh(weights(channel, place.next::<HALF>(channel.group)), first)
+            joined(first, weights(channel, place.next::<HALF>(channel.group)))
         };
-        let table = bits(table);
         let mut codes = [
             words,
             _mm512_srli_epi16::<4>(words),
@@ -85,22 +68,14 @@ fn sums<const M: usize, const WHOLE: bool>(rows: [&[bf16]; M], channel: Channel<
             *codes = _mm512_permutexvar_epi16(*codes, table);
         }
         for (nibble, [first, second]) in codes.as_chunks().0.iter().enumerate() {
-            add(&mut even, rows, index * WORDS + 64 * nibble, *first);
-            add(&mut odd, rows, index * WORDS + 64 * nibble + 32, *second);
+            let place = index * WORDS + nibble * 2 * VECTOR;
+            // SAFETY: rows are as long as was asserted.
+            unsafe { add(&mut even, rows, place, *first) };
+            // SAFETY: likewise.
+            unsafe { add(&mut odd, rows, place + VECTOR, *second) };
         }
     }
     std::array::from_fn(|row| _mm512_reduce_add_ps(_mm512_add_ps(even[row], odd[row])))
-}
-
-/// To the sums of `rows` the products of 32 activations from `place` on, which all of them have.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-fn add<const M: usize>(sums: &mut [__m512; M], rows: [&[bf16]; M], place: usize, weights: __m512i) {
-    for (sum, row) in sums.iter_mut().zip(rows) {
-        // SAFETY: the caller has checked the rows' lengths.
-        let x = unsafe { _mm512_loadu_si512(row.as_ptr().add(place).cast()) };
-        *sum = _mm512_dpbf16_ps(*sum, numbers(x), numbers(weights));
-    }
 }
 
 /// What the sixteen codes of a group stand for.
@@ -130,20 +105,4 @@ impl Place {
         }
         found
     }
-}
-
-/// 32 numbers of 16 bits each.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
-fn numbers(bits: __m512i) -> __m512bh {
-    // SAFETY: both types are 64 bytes, and any bits are numbers.
-    unsafe { std::mem::transmute(bits) }
-}
-
-/// Their bits.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
-fn bits(numbers: __m512bh) -> __m512i {
-    // SAFETY: both types are 64 bytes.
-    unsafe { std::mem::transmute(numbers) }
 }

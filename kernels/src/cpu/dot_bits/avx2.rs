@@ -1,0 +1,54 @@
+//! Products of [`super`] with AVX2 and BMI2, which spreads the bits of eight codes over as many bytes.
+
+use std::arch::x86_64::*;
+
+use super::super::dot_float::sum;
+use super::super::few::MOST_ROWS;
+use super::super::isa::Isa;
+use super::{Codes, EIGHT, Groups, bytes_of, mask, word_at};
+
+/// Sums of one row and group that do not wait for each other.
+const CHAINS: usize = 4;
+
+/// Whether the processor has both, and groups are of whole eights.
+pub(super) fn serves(group: usize, isa: Isa) -> bool {
+    isa >= Isa::Avx2 && group.is_multiple_of(EIGHT) && is_x86_feature_detected!("bmi2")
+}
+
+/// See [`super::products`], which has checked the lengths. No code is stored.
+#[target_feature(enable = "avx2,fma,bmi2")]
+pub(super) fn products<const M: usize>(
+    rows: [&[f32]; M],
+    codes: Codes<'_>,
+    groups: Groups<'_>,
+    found: &mut [f32; MOST_ROWS],
+) {
+    let (bytes, bits) = (bytes_of(codes.words), codes.bits as usize);
+    let spread = u64::from_le_bytes([mask(bits) as u8; EIGHT]);
+    let rows = rows.map(|row| row.as_chunks::<EIGHT>().0);
+    let mut totals = [_mm256_setzero_ps(); M];
+    let mut first = 0;
+    for (&scale, &zero) in groups.scales.iter().zip(groups.zeros) {
+        let zero = _mm256_set1_ps(f32::from(zero));
+        let mut sums = [[_mm256_setzero_ps(); CHAINS]; M];
+        for index in 0..groups.size / EIGHT {
+            let place = first + index;
+            let word = _pdep_u64(word_at(bytes, place * bits), spread);
+            let codes = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(word.cast_signed()));
+            let values = _mm256_sub_ps(_mm256_cvtepi32_ps(codes), zero);
+            for (sums, row) in sums.iter_mut().zip(rows) {
+                // SAFETY: eight numbers.
+                let x = unsafe { _mm256_loadu_ps(row[place].as_ptr()) };
+                sums[index % CHAINS] = _mm256_fmadd_ps(x, values, sums[index % CHAINS]);
+            }
+        }
+        for (total, [a, b, c, d]) in totals.iter_mut().zip(sums) {
+            let sum = _mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d));
+            *total = _mm256_fmadd_ps(sum, _mm256_set1_ps(scale), *total);
+        }
+        first += groups.size / EIGHT;
+    }
+    for (found, total) in found.iter_mut().zip(totals) {
+        *found = sum(total);
+    }
+}
