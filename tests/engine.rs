@@ -450,6 +450,21 @@ fn a_missing_source_is_shown_at_its_line() {
 }
 
 /// A run of the study whose `adapter` takes seconds, seven units into it.
+#[test]
+fn a_random_model_of_the_pipelines_own_folder_takes_the_tokenizer_there() {
+    let env = TestEnv::new();
+    env.write("config.json", "{}");
+    env.write("tokenizer.json", "{}");
+    let with = "version: 1\nname: study\nnodes:\n  base: { kind: download, model: \"random:config.json\" }\n";
+    env.write("study.yaml", with);
+    let (code, planned, problems) = env.qpipe(&["plan", "study.yaml"]);
+    assert_eq!(code, 0, "{problems}");
+    env.write("study.yaml", &with.replace("random:", "random:./"));
+    assert_eq!(env.qpipe(&["plan", "study.yaml"]).1, planned);
+    fs::remove_file(env.path("tokenizer.json")).unwrap();
+    assert_ne!(env.qpipe(&["plan", "study.yaml"]).1, planned, "it is in the key");
+}
+
 fn slow_run_at_work() -> (TestEnv, std::process::Child) {
     let env = TestEnv::new();
     env.study();

@@ -143,7 +143,11 @@ fn cpu_class(cpu: &str) -> &'static str {
     let amx = cpu.contains(" amx_tile");
     match (is_x86_feature_detected!("avx512f"), amx) {
         (true, true) => "x86-64-avx512-amx",
-        (true, false) if is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bf16") => {
+        (true, false)
+            if is_x86_feature_detected!("avx512vnni")
+                && is_x86_feature_detected!("avx512bf16")
+                && is_x86_feature_detected!("avx512vbmi") =>
+        {
             "x86-64-avx512-bf16"
         }
         (true, false) if is_x86_feature_detected!("avx512vnni") => "x86-64-avx512-vnni",

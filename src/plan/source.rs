@@ -75,7 +75,8 @@ pub(super) fn resolve(
 
 /// The folder of a config.json that a tokenizer.json lies in too: a checkpoint folder without weights.
 fn tokenizer_beside(config: &Path) -> Option<PathBuf> {
-    let folder = config.parent()?;
+    // Of a name alone it is empty, and cannot be opened.
+    let folder = config.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     folder.join("tokenizer.json").is_file().then(|| folder.to_owned())
 }
 

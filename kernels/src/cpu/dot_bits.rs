@@ -1,7 +1,9 @@
-//! Codes of 1 to 8 bits in a stream of bits ([`mod@crate::bitstream`]): read, multiplied with some rows in f32, made weights.
+//! Codes of 1 to 8 bits in a stream of bits ([`mod@crate::bitstream`]): multiplied with some rows, made weights.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(test)]
+mod tests;
 #[cfg(target_arch = "x86_64")]
 mod vbmi;
 
@@ -55,10 +57,9 @@ impl Groups<'_> {
 }
 
 impl Codes<'_> {
-    /// The first `count` of them, a byte each, in `room`.
+    /// The first `count` of them, of which there are as many, a byte each, in `room`.
     fn read(self, count: usize, room: &mut Vec<u8>, isa: Isa) -> &[u8] {
         let (bytes, bits) = (bytes_of(self.words), self.bits as usize);
-        assert!(count * bits <= 8 * bytes.len(), "there are as many codes");
         room.resize(count, 0);
         let codes = room.as_mut_slice();
         #[cfg(target_arch = "x86_64")]
@@ -120,16 +121,16 @@ fn word_at(bytes: &[u8], place: usize) -> u64 {
 
 /// So many rows of a type are multiplied at once by codes in groups of so many.
 pub(crate) fn rows_at_once(kind: Kind, group: usize, isa: Isa) -> usize {
-    few::rows_at_once(kind, in_pairs(group, isa), isa)
+    few::rows_at_once(kind, meets_pairs(group, isa), isa)
 }
 
 /// The activations of a row for codes in groups of so many.
 pub(crate) fn row<T: Float>(values: &[T], group: usize, isa: Isa) -> Row {
-    Row::in_order(values, in_pairs(group, isa), isa)
+    Row::in_order(values, meets_pairs(group, isa), isa)
 }
 
 /// Whether activations in bfloat16 meet codes in groups of so many as pairs, where the processor multiplies these.
-fn in_pairs(group: usize, isa: Isa) -> bool {
+fn meets_pairs(group: usize, isa: Isa) -> bool {
     #[cfg(target_arch = "x86_64")]
     return vbmi::serves(group, isa);
     #[cfg(not(target_arch = "x86_64"))]
@@ -149,10 +150,8 @@ pub(crate) fn products(
     isa: Isa,
     found: &mut [f32; MOST_ROWS],
 ) {
-    let terms = groups.terms();
+    let terms = checked_terms(codes, groups);
     assert!(rows.iter().all(|row| row.len() >= terms));
-    assert!(groups.zeros.len() == groups.scales.len());
-    assert!(terms * codes.bits as usize <= 8 * size_of_val(codes.words), "there are as many codes");
     #[cfg(target_arch = "x86_64")]
     if let [Row::Pairs(_), ..] = rows {
         assert!(vbmi::serves(groups.size, isa));
@@ -198,15 +197,21 @@ pub(crate) fn products(
     products_of(rows, codes, groups, found);
 }
 
+/// K, of which there are as many codes, and a scale and a code of zero for each group.
+fn checked_terms(codes: Codes<'_>, groups: Groups<'_>) -> usize {
+    assert!(groups.zeros.len() == groups.scales.len());
+    assert!(groups.terms() * codes.bits as usize <= 8 * size_of_val(codes.words), "there are as many codes");
+    groups.terms()
+}
+
 #[inline(always)]
 fn products_of(rows: &[Row], codes: &[u8], groups: Groups<'_>, found: &mut [f32; MOST_ROWS]) {
     // Lanes are added once, at the end: that takes as long as a hundred products.
     let mut totals = [[0.0; LANES]; ROWS];
-    let each = codes.chunks_exact(groups.size).zip(groups.scales).zip(groups.zeros);
-    for (index, ((codes, scale), &zero)) in each.enumerate() {
-        let (zero, (whole, rest)) = (f32::from(zero), codes.as_chunks::<LANES>());
+    for (start, zero, scale) in groups.each() {
+        let (zero, (whole, rest)) = (f32::from(zero), codes[start..][..groups.size].as_chunks::<LANES>());
         for (total, row) in totals.iter_mut().zip(rows) {
-            let (x, last) = row.floats()[index * groups.size..][..groups.size].as_chunks::<LANES>();
+            let (x, last) = row.floats()[start..][..groups.size].as_chunks::<LANES>();
             let mut sums = [0.0; LANES];
             for (x, codes) in x.iter().zip(whole) {
                 for ((sum, x), &code) in sums.iter_mut().zip(x).zip(codes) {
@@ -226,7 +231,7 @@ fn products_of(rows: &[Row], codes: &[u8], groups: Groups<'_>, found: &mut [f32;
     }
 }
 
-/// The weights of an output channel, `[K]`, rounded to the type `T` and held in the type `V`. Codes are read into `room`.
+/// The weights of an output channel, `[K]`, rounded to the type `T` and held in the type `V`. Where codes are stored on the way it is in `room`.
 pub(crate) fn unpack<T: Float, V: Float>(
     codes: Codes<'_>,
     groups: Groups<'_>,
@@ -234,18 +239,20 @@ pub(crate) fn unpack<T: Float, V: Float>(
     room: &mut Vec<u8>,
     isa: Isa,
 ) {
+    let terms = checked_terms(codes, groups);
+    assert!(weights.len() == terms);
     #[cfg(target_arch = "x86_64")]
     if T::KIND == V::KIND && vbmi::serves(groups.size, isa) {
         if let Some(weights) = same_mut(weights) {
             // SAFETY: the processor has the instructions.
-            return unsafe { vbmi::unpack_floats(codes, groups, weights) };
+            return unsafe { vbmi::unpack_f32(codes, groups, weights) };
         }
         if let Some(weights) = same_mut(weights) {
             // SAFETY: likewise.
-            return unsafe { vbmi::unpack_halves(codes, groups, weights) };
+            return unsafe { vbmi::unpack_bf16(codes, groups, weights) };
         }
     }
-    let codes = codes.read(groups.terms(), room, isa);
+    let codes = codes.read(terms, room, isa);
     #[cfg(target_arch = "x86_64")]
     if isa >= Isa::Avx512 {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
@@ -270,87 +277,10 @@ pub(crate) fn unpack<T: Float, V: Float>(
 
 #[inline(always)]
 fn unpack_of<T: Float, V: Float>(codes: &[u8], groups: Groups<'_>, weights: &mut [V]) {
-    let each = codes.chunks_exact(groups.size).zip(groups.scales).zip(groups.zeros);
-    for (weights, ((codes, scale), &zero)) in weights.chunks_exact_mut(groups.size).zip(each) {
-        for (weight, &code) in weights.iter_mut().zip(codes) {
+    for (start, zero, scale) in groups.each() {
+        let codes = &codes[start..][..groups.size];
+        for (weight, &code) in weights[start..][..groups.size].iter_mut().zip(codes) {
             *weight = V::narrow(T::rounded((f32::from(code) - f32::from(zero)) * scale));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use half::bf16;
-
-    use super::*;
-
-    /// Numbers from 0 on below `end`, in no order.
-    fn numbers(seed: usize, end: u32) -> impl Iterator<Item = u32> {
-        let next = |state: &u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
-        std::iter::successors(Some(seed as u64), next).skip(1).map(move |state| (state >> 33) as u32 % end)
-    }
-
-    fn packed(codes: &[u8], bits: u32) -> Vec<i32> {
-        let mut words = vec![0_u32; (codes.len() * bits as usize).div_ceil(32)];
-        for (bit, code) in codes.iter().enumerate().map(|(place, &code)| (place * bits as usize, code)) {
-            let both = u64::from(code) << (bit % 32);
-            words[bit / 32] |= both as u32;
-            if both >> 32 != 0 {
-                words[bit / 32 + 1] |= (both >> 32) as u32;
-            }
-        }
-        words.into_iter().map(u32::cast_signed).collect()
-    }
-
-    /// Of whole numbers and scales that are powers of two sums are exact in any order.
-    fn compare<T: Float>(bits: u32, size: usize, count: usize) {
-        let terms = size * count;
-        let codes: Vec<u8> = numbers(terms, 1 << bits).take(terms).map(|code| code as u8).collect();
-        let zeros: Vec<u8> = numbers(count, 1 << bits).take(count).map(|zero| zero as u8).collect();
-        let scales: Vec<f32> = (0..count).map(|group| [0.5, 2.0, 0.25][group % 3]).collect();
-        let groups = Groups { size, scales: &scales, zeros: &zeros };
-        let words = packed(&codes, bits);
-        let of_group =
-            |place: usize| (f32::from(codes[place]) - f32::from(zeros[place / size]), scales[place / size]);
-        let values: Vec<T> = numbers(9, 15).take(8 * terms).map(|x| T::narrow(x as f32 - 7.0)).collect();
-        let rows: Vec<&[T]> = values.chunks(terms).collect();
-        let product = |row: &[T]| -> f32 {
-            row.iter()
-                .enumerate()
-                .map(|(place, _)| of_group(place))
-                .zip(row)
-                .map(|((code, scale), x)| x.wide() * code * scale)
-                .sum()
-        };
-        let expected: Vec<f32> = rows.iter().map(|row| product(row)).collect();
-        for isa in Isa::all_of_this_machine() {
-            let made: Vec<Row> = rows.iter().map(|values| row(values, size, isa)).collect();
-            let codes = Codes { words: &words, bits };
-            for some in 1..=rows_at_once(T::KIND, size, isa) {
-                let mut found = [f32::NAN; MOST_ROWS];
-                products(&made[..some], codes, groups, &mut Vec::new(), isa, &mut found);
-                assert_eq!(found[..some], expected[..some], "{bits} bits in groups of {size}, {isa:?}");
-            }
-            let mut weights = vec![T::narrow(f32::NAN); terms];
-            unpack::<T, T>(codes, groups, &mut weights, &mut Vec::new(), isa);
-            for (place, weight) in weights.iter().enumerate() {
-                let (code, scale) = of_group(place);
-                assert_eq!(
-                    weight.wide(),
-                    T::rounded(code * scale),
-                    "{bits} bits in groups of {size}, {isa:?}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn all_instructions_give_the_same_sums_and_weights() {
-        for bits in 1..=8 {
-            for (size, count) in [(32, 5), (64, 2), (96, 3), (128, 3), (1056, 1), (8, 3), (40, 2), (13, 5)] {
-                compare::<f32>(bits, size, count);
-                compare::<bf16>(bits, size, count);
-            }
         }
     }
 }

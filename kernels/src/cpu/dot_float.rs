@@ -1,4 +1,4 @@
-//! Products of some rows with output channels in few bits, straight from their bytes.
+//! Products of some rows with output channels of four-bit codes, straight from their bytes.
 //!
 //! Codes of a group are multiplied and summed, and sums are scaled: no weight is ever rounded. Only activations in bfloat16 meet weights in
 //! bfloat16 where the processor multiplies pairs of these ([`pairs`]).
@@ -12,10 +12,6 @@ mod pairs;
 
 use tch::Kind;
 
-#[cfg(target_arch = "x86_64")]
-pub(super) use self::avx2::sum;
-#[cfg(target_arch = "x86_64")]
-pub(super) use self::avx512::{rounded, words};
 #[cfg(target_arch = "x86_64")]
 use super::few::with_rows;
 use super::few::{self, MOST_ROWS, Row};
@@ -122,11 +118,11 @@ pub(crate) struct Channel<'a> {
 
 /// So many rows of a type are multiplied at once by codes in groups of so many.
 pub(crate) fn rows_at_once(kind: Kind, group: usize, isa: Isa) -> usize {
-    few::rows_at_once(kind, in_pairs(group), isa)
+    few::rows_at_once(kind, meets_pairs(group), isa)
 }
 
 /// Whether activations in bfloat16 meet codes in groups of so many as pairs, where the processor multiplies these.
-fn in_pairs(group: usize) -> bool {
+fn meets_pairs(group: usize) -> bool {
     #[cfg(target_arch = "x86_64")]
     return pairs::serves(group);
     #[cfg(not(target_arch = "x86_64"))]
@@ -139,8 +135,8 @@ fn in_pairs(group: usize) -> bool {
 /// The activations of a row in the order that [`four_bits`] wants, for a matrix with groups of so many.
 pub(crate) fn row<T: Float>(values: &[T], order: Order, group: usize, isa: Isa) -> Row {
     #[cfg(target_arch = "x86_64")]
-    if in_pairs(group)
-        && let Some(row) = Row::in_pairs(values, isa, |values| by_half_word(values, order))
+    if meets_pairs(group)
+        && let Some(row) = Row::paired(values, isa, |values| by_half_word(values, order))
     {
         return row;
     }

@@ -29,12 +29,12 @@ pub(crate) fn has_pairs(isa: Isa) -> bool {
     }
 }
 
-/// So many rows of a type share it, if those in bfloat16 may be pairs.
+/// So many rows of a type share the unpacking of an output channel, where those in bfloat16 may be pairs.
 pub(crate) fn rows_at_once(kind: Kind, in_pairs: bool, isa: Isa) -> usize {
     if in_pairs && kind == Kind::BFloat16 && has_pairs(isa) { MOST_ROWS } else { ROWS }
 }
 
-/// The activations of a row.
+/// The activations of a row, in the order in which the module that multiplies them unpacks codes.
 #[derive(Debug)]
 pub(crate) enum Row {
     /// Numbers of f32.
@@ -60,7 +60,7 @@ impl Row {
                 found.resize(values.len().next_multiple_of(pairs::VECTOR), bf16::ZERO);
                 found
             };
-            if let Some(row) = Self::in_pairs(values, isa, filled_up) {
+            if let Some(row) = Self::paired(values, isa, filled_up) {
                 return row;
             }
         }
@@ -70,7 +70,7 @@ impl Row {
 
     /// Of these activations in the order that `ordered` gives them, if they are in bfloat16 and pairs are multiplied here.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) fn in_pairs<T: Float>(
+    pub(crate) fn paired<T: Float>(
         values: &[T],
         isa: Isa,
         ordered: impl FnOnce(&[bf16]) -> Vec<bf16>,

@@ -15,7 +15,7 @@ pub enum Isa {
     Avx512,
     /// AVX-512 with products of int8 (VNNI).
     Avx512Vnni,
-    /// The same with products of bfloat16 (BF16).
+    /// The same with products of bfloat16 (BF16) and permutations of bytes (VBMI).
     Avx512Bf16,
     /// Tiles of int8 (AMX), which this process is permitted to use.
     Amx,
@@ -96,7 +96,11 @@ impl Isa {
         let here = match (has_avx512, is_x86_feature_detected!("avx512vnni")) {
             // Linux is asked for tiles only where they may be used.
             (true, true) if most == Self::Amx && super::amx::is_here() => Self::Amx,
-            (true, true) if is_x86_feature_detected!("avx512bf16") => Self::Avx512Bf16,
+            (true, true)
+                if is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512vbmi") =>
+            {
+                Self::Avx512Bf16
+            }
             (true, true) => Self::Avx512Vnni,
             (true, false) => Self::Avx512,
             (false, _) => Self::Avx2,

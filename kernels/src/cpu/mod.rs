@@ -55,6 +55,8 @@ pub(crate) mod shared;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod strips;
 pub(crate) mod threads;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod vectors;
 pub(crate) mod view;
 pub(crate) mod weight_only;
 

@@ -10,7 +10,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::few::{MOST_ROWS, ROWS};
+use super::few::MOST_ROWS;
 use super::float::Float;
 #[cfg(target_arch = "x86_64")]
 use super::float_strips::{self, Biased, FloatBlocks, Room, Weights};
@@ -46,9 +46,7 @@ pub(crate) trait Stored: Debug {
     const FEW_ROWS: usize;
 
     /// So many rows of a type share the unpacking of an output channel.
-    fn rows_at_once(&self, _: Kind, _: Isa) -> usize {
-        ROWS
-    }
+    fn rows_at_once(&self, kind: Kind, isa: Isa) -> usize;
 
     /// The matrix as threads read it.
     type View<'a>: Channels + Sync

@@ -2,9 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use super::super::dot_float::sum;
 use super::super::few::MOST_ROWS;
 use super::super::isa::Isa;
+use super::super::vectors::sum;
 use super::{Codes, EIGHT, Groups, bytes_of, mask, word_at};
 
 /// Sums of one row and group that do not wait for each other.
@@ -27,12 +27,11 @@ pub(super) fn products<const M: usize>(
     let spread = u64::from_le_bytes([mask(bits) as u8; EIGHT]);
     let rows = rows.map(|row| row.as_chunks::<EIGHT>().0);
     let mut totals = [_mm256_setzero_ps(); M];
-    let mut first = 0;
-    for (&scale, &zero) in groups.scales.iter().zip(groups.zeros) {
+    for (start, zero, scale) in groups.each() {
         let zero = _mm256_set1_ps(f32::from(zero));
         let mut sums = [[_mm256_setzero_ps(); CHAINS]; M];
         for index in 0..groups.size / EIGHT {
-            let place = first + index;
+            let place = start / EIGHT + index;
             let word = _pdep_u64(word_at(bytes, place * bits), spread);
             let codes = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(word.cast_signed()));
             let values = _mm256_sub_ps(_mm256_cvtepi32_ps(codes), zero);
@@ -46,7 +45,6 @@ pub(super) fn products<const M: usize>(
             let sum = _mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d));
             *total = _mm256_fmadd_ps(sum, _mm256_set1_ps(scale), *total);
         }
-        first += groups.size / EIGHT;
     }
     for (found, total) in found.iter_mut().zip(totals) {
         *found = sum(total);

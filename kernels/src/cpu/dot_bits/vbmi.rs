@@ -5,26 +5,26 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::super::dot_float::{rounded, words};
 use super::super::few::{MOST_ROWS, pairs};
 use super::super::isa::Isa;
+use super::super::vectors::{loaded, rounded};
 use super::{Codes, Groups, bytes_of};
 
 /// Codes that become a vector of bfloat16.
-const HALVES: usize = pairs::VECTOR;
+const BF16_LANES: usize = pairs::VECTOR;
 /// Codes that become a vector of f32.
-const WORDS: usize = HALVES / 2;
+const F32_LANES: usize = BF16_LANES / 2;
 /// Codes that are read at once: in 1 to 8 bits they take as many times eight bytes.
-const STEP: usize = 2 * HALVES;
+const STEP: usize = 2 * BF16_LANES;
 /// Codes of at most so many bits are looked up among 32 numbers, whatever comes after them in their lane.
 const IN_TABLE: u32 = 5;
 
-/// Whether the processor has it, and no vector is of two groups.
+/// Whether the processor has it, and no vector is of two groups. (AMX comes with it on all processors so far, but is not asked about it.)
 pub(super) fn serves(group: usize, isa: Isa) -> bool {
-    isa >= Isa::Avx512 && group.is_multiple_of(HALVES) && is_x86_feature_detected!("avx512vbmi")
+    isa >= Isa::Avx512Bf16 && group.is_multiple_of(BF16_LANES) && is_x86_feature_detected!("avx512vbmi")
 }
 
-/// See [`super::products`], which has checked the lengths.
+/// See [`super::products`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 pub(super) fn products<const M: usize>(
     rows: [&[f32]; M],
@@ -32,19 +32,26 @@ pub(super) fn products<const M: usize>(
     groups: Groups<'_>,
     found: &mut [f32; MOST_ROWS],
 ) {
+    assert!(rows.iter().all(|row| row.len() >= groups.terms()));
     let mut totals = [_mm512_setzero_ps(); M];
-    let cut = Cut::<4>::new(&TO_WORDS, codes.bits);
+    let cut = Cut::<4>::new(&F32_FIELDS, codes.bits);
     for (start, zero, scale) in groups.each() {
         let group = Group::new(codes.bits, zero, scale);
         let (mut even, mut odd) = ([_mm512_setzero_ps(); M], [_mm512_setzero_ps(); M]);
         let end = start + groups.size;
         for at in (start..end).step_by(STEP) {
-            let bytes = words(codes.bytes_from(at));
-            add(&mut even, rows, at, group.numbers(cut.part(bytes, 0)));
-            add(&mut odd, rows, at + WORDS, group.numbers(cut.part(bytes, 1)));
-            if at + HALVES < end {
-                add(&mut even, rows, at + HALVES, group.numbers(cut.part(bytes, 2)));
-                add(&mut odd, rows, at + HALVES + WORDS, group.numbers(cut.part(bytes, 3)));
+            let bytes = loaded(codes.bytes_from(at));
+            // SAFETY: rows are as long as was asserted.
+            unsafe { add(&mut even, rows, at, group.numbers(cut.part(bytes, 0))) };
+            // SAFETY: rows are as long as was asserted.
+            unsafe { add(&mut odd, rows, at + F32_LANES, group.numbers(cut.part(bytes, 1))) };
+            if at + BF16_LANES < end {
+                // SAFETY: rows are as long as was asserted.
+                unsafe { add(&mut even, rows, at + BF16_LANES, group.numbers(cut.part(bytes, 2))) };
+                // SAFETY: rows are as long as was asserted.
+                unsafe {
+                    add(&mut odd, rows, at + BF16_LANES + F32_LANES, group.numbers(cut.part(bytes, 3)))
+                };
             }
         }
         add_scaled(&mut totals, even, odd, group.scale);
@@ -78,8 +85,9 @@ fn paired_sums<const M: usize, const LOOK_UP: bool>(
     codes: Codes<'_>,
     groups: Groups<'_>,
 ) -> [__m512; M] {
+    assert!(rows.iter().all(|row| row.len() >= groups.terms()));
     let mut totals = [_mm512_setzero_ps(); M];
-    let cut = Cut::<2>::new(&TO_HALVES, codes.bits);
+    let cut = Cut::<2>::new(&BF16_FIELDS, codes.bits);
     for (start, zero, scale) in groups.each() {
         let group = Group::new(codes.bits, zero, scale);
         let table = if LOOK_UP { group.table() } else { _mm512_setzero_si512() };
@@ -89,12 +97,12 @@ fn paired_sums<const M: usize, const LOOK_UP: bool>(
         let (mut even, mut odd) = ([_mm512_setzero_ps(); M], [_mm512_setzero_ps(); M]);
         let end = start + groups.size;
         for at in (start..end).step_by(STEP) {
-            let bytes = words(codes.bytes_from(at));
-            // SAFETY: the caller has checked the rows' lengths.
+            let bytes = loaded(codes.bytes_from(at));
+            // SAFETY: rows are as long as was asserted.
             unsafe { pairs::add(&mut even, rows, at, weights(cut.part(bytes, 0))) };
-            if at + HALVES < end {
+            if at + BF16_LANES < end {
                 // SAFETY: likewise.
-                unsafe { pairs::add(&mut odd, rows, at + HALVES, weights(cut.part(bytes, 1))) };
+                unsafe { pairs::add(&mut odd, rows, at + BF16_LANES, weights(cut.part(bytes, 1))) };
             }
         }
         add_scaled(&mut totals, even, odd, group.scale);
@@ -104,13 +112,13 @@ fn paired_sums<const M: usize, const LOOK_UP: bool>(
 
 /// The weights of an output channel in f32: see [`super::unpack`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-pub(super) fn unpack_floats(codes: Codes<'_>, groups: Groups<'_>, weights: &mut [f32]) {
-    let cut = Cut::<4>::new(&TO_WORDS, codes.bits);
+pub(super) fn unpack_f32(codes: Codes<'_>, groups: Groups<'_>, weights: &mut [f32]) {
+    let cut = Cut::<4>::new(&F32_FIELDS, codes.bits);
     for (start, zero, scale) in groups.each() {
         let group = Group::new(codes.bits, zero, scale);
         for (step, weights) in weights[start..][..groups.size].chunks_mut(STEP).enumerate() {
-            let bytes = words(codes.bytes_from(start + step * STEP));
-            for (part, weights) in weights.as_chunks_mut::<WORDS>().0.iter_mut().enumerate() {
+            let bytes = loaded(codes.bytes_from(start + step * STEP));
+            for (part, weights) in weights.as_chunks_mut::<F32_LANES>().0.iter_mut().enumerate() {
                 let values = _mm512_mul_ps(group.numbers(cut.part(bytes, part)), group.scale);
                 // SAFETY: sixteen numbers.
                 unsafe { _mm512_storeu_ps(weights.as_mut_ptr(), values) };
@@ -121,8 +129,8 @@ pub(super) fn unpack_floats(codes: Codes<'_>, groups: Groups<'_>, weights: &mut 
 
 /// The same in bfloat16.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-pub(super) fn unpack_halves(codes: Codes<'_>, groups: Groups<'_>, weights: &mut [bf16]) {
-    let (to_halves, to_words) = (Cut::<2>::new(&TO_HALVES, codes.bits), Cut::<4>::new(&TO_WORDS, codes.bits));
+pub(super) fn unpack_bf16(codes: Codes<'_>, groups: Groups<'_>, weights: &mut [bf16]) {
+    let (to_bf16, to_f32) = (Cut::<2>::new(&BF16_FIELDS, codes.bits), Cut::<4>::new(&F32_FIELDS, codes.bits));
     for (start, zero, scale) in groups.each() {
         let group = Group::new(codes.bits, zero, scale);
         let scaled = |[lower, upper]: [__m512; 2]| {
@@ -132,13 +140,13 @@ pub(super) fn unpack_halves(codes: Codes<'_>, groups: Groups<'_>, weights: &mut 
         };
         let table = (codes.bits <= IN_TABLE).then(|| scaled(group.lower_and_upper()));
         for (step, weights) in weights[start..][..groups.size].chunks_mut(STEP).enumerate() {
-            let bytes = words(codes.bytes_from(start + step * STEP));
-            for (part, weights) in weights.as_chunks_mut::<HALVES>().0.iter_mut().enumerate() {
+            let bytes = loaded(codes.bytes_from(start + step * STEP));
+            for (part, weights) in weights.as_chunks_mut::<BF16_LANES>().0.iter_mut().enumerate() {
                 let values = match table {
-                    Some(table) => _mm512_permutexvar_epi16(to_halves.part(bytes, part), table),
+                    Some(table) => _mm512_permutexvar_epi16(to_bf16.part(bytes, part), table),
                     None => scaled([
-                        group.numbers(to_words.part(bytes, 2 * part)),
-                        group.numbers(to_words.part(bytes, 2 * part + 1)),
+                        group.numbers(to_f32.part(bytes, 2 * part)),
+                        group.numbers(to_f32.part(bytes, 2 * part + 1)),
                     ]),
                 };
                 // SAFETY: 32 numbers of two bytes.
@@ -148,12 +156,16 @@ pub(super) fn unpack_halves(codes: Codes<'_>, groups: Groups<'_>, weights: &mut 
     }
 }
 
-/// To the sums of `rows` the products of sixteen activations from `at` on, which all of them have.
+/// To the sums of `rows` the products of sixteen activations from `at` on.
+///
+/// # Safety
+///
+/// All rows have these activations.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn add<const M: usize>(sums: &mut [__m512; M], rows: [&[f32]; M], at: usize, weights: __m512) {
+unsafe fn add<const M: usize>(sums: &mut [__m512; M], rows: [&[f32]; M], at: usize, weights: __m512) {
     for (sum, row) in sums.iter_mut().zip(rows) {
-        // SAFETY: the caller has checked the rows' lengths.
+        // SAFETY: the caller promises it.
         *sum = _mm512_fmadd_ps(unsafe { _mm512_loadu_ps(row.as_ptr().add(at)) }, weights, *sum);
     }
 }
@@ -248,9 +260,9 @@ struct Fields {
 }
 
 /// For lanes of two bytes, and codes of 1 to 8 bits.
-static TO_HALVES: [Fields; 8] = fields(2);
+static BF16_FIELDS: [Fields; 8] = fields(2);
 /// For lanes of four.
-static TO_WORDS: [Fields; 8] = fields(4);
+static F32_FIELDS: [Fields; 8] = fields(4);
 
 const fn fields(lane: usize) -> [Fields; 8] {
     let mut found = [const { Fields { places: [0; 64], shifts: [0; 64] } }; 8];

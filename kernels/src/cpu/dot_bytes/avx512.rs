@@ -4,9 +4,9 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::super::dot_float::rounded;
 use super::super::few::MOST_ROWS;
 use super::super::few::pairs::{self, VECTOR};
+use super::super::vectors::rounded;
 
 /// Codes that become a vector of f32.
 const HALF: usize = VECTOR / 2;

@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use super::super::few::MOST_ROWS;
 use super::super::nibbles::{CHUNK, Order, RUN};
+use super::super::vectors::sum;
 use super::{Block, Channel, Nibbles};
 
 /// Bytes of the f32 values of sixteen codes, the lowest bytes first.
@@ -158,13 +159,4 @@ fn sums<const M: usize, N: Copy>(
         }
     }
     totals.map(|total| sum(total))
-}
-
-/// Of all lanes.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-pub(in super::super) fn sum(lanes: __m256) -> f32 {
-    let four = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes));
-    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-    _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
 }

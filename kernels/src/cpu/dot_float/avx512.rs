@@ -6,11 +6,8 @@ use half::bf16;
 
 use super::super::few::MOST_ROWS;
 use super::super::nibbles::{BYTES, CHUNK, Order, WORDS};
+use super::super::vectors::{loaded, rounded};
 use super::{Block, Channel, Nibbles};
-
-/// So many bytes before they are read, they are asked for: output channels lie one after the other, but the processor by itself asks
-/// only for what is in a page.
-const AHEAD: usize = 2048;
 
 /// See [`super::four_bits`], which has checked the lengths.
 #[target_feature(enable = "avx512f,avx512bw")]
@@ -61,7 +58,7 @@ fn sums<const M: usize, const ZEROS: bool, const SPAN: usize>(
     let mut totals = [_mm512_setzero_ps(); M];
     let mut place = Place { index: 0, group: 0, done: 0 };
     for bytes in channel.bytes.chunks(WORDS / 2) {
-        let words = words(bytes);
+        let words = loaded(bytes);
         // The permutation reads the lower four bits.
         let weights = [
             words,
@@ -96,21 +93,6 @@ fn sums<const M: usize, const ZEROS: bool, const SPAN: usize>(
         place.advance(channel.group);
     }
     totals.map(|total| _mm512_reduce_add_ps(total))
-}
-
-/// A vector of words, filled up with zeros; later bytes are asked for.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(in super::super) fn words(bytes: &[u8]) -> __m512i {
-    _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(AHEAD).cast());
-    match bytes.first_chunk::<{ WORDS / 2 }>() {
-        // SAFETY: 64 bytes are read from 64.
-        Some(bytes) => unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) },
-        // SAFETY: what the mask leaves out is not read.
-        None => unsafe {
-            _mm512_maskz_loadu_epi8(u64::MAX >> (WORDS / 2 - bytes.len()), bytes.as_ptr().cast())
-        },
-    }
 }
 
 /// Where a vector of words lies among the groups. (To divide for each of them would take longer than its products.)
@@ -178,19 +160,6 @@ pub(super) fn values(nibbles: Nibbles<'_>, group: usize) -> __m512 {
         // SAFETY: the table has sixteen values.
         Nibbles::Table(table) => unsafe { _mm512_loadu_ps(table.values.as_ptr()) },
     }
-}
-
-/// Sixteen numbers in bfloat16, as [`super::super::float::Float::narrow`] rounds them. (`vcvtneps2bf16` takes the smallest for 0.)
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(in super::super) fn rounded(values: __m512) -> __m256i {
-    let bits = _mm512_castps_si512(values);
-    let upper = _mm512_srli_epi32::<16>(bits);
-    let is_odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));
-    let nearest = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7FFF)), is_odd);
-    let quiet = _mm512_or_si512(upper, _mm512_set1_epi32(0x40));
-    let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(values, values);
-    _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(_mm512_srli_epi32::<16>(nearest), is_nan, quiet))
 }
 
 /// Of each code in `bytes`, whole chunks of them, its entry in a table of sixteen.

@@ -8,7 +8,8 @@ use half::bf16;
 use super::super::few::MOST_ROWS;
 use super::super::few::pairs::{VECTOR, add, joined};
 use super::super::nibbles::WORDS;
-use super::avx512::{values, words};
+use super::super::vectors::loaded;
+use super::avx512::values;
 use super::{Block, Channel};
 
 /// Weights in half a vector: a table has room for those of two groups.
@@ -44,7 +45,7 @@ fn sums<const M: usize, const WHOLE: bool>(rows: [&[bf16]; M], channel: Channel<
     let (mut even, mut odd) = ([_mm512_setzero_ps(); M], [_mm512_setzero_ps(); M]);
     let mut place = Place { group: 0, left: channel.group };
     for (index, bytes) in channel.bytes.chunks(WORDS / 2).enumerate() {
-        let words = words(bytes);
+        let words = loaded(bytes);
         // Of each 16 bits the permutation reads the lower five, of which a code has four. Where both halves of the table are alike,
         // it does not matter what the fifth is.
         let table = if WHOLE {

@@ -7,7 +7,7 @@ use half::bf16;
 /// Activations in a vector.
 pub(crate) const VECTOR: usize = 32;
 
-/// To the sums of `rows` the products of a vector of activations from `place` on with `weights`, 32 numbers.
+/// To the sums of `rows` the products of a vector of activations from `place` on with `weights`, 32 numbers. Subnormal ones are taken for 0.
 ///
 /// # Safety
 ///
