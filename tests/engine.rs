@@ -460,6 +460,7 @@ fn a_random_model_of_the_pipelines_own_folder_takes_the_tokenizer_there() {
     let (code, planned, problems) = env.qpipe(&["plan", "study.yaml"]);
     assert_eq!(code, 0, "{problems}");
     env.write("study.yaml", &with.replace("random:", "random:./"));
+    env.write(".qpipe/staging/inputs/model/tokenizer.json", "another");
     assert_eq!(env.qpipe(&["plan", "study.yaml"]).1, planned);
     fs::remove_file(env.path("tokenizer.json")).unwrap();
     assert_ne!(env.qpipe(&["plan", "study.yaml"]).1, planned, "it is in the key");

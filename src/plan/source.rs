@@ -58,7 +58,12 @@ pub(super) fn resolve(
                     let tree = if path.is_file() {
                         file_tree(&path, stat)?
                     } else {
-                        listing(&path, "tokenizer files", &|name| name.contains("token"), stat)?
+                        listing(
+                            &path,
+                            "tokenizer files",
+                            &|name| !name.contains('/') && name.contains("token"),
+                            stat,
+                        )?
                     };
                     Some((path, tree))
                 }

@@ -25,6 +25,8 @@ use crate::product::{has_bfloat16_products, product};
 
 /// Weights in a tile: it stays in the second-level cache while it is made and multiplied.
 const TILE_WEIGHTS: usize = 1 << 17;
+/// Output channels of a tile at least: for each tile libtorch brings all rows into an order of its own.
+const TILE_CHANNELS: usize = 128;
 
 /// Output channels whose products one call makes.
 const BLOCK: usize = 8;
@@ -198,7 +200,7 @@ impl<S: Stored> WeightOnly<S> {
         let stored = self.stored.view();
         let (out_features, in_features) = stored.shape();
         let y = Tensor::f_empty([x.size()[0], out_features as i64], (kind, Device::Cpu))?;
-        let step = (TILE_WEIGHTS / in_features).clamp(1, out_features);
+        let step = (TILE_WEIGHTS / in_features).max(TILE_CHANNELS).min(out_features);
         let mut tile = Tensor::f_empty([step as i64, in_features as i64], (V::KIND, Device::Cpu))?;
         for start in (0..out_features).step_by(step) {
             let count = step.min(out_features - start);

@@ -7,15 +7,12 @@ use super::super::isa::Isa;
 use super::super::vectors::sum;
 use super::{Codes, EIGHT, Groups, bytes_of, mask, word_at};
 
-/// Sums of one row and group that do not wait for each other.
-const CHAINS: usize = 4;
-
 /// Whether the processor has both, and groups are of whole eights.
 pub(super) fn serves(group: usize, isa: Isa) -> bool {
     isa >= Isa::Avx2 && group.is_multiple_of(EIGHT) && is_x86_feature_detected!("bmi2")
 }
 
-/// See [`super::products`], which has checked the lengths. No code is stored.
+/// See [`super::products`]. No code is stored.
 #[target_feature(enable = "avx2,fma,bmi2")]
 pub(super) fn products<const M: usize>(
     rows: [&[f32]; M],
@@ -23,26 +20,24 @@ pub(super) fn products<const M: usize>(
     groups: Groups<'_>,
     found: &mut [f32; MOST_ROWS],
 ) {
+    assert!(rows.iter().all(|row| row.len() >= groups.terms()));
     let (bytes, bits) = (bytes_of(codes.words), codes.bits as usize);
     let spread = u64::from_le_bytes([mask(bits) as u8; EIGHT]);
-    let rows = rows.map(|row| row.as_chunks::<EIGHT>().0);
     let mut totals = [_mm256_setzero_ps(); M];
     for (start, zero, scale) in groups.each() {
         let zero = _mm256_set1_ps(f32::from(zero));
-        let mut sums = [[_mm256_setzero_ps(); CHAINS]; M];
-        for index in 0..groups.size / EIGHT {
-            let place = start / EIGHT + index;
-            let word = _pdep_u64(word_at(bytes, place * bits), spread);
+        let mut sums = [_mm256_setzero_ps(); M];
+        for at in (start..start + groups.size).step_by(EIGHT) {
+            let word = _pdep_u64(word_at(bytes, at / EIGHT * bits), spread);
             let codes = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(word.cast_signed()));
             let values = _mm256_sub_ps(_mm256_cvtepi32_ps(codes), zero);
-            for (sums, row) in sums.iter_mut().zip(rows) {
-                // SAFETY: eight numbers.
-                let x = unsafe { _mm256_loadu_ps(row[place].as_ptr()) };
-                sums[index % CHAINS] = _mm256_fmadd_ps(x, values, sums[index % CHAINS]);
+            for (sum, row) in sums.iter_mut().zip(rows) {
+                // SAFETY: rows are as long as was asserted.
+                let x = unsafe { _mm256_loadu_ps(row.as_ptr().add(at)) };
+                *sum = _mm256_fmadd_ps(x, values, *sum);
             }
         }
-        for (total, [a, b, c, d]) in totals.iter_mut().zip(sums) {
-            let sum = _mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d));
+        for (total, sum) in totals.iter_mut().zip(sums) {
             *total = _mm256_fmadd_ps(sum, _mm256_set1_ps(scale), *total);
         }
     }
