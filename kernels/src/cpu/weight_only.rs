@@ -28,6 +28,13 @@ const TILE_WEIGHTS: usize = 1 << 17;
 /// Output channels of a tile at least: for each tile libtorch brings all rows into an order of its own.
 const TILE_CHANNELS: usize = 128;
 
+/// Bytes of rows that each strip of output channels meets: they stay in the third-level cache.
+#[cfg(target_arch = "x86_64")]
+const ROW_BYTES: usize = 8 << 20;
+/// Rows that these are at least: strips are unpacked again for the next ones.
+#[cfg(target_arch = "x86_64")]
+const ROWS_TOGETHER: usize = 384;
+
 /// Output channels whose products one call makes.
 const BLOCK: usize = 8;
 
@@ -169,17 +176,29 @@ impl<S: Stored> WeightOnly<S> {
         });
     }
 
-    /// `x` [M, K] without gaps, many rows in the type `T`, to `y` [M, N], strips of output channels after the other.
+    /// `x` [M, K] without gaps, many rows in the type of the blocks' weights, to `y` [M, N], strips of output channels after the other.
+    /// `blocks` brings some rows into the order of the unit.
     ///
     /// # Safety
     ///
-    /// The processor has the unit that `rows` are for.
+    /// The processor has the unit.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn multiply_strips<B: FloatBlocks<Weight: Float>>(&self, rows: &B, y: &mut Tensor) {
+    unsafe fn multiply_strips<B: FloatBlocks<Weight: Float>>(
+        &self,
+        x: &Tensor,
+        y: &mut Tensor,
+        blocks: impl Fn(&[B::Weight], usize) -> B,
+    ) {
         let weights = Unpacking { stored: self.stored.view(), isa: self.isa };
-        let sink = Biased { y: Columns::<B::Weight>::new(y), bias: self.bias.as_ref().map(elements) };
-        // SAFETY: the caller promises it.
-        unsafe { float_strips::multiply(rows, &weights, &sink) };
+        let (_, in_features) = weights.stored.shape();
+        let most = (ROW_BYTES / size_of::<B::Weight>() / in_features).max(ROWS_TOGETHER);
+        for (part, x) in elements::<B::Weight>(x).chunks(most * in_features).enumerate() {
+            let mut y = y.narrow(0, (part * most) as i64, (x.len() / in_features) as i64);
+            let sink =
+                Biased { y: Columns::<B::Weight>::new(&mut y), bias: self.bias.as_ref().map(elements) };
+            // SAFETY: the caller promises it.
+            unsafe { float_strips::multiply(&blocks(x, in_features), &weights, &sink) };
+        }
     }
 
     /// `x` [M, K] to [M, N], a tile after the other.
@@ -282,24 +301,16 @@ impl<S: Stored> PreparedLinear for WeightOnly<S> {
         let mut y = Tensor::empty([rows, out_features as i64], (x.kind(), Device::Cpu));
         match way {
             #[cfg(target_arch = "x86_64")]
-            Way::FloatStrips => {
-                let rows = outer_float::Rows::new(elements(&x), in_features);
-                // SAFETY: this way is taken where the processor has AVX2.
-                unsafe { self.multiply_strips(&rows, &mut y) };
-            }
+            // SAFETY: this way is taken where the processor has AVX2.
+            Way::FloatStrips => unsafe { self.multiply_strips(&x, &mut y, outer_float::Rows::new) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this way is taken where the processor has the unit.
             Way::WideStrips => unsafe {
                 match x.kind() {
                     Kind::BFloat16 => {
-                        self.multiply_strips(
-                            &outer_wide::Rows::<bf16>::new(elements(&x), in_features),
-                            &mut y,
-                        );
+                        self.multiply_strips(&x, &mut y, |x, k| outer_wide::Rows::<bf16>::new(x, k))
                     }
-                    _ => {
-                        self.multiply_strips(&outer_wide::Rows::<f32>::new(elements(&x), in_features), &mut y)
-                    }
+                    _ => self.multiply_strips(&x, &mut y, |x, k| outer_wide::Rows::<f32>::new(x, k)),
                 }
             },
             _ => match x.kind() {
