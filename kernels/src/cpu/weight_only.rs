@@ -191,9 +191,11 @@ impl<S: Stored> WeightOnly<S> {
     ) {
         let weights = Unpacking { stored: self.stored.view(), isa: self.isa };
         let (_, in_features) = weights.stored.shape();
+        let rows = x.size()[0] as usize;
         let most = (ROW_BYTES / size_of::<B::Weight>() / in_features).max(ROWS_TOGETHER);
-        for (part, x) in elements::<B::Weight>(x).chunks(most * in_features).enumerate() {
-            let mut y = y.narrow(0, (part * most) as i64, (x.len() / in_features) as i64);
+        let count = rows.div_ceil(rows.div_ceil(most).max(1)).max(1);
+        for (part, x) in elements::<B::Weight>(x).chunks(count * in_features).enumerate() {
+            let mut y = y.narrow(0, (part * count) as i64, (x.len() / in_features) as i64);
             let sink =
                 Biased { y: Columns::<B::Weight>::new(&mut y), bias: self.bias.as_ref().map(elements) };
             // SAFETY: the caller promises it.
