@@ -449,7 +449,6 @@ fn a_missing_source_is_shown_at_its_line() {
     assert!(err.contains("2 mistakes in the pipeline"), "{err}");
 }
 
-/// A run of the study whose `adapter` takes seconds, seven units into it.
 #[test]
 fn a_random_model_of_the_pipelines_own_folder_takes_the_tokenizer_there() {
     let env = TestEnv::new();
@@ -463,9 +462,12 @@ fn a_random_model_of_the_pipelines_own_folder_takes_the_tokenizer_there() {
     env.write(".qpipe/staging/inputs/model/tokenizer.json", "another");
     assert_eq!(env.qpipe(&["plan", "study.yaml"]).1, planned);
     fs::remove_file(env.path("tokenizer.json")).unwrap();
-    assert_ne!(env.qpipe(&["plan", "study.yaml"]).1, planned, "it is in the key");
+    let (code, without, problems) = env.qpipe(&["plan", "study.yaml"]);
+    assert_eq!(code, 0, "{problems}");
+    assert_ne!(without, planned, "it is in the key");
 }
 
+/// A run of the study whose `adapter` takes seconds, seven units into it.
 fn slow_run_at_work() -> (TestEnv, std::process::Child) {
     let env = TestEnv::new();
     env.study();

@@ -310,7 +310,9 @@ fn more_rows_than_the_cache_holds_are_multiplied_as_fewer_are() {
                 let some = layer.forward(&x.narrow(0, first, count));
                 let distance = (some - together.narrow(0, first, count)).abs().max().double_value(&[]);
                 // Where libtorch multiplies, its own order of sums may depend on the rows.
-                let most = if Isa::here() == Isa::Avx512Bf16 { 0.0 } else { 0.5 };
+                let is_ours =
+                    Isa::here() == Isa::Avx512Bf16 || Isa::here() == Isa::Avx2 && kind == Kind::Float;
+                let most = if is_ours { 0.0 } else { 0.5 };
                 assert!(distance <= most, "{scheme}, {kind:?}, {count} rows from {first} on: {distance}");
             }
         }

@@ -38,6 +38,7 @@ pub(crate) fn products(rows: &[Row], codes: &[i8], isa: Isa, found: &mut [f32; M
 
 /// The weights of `codes`, rounded to the type `T` and held in the type `V`.
 pub(crate) fn unpack<T: Float, V: Float>(codes: &[i8], scale: f32, weights: &mut [V], isa: Isa) {
+    assert!(weights.len() == codes.len());
     #[cfg(target_arch = "x86_64")]
     if isa >= Isa::Avx512
         && T::KIND == Kind::BFloat16

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 pub enum Isa {
     /// What every processor of this architecture has.
     Portable,
-    /// AVX2 and FMA.
+    /// AVX2 and FMA; BMI2 where it is there, as on all of AMD's and Intel's.
     Avx2,
     /// AVX-512 F, BW, DQ and VL.
     Avx512,

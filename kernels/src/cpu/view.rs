@@ -72,13 +72,13 @@ pub(crate) fn same_mut<T: Element, U: Element>(elements: &mut [T]) -> Option<&mu
     (T::KIND == U::KIND).then(|| unsafe { std::slice::from_raw_parts_mut(start, count) })
 }
 
-/// The elements of a tensor, to be written to. No other tensor may share its memory.
+/// The elements of a tensor, to be written to. Nobody else may read or write its memory meanwhile.
 pub(crate) fn elements_mut<T: Element>(tensor: &mut Tensor) -> &mut [T] {
     assert!(tensor.kind() == T::KIND && tensor.device() == Device::Cpu && tensor.is_contiguous());
     if tensor.numel() == 0 {
         return &mut [];
     }
-    // SAFETY: as above; it was just made by the caller, as all callers do.
+    // SAFETY: as above; it, or what it is a part of, was just made by the caller, as all callers do.
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }
 }
 
@@ -134,7 +134,7 @@ unsafe impl<T: Send> Send for Columns<T> {}
 unsafe impl<T: Send> Sync for Columns<T> {}
 
 impl<T: Element> Columns<T> {
-    /// Of a matrix that was just made.
+    /// Of a matrix that was just made, or some rows of one.
     pub(crate) fn new(matrix: &mut Tensor) -> Self {
         let width = *matrix.size().last().expect("a matrix has columns") as usize;
         let elements = elements_mut::<T>(matrix);

@@ -23,15 +23,16 @@ use crate::few_rows;
 use crate::kernel::{PreparedLinear, bytes_of};
 use crate::product::{has_bfloat16_products, product};
 
-/// Weights in a tile: it stays in the second-level cache while it is made and multiplied.
+/// Weights in a tile, where that makes more than [`TILE_CHANNELS`]: it stays in the second-level cache while it is made and multiplied.
 const TILE_WEIGHTS: usize = 1 << 17;
-/// Output channels of a tile at least: for each tile libtorch brings all rows into an order of its own.
+/// Output channels of a tile at least: for each tile libtorch brings all rows into an order of its own, which costs more than leaving the
+/// cache.
 const TILE_CHANNELS: usize = 128;
 
-/// Bytes of rows that each strip of output channels meets: they stay in the third-level cache.
+/// Bytes of rows that each strip of output channels meets at most, unless [`ROWS_TOGETHER`] have more: they stay in the third-level cache.
 #[cfg(target_arch = "x86_64")]
 const ROW_BYTES: usize = 8 << 20;
-/// Rows that these are at least: strips are unpacked again for the next ones.
+/// So many rows are not parted, as strips are unpacked again for each part.
 #[cfg(target_arch = "x86_64")]
 const ROWS_TOGETHER: usize = 384;
 

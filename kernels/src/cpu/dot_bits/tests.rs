@@ -119,9 +119,19 @@ fn all_instructions_give_the_same_weights() {
 
 #[test]
 #[should_panic(expected = "there are as many codes")]
-fn a_stream_that_is_too_short_is_not_read() {
+fn a_stream_that_is_too_short_is_not_unpacked() {
     let channel = Channel::new(3, 64, vec![1.0], &[]);
     let (codes, groups) = channel.stream();
     let codes = Codes { words: &codes.words[..5], ..codes };
     unpack::<f32, f32>(codes, groups, &mut [0.0; 64], &mut Vec::new(), Isa::here());
+}
+
+#[test]
+#[should_panic(expected = "there are as many codes")]
+fn a_stream_that_is_too_short_is_not_multiplied() {
+    let channel = Channel::new(3, 64, vec![1.0], &[]);
+    let (codes, groups) = channel.stream();
+    let codes = Codes { words: &codes.words[..5], ..codes };
+    let rows = [row(&[1.0_f32; 64], 64, Isa::here())];
+    products(&rows, codes, groups, &mut Vec::new(), Isa::here(), &mut [0.0; MOST_ROWS]);
 }
