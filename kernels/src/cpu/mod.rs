@@ -10,6 +10,9 @@
 //! on AVX2 ([`outer`]) and on AVX-512 VNNI ([`outer_vnni`]), and the tiles of [`amx`]. A weight that is int8 anyway lies in strips ([`matrix`]). Of weights that are unpacked to floating point: [`float_strips`],
 //! with [`outer_float`] on AVX2 and [`outer_wide`] on AVX-512 BF16, which also multiplies by weights that are float32 anyway ([`dense`]).
 //!
+//! Few rows in floating point ([`few`]) meet a weight in few bits as it is packed: four bits in [`dot_float`], bytes in [`dot_bytes`], other
+//! widths in [`dot_bits`]; rows that are codes meet four bits in [`dot_nibbles`].
+//!
 //! Beside weights: [`attention`], by [`outer_wide`]'s products, too, [`norm`]s and [`rotary`] embeddings.
 //!
 //! [`Isa`] says which instructions are used. All of them give the same integers.
